@@ -1,0 +1,56 @@
+# make run, make test: the two commands; the rest is below them.
+#
+#   TORCH_INDEX  where pip finds torch. Empty: the package index's own build (Linux: with CUDA).
+#                CPU only: TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   EXTRAS       e.g. EXTRAS=[cuda13] adds CuPy for CUDA 13
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+EXTRAS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: env run figures notebooks test lint clean lock
+
+run: env
+	$(BIN)/snakemake --cores all
+	$(BIN)/snakemake --report results/default/report.html
+
+env: $(READY)
+
+$(READY): envs/torch.txt envs/requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet -r envs/torch.txt -r envs/requirements.lock \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --editable .
+	$(if $(EXTRAS),$(BIN)/pip install --disable-pip-version-check --editable ".$(EXTRAS)")
+	touch $@
+
+figures: env
+	$(BIN)/snakemake figures --cores all
+
+notebooks: env
+	$(BIN)/snakemake notebooks --cores all
+
+test: env lint
+	$(BIN)/pytest -n auto
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+# Everything that the workflow made, but for the reference runs; .venv stays.
+clean:
+	rm -rf results/default results/inputs .snakemake build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Pin again: the newest versions that pyproject.toml allows, for Python 3.11 and later.
+lock: env
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra notebooks --extra test \
+		--constraint envs/torch.txt --no-annotate --no-header pyproject.toml \
+		| grep -vE '^(torch|triton|nvidia-|cuda-)' > envs/requirements.lock.part
+	mv envs/requirements.lock.part envs/requirements.lock

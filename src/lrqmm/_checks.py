@@ -1,0 +1,66 @@
+"""The one validation layer: every public argument is checked here, at the door."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Array = Any
+"""A NumPy, torch, CuPy or other array-API array."""
+
+
+class Unsupported(RuntimeError):
+    """A method or setting that this device or library cannot run; the message says why."""
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return `value` as an int within [low, high], or raise naming `name` and what is allowed."""
+    allowed = f"an integer of at least {low}" if high is None else f"an integer {low} to {high}"
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; allowed: {allowed}") from None
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"{name} is {number}; allowed: {allowed}")
+    return number
+
+
+def choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raise ValueError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        listed = ", ".join(repr(a) for a in allowed)
+        raise ValueError(f"{name} is {value!r}{suggestion(value, allowed)}; allowed: {listed}")
+
+
+def known(what: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise TypeError if one of `names` is not in `allowed`."""
+    allowed = sorted(allowed)
+    for name in names:
+        if name not in allowed:
+            listed = ", ".join(allowed) or "none"
+            raise TypeError(f"{what} {name!r}{suggestion(name, allowed)}; allowed: {listed}")
+
+
+def suggestion(value: Any, allowed: Iterable[Any]) -> str:
+    """' (did you mean ...?)' for a near miss, else nothing."""
+    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def rank_limit(m: int, k: int, n: int) -> int:
+    """Largest meaningful rank of a compensated m x k by k x n product."""
+    return max(min(m, k), min(k, n))
+
+
+def rank(value: int | None, m: int, k: int, n: int) -> None:
+    """Raise ValueError if an explicit rank exceeds the limit of an m x k by k x n product."""
+    limit = rank_limit(m, k, n)
+    if value is not None and value > limit:
+        raise ValueError(
+            f"rank is {value}; allowed: 0 to max(min(m, k), min(k, n)) = {limit} "
+            f"for a {m} x {k} by {k} x {n} product"
+        )

@@ -1,0 +1,88 @@
+"""What differs between array libraries: integer products, float precisions, synchronisation.
+
+Everything else in `lrqmm` is array-API code, written once. A backend is a module with
+`integer_route(x)`, `integer_matmul(a, b)`, `float_matmul(A, B, precision)`, `synchronize(x)` and
+`device_name(x)`; `backend_of` finds the one that an array belongs to.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import array_api_compat as compat
+
+from lrqmm._checks import Array
+
+__all__ = ["backend_of", "integer_matmul", "integer_route", "is_array", "library_of"]
+
+LIBRARIES = ("numpy", "torch", "cupy")
+INT32_LIMIT = 2**31 - 1
+
+
+def is_array(x: Any) -> bool:
+    """Whether `x` is an array of a library that follows the array API."""
+    return bool(compat.is_array_api_obj(x))
+
+
+def library_of(x: Array) -> str:
+    """Name of the library of an array: 'numpy', 'torch', 'cupy' or another array-API library."""
+    for name in LIBRARIES:
+        if getattr(compat, f"is_{name}_array")(x):
+            return name
+    return str(compat.array_namespace(x).__name__)
+
+
+def backend_of(x: Array) -> ModuleType:
+    """The backend module of an array."""
+    library = library_of(x)
+    name = library if library in LIBRARIES else "generic"
+    return importlib.import_module(f"lrqmm.backends.{name}")  # imports the library only if used
+
+
+def integer_route(x: Array) -> str:
+    """How integer products of arrays like `x` are computed, in words; in every result row."""
+    return str(backend_of(x).integer_route(x))
+
+
+def integer_matmul(a: Array, b: Array) -> Array:
+    """Exact product of integer codes.
+
+    Parameters
+    ----------
+    a, b : arrays of int8, or int16 with magnitudes up to 255; shapes (m, k) and (k, n), any layout.
+
+    Returns
+    -------
+    (m, n) array of int32, or of int64 where k is so large that int32 could overflow.
+    """
+    xp = compat.array_namespace(a, b)
+    (m, k), n = a.shape, b.shape[1]
+    if 0 in (m, k, n):
+        return xp.zeros((m, n), dtype=xp.int32, device=compat.device(a))
+    if a.dtype == xp.int16:  # 9-bit codes x = 2 (x >> 1) + (x & 1), both halves int8
+        high, low = _halves(xp, a)
+        return 2 * integer_matmul(high, b) + integer_matmul(low, b)
+    if b.dtype == xp.int16:
+        high, low = _halves(xp, b)
+        return 2 * integer_matmul(a, high) + integer_matmul(a, low)
+    product = backend_of(a).integer_matmul
+    safe_k = INT32_LIMIT // (
+        4 * 128 * 128
+    )  # the factor 4 leaves room for the halves of int16 codes
+    if k <= safe_k:
+        return product(a, b)
+    total = xp.zeros((m, n), dtype=xp.int64, device=compat.device(a))
+    for start in range(0, k, safe_k):
+        part = product(a[:, start : start + safe_k], b[start : start + safe_k, :])
+        total = total + xp.astype(part, xp.int64)
+    return total
+
+
+def _halves(xp: ModuleType, x: Array) -> tuple[Array, Array]:
+    one = xp.asarray(1, dtype=x.dtype, device=compat.device(x))
+    return (
+        xp.astype(xp.bitwise_right_shift(x, one), xp.int8),
+        xp.astype(xp.bitwise_and(x, one), xp.int8),
+    )

@@ -1,0 +1,34 @@
+"""Any other array-API library (array-api-strict in the tests): correct, not fast."""
+
+from __future__ import annotations
+
+from array_api_compat import array_namespace
+
+from lrqmm._checks import Array, Unsupported
+from lrqmm.backends import _float_chunks
+
+
+def integer_route(x: Array) -> str:
+    """How integer products are computed."""
+    return "exact float32 pieces"
+
+
+def integer_matmul(a: Array, b: Array) -> Array:
+    """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact."""
+    return _float_chunks.integer_matmul(array_namespace(a), a, b)
+
+
+def float_matmul(A: Array, B: Array, precision: str) -> Array:
+    """Float product in float32."""
+    if precision != "float32":
+        raise Unsupported(f"{array_namespace(A).__name__} has no {precision} product")
+    return A @ B
+
+
+def synchronize(x: Array) -> None:
+    """Nothing to wait for."""
+
+
+def device_name(x: Array) -> str:
+    """The library's own word for the device."""
+    return str(x.device)

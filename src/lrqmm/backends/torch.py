@@ -1,0 +1,89 @@
+"""torch on CPU and CUDA: `torch._int_mm`, and float products in float32, TF32 and bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import array_api_compat.torch as xp
+import torch
+
+from lrqmm._checks import Array, Unsupported
+from lrqmm.backends import _float_chunks
+from lrqmm.backends import numpy as numpy_backend
+
+
+@cache
+def _cpu_has_int8_dot() -> bool:
+    # Without VNNI the CPU kernels go through saturating 16-bit sums: slow or wrong, never used.
+    probe = getattr(torch.cpu, "_is_vnni_supported", None)
+    return bool(probe and probe())
+
+
+def integer_route(x: Array) -> str:
+    """How integer products are computed."""
+    if x.device.type == "cuda" or (x.device.type == "cpu" and _cpu_has_int8_dot()):
+        return f"torch._int_mm ({x.device.type})"
+    return f"exact float32 pieces ({x.device.type}, no int8 dot product)"
+
+
+def integer_matmul(a: Array, b: Array) -> Array:
+    """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact."""
+    if a.device.type == "cuda":
+        return _cuda_int_mm(a, b)
+    if a.device.type == "cpu" and _cpu_has_int8_dot():
+        return torch._int_mm(a.contiguous(), _row_or_column_major(b))
+    with exact_float32():
+        return _float_chunks.integer_matmul(xp, a, b)
+
+
+def _row_or_column_major(b: torch.Tensor) -> torch.Tensor:
+    return b if b.is_contiguous() or b.mT.is_contiguous() else b.contiguous()
+
+
+def _cuda_int_mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """`torch._int_mm` on CUDA wants m > 16, k and n multiples of 8, and is fast for K-major b."""
+    (m, k), n = a.shape, b.shape[1]
+    pad_m, pad_k, pad_n = max(32 - m, -m % 8), -k % 8, -n % 8
+    a = torch.nn.functional.pad(a, (0, pad_k, 0, pad_m)).contiguous()
+    bt = torch.nn.functional.pad(b.mT, (0, pad_k, 0, pad_n)).contiguous()
+    return torch._int_mm(a, bt.mT)[:m, :n]
+
+
+@contextmanager
+def exact_float32(tf32: bool = False) -> Iterator[None]:
+    """Float32 products without (or with) TF32 inside the block, whatever the user's setting."""
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_tf32
+    settings.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        settings.allow_tf32 = before
+
+
+def float_matmul(A: Array, B: Array, precision: str) -> Array:
+    """A @ B of float32 tensors in 'float32', 'tf32' or 'bfloat16'; the answer is float32."""
+    if precision == "bfloat16":
+        return (A.bfloat16() @ B.bfloat16()).float()
+    if precision == "tf32":
+        if A.device.type != "cuda" or torch.cuda.get_device_capability(A.device) < (8, 0):
+            raise Unsupported("TF32 needs a CUDA device of compute capability 8.0 or higher")
+        with exact_float32(tf32=True):
+            return A @ B
+    with exact_float32():
+        return A @ B
+
+
+def synchronize(x: Array) -> None:
+    """Wait for the device's queue."""
+    if x.device.type == "cuda":
+        torch.cuda.synchronize(x.device)
+
+
+def device_name(x: Array) -> str:
+    """The GPU's or processor's name."""
+    if x.device.type == "cuda":
+        return str(torch.cuda.get_device_name(x.device))
+    return numpy_backend.device_name(x)

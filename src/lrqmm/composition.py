@@ -1,0 +1,186 @@
+"""A low-bit product as a composition: quantiser -> integer product -> compensator.
+
+Each part is a small frozen dataclass with its own parameters; a composed method has the parameters
+of all its parts. A named method (`lrqmm`, `direct`, ...) is a preset of such parts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.phases import phase
+from lrqmm.quantize import Quantized, Quantizer, Uniform, product
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds (counted as two operations) of matrix products, and bytes moved at the least.
+
+    Bytes count each operand, code and result once a pass, as a fused implementation would move
+    them; QR and SVD of thin matrices are left out.
+    """
+
+    integer_operations: int = 0
+    float_operations: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.integer_operations + other.integer_operations,
+            self.float_operations + other.float_operations,
+            self.bytes + other.bytes,
+        )
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One operand of a product and what quantisation made of it: X ≈ X̃, R = X - X̃.
+
+    `exact`, `approx` and `residual` have the operand's own shape; `quantized` lies along k, so for
+    the right operand it is that of Bᵀ.
+    """
+
+    exact: Array
+    quantized: Quantized
+    quantizer: Quantizer
+    transposed: bool
+
+    @classmethod
+    def quantize(cls, X: Array, quantizer: Quantizer, *, right: bool = False) -> Operand:
+        """Quantise a left (m x k) or right (k x n) operand along k."""
+        with phase("quantize"):
+            quantized = quantizer.quantize(X.T if right else X)
+        return cls(X, quantized, quantizer, right)
+
+    @cached_property
+    def approx(self) -> Array:
+        """X̃, float32."""
+        with phase("residual"):
+            approx = self.quantized.dequantize()
+            return approx.T if self.transposed else approx
+
+    @cached_property
+    def residual(self) -> Array:
+        """R = X - X̃, float32."""
+        approx = self.approx
+        with phase("residual"):
+            return self.exact - approx
+
+    def quantize_residual(self) -> Quantized:
+        """The residual quantised by the operand's own quantiser, laid along k."""
+        residual = self.residual
+        with phase("quantize"):
+            return self.quantizer.quantize(residual.T if self.transposed else residual)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compensator(ABC):
+    """Wins back part of what quantisation threw away; subclasses add their parameters."""
+
+    def check_shape(self, m: int, k: int, n: int) -> None:  # noqa: B027 - most have nothing to check
+        """Raise ValueError where a parameter does not fit an m x k by k x n product."""
+
+    def prepare(self, B: Operand) -> Any:
+        """What depends on B alone, computed once for many products."""
+        return None
+
+    @abstractmethod
+    def correct(self, A: Operand, B: Operand, prepared: Any) -> Array | None:
+        """What to add to Ã B̃, (m, n) float32; None for nothing."""
+
+    @abstractmethod
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        """Cost on top of the direct product's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoCompensator(Compensator):
+    """Nothing is won back: the direct product."""
+
+    def correct(self, A: Operand, B: Operand, prepared: Any) -> Array | None:
+        return None
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        return Cost()
+
+
+@dataclass(frozen=True)
+class Composition:
+    """C ≈ Ã B̃ + correction, on checked float32 matrices; made by `Preset.build`."""
+
+    quantizer: Quantizer
+    compensator: Compensator
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All parameters of the parts, defaults included."""
+        return asdict(self.quantizer) | asdict(self.compensator)
+
+    def check_shape(self, m: int, k: int, n: int) -> None:
+        self.compensator.check_shape(m, k, n)
+
+    def prepare(self, B: Array) -> tuple[Operand, Any]:
+        operand = Operand.quantize(B, self.quantizer, right=True)
+        return operand, self.compensator.prepare(operand)
+
+    def matmul(self, A: Array, prepared: tuple[Operand, Any]) -> Array:
+        right, state = prepared
+        left = Operand.quantize(A, self.quantizer)
+        with phase("product"):
+            C = product(left.quantized, right.quantized)
+        correction = self.compensator.correct(left, right, state)
+        if correction is None:
+            return C
+        with phase("correct"):
+            return C + correction
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        products = 1 if self.quantizer.code_bits <= 8 else 4  # codes wider than int8 are halved
+        quantize = 5 * (m * k + k * n)  # float32 in, int8 out
+        gemm = m * k + k * n + 4 * m * n  # codes in, int32 out
+        scaling = 8 * m * n  # int32 in, float32 out
+        direct = Cost(
+            integer_operations=products * 2 * m * k * n,
+            bytes=quantize + products * gemm + scaling,
+        )
+        return direct + self.compensator.cost(m, k, n)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named composition: the classes of its parts, whose fields are the method's parameters."""
+
+    name: str
+    quantizer: type[Quantizer] = Uniform
+    compensator: type[Compensator] = NoCompensator
+
+    parts: ClassVar[tuple[str, ...]] = ("quantizer", "compensator")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Parameters and their defaults."""
+        return {
+            field.name: field.default
+            for part in self.parts
+            for field in fields(getattr(self, part))
+        }
+
+    @property
+    def classes(self) -> tuple[type, ...]:
+        """The classes whose code decides what the method computes."""
+        return tuple(getattr(self, part) for part in self.parts)
+
+    def build(self, **params: Any) -> Composition:
+        """The composition with these parameters; unknown ones raise TypeError."""
+        _checks.known(f"method {self.name!r} has no parameter", params, self.defaults)
+        built = []
+        for part in self.parts:
+            cls = getattr(self, part)
+            own = {field.name for field in fields(cls)}
+            built.append(cls(**{key: value for key, value in params.items() if key in own}))
+        return Composition(*built)

@@ -1,0 +1,76 @@
+"""One file a figure or table: the run's table in, the figure out. Nothing here measures.
+
+A module named `table...` defines `tabulate(run) -> DataFrame`; any other defines
+`draw(run) -> matplotlib Figure`. Modules whose names begin with an underscore are shared parts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrqmm import _checks
+from lrqmm.store import Run
+
+
+class NothingToDraw(ValueError):
+    """The run lacks the measurements that a figure shows; the message names them."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure or table: its name, and where and as what it is written in a run folder."""
+
+    name: str
+    folder: str
+    suffixes: tuple[str, ...]
+
+
+def list_figures() -> list[Drawing]:
+    """Every figure and table, sorted by name."""
+    names = sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name[0] != "_")
+    return [
+        Drawing(name, "tables", ("csv", "html"))
+        if name.startswith("table")
+        else Drawing(name, "figures", ("png", "pdf"))
+        for name in names
+    ]
+
+
+def make(name: str, run: Run) -> Any:
+    """The matplotlib Figure or pandas DataFrame of that name; NothingToDraw if data is missing."""
+    _checks.choice("figure", name, [drawing.name for drawing in list_figures()])
+    from lrqmm.figures import _style  # matplotlib is slow to import, and listing needs none of it
+
+    _style.use()
+    module = importlib.import_module(f"{__name__}.{name}")
+    return module.tabulate(run) if name.startswith("table") else module.draw(run)
+
+
+def save(name: str, run: Run, folder: str | Path) -> list[Path]:
+    """Draw one figure or table into a run folder; every file whole or not at all.
+
+    Where the run lacks its measurements the figure is a line of text that says so.
+    """
+    from lrqmm.figures import _style
+
+    drawing = next(drawing for drawing in list_figures() if drawing.name == name)
+    try:
+        made = make(name, run)
+    except NothingToDraw as reason:
+        made = _style.notice(str(reason), table=drawing.folder == "tables")
+    target = Path(folder) / drawing.folder
+    target.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix in drawing.suffixes:
+        path = target / f"{name}.{suffix}"
+        part = target / f".{name}.part.{suffix}"
+        _style.write(made, part)
+        os.replace(part, path)
+        paths.append(path)
+    _style.close(made)
+    return paths

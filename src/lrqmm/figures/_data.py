@@ -1,0 +1,95 @@
+"""What figures take from a run: rows of one experiment, with what is missing said in words."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lrqmm.figures import NothingToDraw
+from lrqmm.store import Run
+
+
+def errors(run: Run, experiment: str) -> pd.DataFrame:
+    """Rows of relative error of an experiment, failures and unsupported settings left out."""
+    return _metric(run, experiment, "relative_error")
+
+
+def seconds(run: Run, experiment: str) -> pd.DataFrame:
+    """Rows of time of an experiment: every sample, whole products (`phase` null) and phases."""
+    return _metric(run, experiment, "seconds")
+
+
+def _metric(run: Run, experiment: str, metric: str) -> pd.DataFrame:
+    table = run.experiment(experiment)
+    table = table[(table["metric"] == metric) & (table["status"] == "ok")]
+    if table.empty:
+        raise NothingToDraw(
+            f"this run has no {metric.replace('_', ' ')} of the experiment '{experiment}'"
+        )
+    return table
+
+
+def arrays(run: Run, experiment: str) -> pd.DataFrame:
+    """The small matrices of an experiment."""
+    table = run.arrays[run.arrays["experiment"] == experiment]
+    if table.empty:
+        raise NothingToDraw(f"this run has no matrices of the experiment '{experiment}'")
+    return table
+
+
+def matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows (row, column, value) as a matrix."""
+    return table.pivot(index="row", columns="column", values="value")
+
+
+def in_rounding(table: pd.DataFrame, rounding: str) -> pd.DataFrame:
+    """Rows with this rounding, and those of methods that have none or their own."""
+    return table[(table["rounding"] == rounding) | table["rounding"].isna()]
+
+
+def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Median, minimum, maximum and count of `value` over all that is not in `by`."""
+    grouped = table.groupby(by, dropna=False, observed=True)["value"]
+    return grouped.agg(["median", "min", "max", "count"]).reset_index()
+
+
+def speed_ratios(table: pd.DataFrame, baseline: str = "sgemm") -> pd.DataFrame:
+    """Time of the baseline over time of the method, round by round of the same shard.
+
+    Methods run in turns, so sample i of both met the same pace of the machine. Columns: those of
+    the method's rows, and `ratio`.
+    """
+    whole = table[table["phase"].isna()]
+    same_round = ["shard", "input", "input_seed", "m", "k", "n", "sample"]
+    if whole["bits"].nunique() > 1:  # the baseline was timed anew beside every setting
+        whole = whole.assign(turn=whole.groupby([*same_round, "method"]).cumcount())
+        same_round = [*same_round, "turn"]
+    base = whole[whole["method"] == baseline][[*same_round, "value"]]
+    own = whole[whole.apply(lambda row: row["shard"].split("-")[1] == row["method"], axis=1)]
+    joined = own.merge(base, on=same_round, suffixes=("", "_baseline"))
+    return joined.assign(ratio=joined["value_baseline"] / joined["value"])
+
+
+def variants(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a column `variant`: the method, and what sets it apart from the method's usual."""
+    zero_point = table["zero_point"].notna().map({True: " + zero point", False: ""})
+    truncated = (table["rounding"] == "truncate").fillna(False)
+    truncated = truncated.map({True: ", truncated", False: ""})
+    return table.assign(variant=table["method"] + zero_point + truncated)
+
+
+def ablation_gains(run: Run) -> pd.DataFrame:
+    """Medians over seeds of error and gain: direct's error over the method's, same input."""
+    table = errors(run, "ablation")
+    setting = ["method", "terms", "rank", "sketch"]
+    same = ["input", "n", "input_seed", "rounding", "bits"]
+    direct = table[table["method"] == "direct"][[*same, "value"]]
+    joined = table.merge(direct, on=same, suffixes=("", "_direct"))
+    joined = joined.assign(gain=joined["value_direct"] / joined["value"])
+    grouped = joined.groupby(["input", "n", "bits", "rounding", *setting], dropna=False, sort=False)
+    return grouped.agg(
+        error=("value", "median"),
+        gain=("gain", "median"),
+        least_gain=("gain", "min"),
+        largest_gain=("gain", "max"),
+        seeds=("gain", "size"),
+    ).reset_index()

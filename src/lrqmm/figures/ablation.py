@@ -1,0 +1,57 @@
+"""Ablation: where the gain over the direct product comes from."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _data, _style
+from lrqmm.store import Run
+
+SHORT = {"mean_fix": "mean fix", "lrqmm": "LRQMM", "lrqmm_aware": "aware"}
+
+
+def draw(run: Run) -> Figure:
+    """Upper: gain by method and rank. Lower: what terms and the ones column change at rank 1."""
+    table = _data.ablation_gains(run)
+    ranked = table[
+        ((table["terms"] == "full") & (table["sketch"] == "ones+gaussian"))
+        | (table["method"] == "mean_fix")
+    ]
+    ranks = " r=" + ranked["rank"].astype("string")
+    names = ranked["method"].map(SHORT).fillna(ranked["method"].astype("string"))
+    ranked = ranked.assign(column=(names + ranks.fillna("")))
+    first_rank = table["rank"].min()
+    parts = table[(table["method"] == "lrqmm") & (table["rank"] == first_rank)]
+    parts = parts.assign(column=parts["terms"] + "\n" + parts["sketch"].str.replace("+", "+\n"))
+    roundings = ["nearest", "truncate"]
+    figure, axes = plt.subplots(2, 2, figsize=(_style.WIDTH, 5.8), sharey=True)
+    for column, rounding in enumerate(roundings):
+        upper = ranked[(ranked["rounding"] == rounding) & (ranked["method"] != "direct")]
+        _heat(axes[0, column], upper, f"{rounding}: method and rank (terms full, ones column)")
+        lower = parts[parts["rounding"] == rounding]
+        _heat(axes[1, column], lower, f"{rounding}: LRQMM r={first_rank}, terms and sketch")
+    bits = "/".join(str(b) for b in sorted(table["bits"].dropna().unique()))
+    n = "/".join(str(n) for n in sorted(table["n"].unique()))
+    figure.suptitle(f"Error of direct / error of the method ({bits} bits, n = {n})", fontsize=9)
+    return figure
+
+
+def _heat(axis: Axes, table: pd.DataFrame, title: str) -> None:
+    inputs, columns = list(dict.fromkeys(table["input"])), list(dict.fromkeys(table["column"]))
+    cells = table.pivot_table(index="input", columns="column", values="gain", sort=False)
+    cells = cells.reindex(index=inputs, columns=columns)
+    text = cells.map(lambda x: "" if np.isnan(x) else (f"{x:.0f}" if x >= 10 else f"{x:.1f}"))
+    sns.heatmap(
+        cells, annot=text, fmt="", norm=LogNorm(1, 200), cmap="mako_r", cbar=False, ax=axis,
+        linewidths=0.5, annot_kws={"fontsize": 7},
+    )  # fmt: skip
+    axis.set_title(title, fontsize=8)
+    axis.set(xlabel="", ylabel="")
+    axis.set_yticklabels([_style.input_label(name) for name in inputs], rotation=0, fontsize=7)
+    axis.set_xticklabels(columns, rotation=0 if "\n" in columns[0] else 40, fontsize=6.5)

@@ -1,0 +1,45 @@
+"""Figure 1: singular values of matrices and of their quantisation residuals."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _data, _style
+from lrqmm.store import Run
+
+LINES = {
+    "matrix": ("matrix", "black"),
+    "nearest": ("residual, rounding to nearest", _style.colour("lrqmm")),
+    "truncate": ("residual, truncation", _style.colour("lrqmm_aware")),
+}
+
+
+def draw(run: Run) -> Figure:
+    """One panel a distribution; all divided by the matrix's largest singular value."""
+    table = _data.arrays(run, "spectrum")
+    inputs = list(table["input"].unique())
+    columns = min(5, len(inputs))
+    rows = -(-len(inputs) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(_style.WIDTH, 1.75 * rows + 0.4), sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    for axis, name in zip(axes.flat, inputs, strict=False):
+        panel = table[table["input"] == name]
+        largest = panel.loc[panel["name"] == "matrix", "value"].max()
+        for (kind, parameters), group in panel.groupby(["name", "parameters"]):
+            key = kind if kind == "matrix" else json.loads(parameters)["rounding"]
+            text, colour = LINES[key]
+            values = group.sort_values("row")["value"].to_numpy() / largest
+            axis.semilogy(range(1, len(values) + 1), values, color=colour, label=text)
+        axis.set_title(_style.input_label(name), fontsize=8)
+        axis.set_ylim(1e-4, 2)
+    for axis in axes.flat[len(inputs) :]:
+        axis.axis("off")
+    figure.supxlabel("index", fontsize=9)
+    figure.supylabel("singular value / largest of the matrix", fontsize=9)
+    _style.figure_legend(figure, axes.flat, 3)
+    return figure

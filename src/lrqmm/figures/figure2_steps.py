@@ -1,0 +1,48 @@
+"""Figure 2: LRQMM step by step on a piece of a convolution's output."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _data, _style
+from lrqmm.store import Run
+
+STEPS = ("matrix", "codes", "dequantized", "residual", "low-rank part", "what is left")
+SHARED = {"matrix": "X", "dequantized": "X", "residual": "R", "low-rank part": "R",
+          "what is left": "R"}  # fmt: skip
+
+
+def draw(run: Run) -> Figure:
+    """A row a setting: the matrix, its integers, dequantised, residual, its low-rank part, rest."""
+    table = _data.arrays(run, "steps")
+    settings = list(table["parameters"].unique())
+    figure, axes = plt.subplots(
+        len(settings), 6, figsize=(_style.WIDTH, 1.75 * len(settings) + 0.25), squeeze=False
+    )
+    for row, parameters in zip(axes, settings, strict=True):
+        setting = json.loads(parameters)
+        panel = table[table["parameters"] == parameters]
+        found = {name: _data.matrix(panel[panel["name"] == name]).to_numpy(float) for name in STEPS}
+        limits = {
+            "X": np.abs(found["matrix"]).max(),
+            "R": np.abs(found["residual"]).max(),
+            "codes": 2.0 ** (setting["bits"] - 1) - 1,
+        }
+        norm = np.linalg.norm(found["matrix"])
+        for axis, name in zip(row, STEPS, strict=True):
+            limit = limits[SHARED.get(name, "codes")]
+            axis.imshow(found[name], cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axis.set(xticks=[], yticks=[])
+            title = name if name != "low-rank part" else f"rank-{setting['rank']} part"
+            axis.set_title(title, fontsize=8)
+            share = np.linalg.norm(found[name]) / norm
+            text = f"{setting['bits']} bits" if name == "codes" else f"norm {share:.2g}"
+            axis.set_xlabel(f"{text}, ±{limit:.2g}", fontsize=7)
+        row[0].set_ylabel(f"{setting['rounding']}", fontsize=8)
+    layer = table["input"].iloc[0]
+    figure.suptitle(f"32 x 32 piece of the output of {layer}; norms relative to it", fontsize=8)
+    return figure

@@ -1,0 +1,43 @@
+"""Figure 3b: error against the size of the matrices, by method."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _data, _style
+from lrqmm.store import Run
+
+SHOWN_RANK = 16
+
+
+def draw(run: Run) -> Figure:
+    """A panel an input and rounding; low-rank methods at rank 16; bands over seeds."""
+    table = _data.errors(run, "size")
+    table = table[(table["rank"] == SHOWN_RANK) | table["rank"].isna()]
+    table = table[table["method"] != "sgemm"]  # 1e-7: it would flatten all the rest
+    inputs = list(dict.fromkeys(table["input"]))
+    roundings = sorted(table["rounding"].dropna().unique())
+    figure, axes = plt.subplots(
+        len(roundings), len(inputs), figsize=(_style.WIDTH, 2.2 * len(roundings) + 0.7),
+        sharex=True, squeeze=False,
+    )  # fmt: skip
+    for row, rounding in zip(axes, roundings, strict=True):
+        for axis, name in zip(row, inputs, strict=True):
+            here = _data.in_rounding(table[table["input"] == name], rounding)
+            for method in _style.order(here["method"].unique()):
+                lines = _data.spread(here[here["method"] == method], ["n"]).sort_values("n")
+                n, colour = lines["n"].astype(float), _style.colour(method)
+                axis.plot(
+                    n, lines["median"], color=colour, marker=_style.marker(method),
+                    label=_style.label(method),
+                )  # fmt: skip
+                axis.fill_between(n, lines["min"], lines["max"], color=colour, alpha=0.2, lw=0)
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.set_title(f"{_style.input_label(name)}, {rounding}", fontsize=8)
+    bits = "/".join(str(value) for value in sorted(table["bits"].dropna().unique()))
+    figure.supxlabel(f"n   (n x n x n, {bits} bits, rank {SHOWN_RANK})", fontsize=9)
+    figure.supylabel("relative error (Frobenius)", fontsize=9)
+    _style.figure_legend(figure, axes.flat)
+    return figure

@@ -1,0 +1,41 @@
+"""Figure 4: relative error of each ResNet-50 layer, by method and bits."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _data, _style
+from lrqmm.store import Run
+
+
+def draw(run: Run) -> Figure:
+    """A panel for each number of bits; layers in the order in which they run."""
+    table = _data.variants(_data.errors(run, "resnet50"))
+    table = table[~table["variant"].str.contains("zero point, truncated")]
+    table = table[table["method"] != "sgemm"]  # 1e-7: it would flatten all the rest
+    layers = list(dict.fromkeys(table["layer"]))
+    position = {layer: i for i, layer in enumerate(layers)}
+    bits = sorted(table["bits"].dropna().unique())
+    figure, axes = plt.subplots(
+        len(bits), 1, figsize=(_style.WIDTH, 2.7 * len(bits) + 1), sharex=True, squeeze=False
+    )
+    for axis, width in zip(axes[:, 0], bits, strict=True):
+        here = table[(table["bits"] == width) | table["bits"].isna()]
+        for method in _style.order(here["method"].unique()):
+            own = here[here["method"] == method]
+            for variant, line in own.groupby("variant"):
+                line = line.assign(x=line["layer"].map(position)).sort_values("x")
+                usual = variant == method
+                axis.semilogy(
+                    line["x"], line["value"], color=_style.colour(method),
+                    marker=_style.marker(method) if usual else None, ms=3,
+                    ls="-" if usual else (":" if "truncated" in str(variant) else "--"),
+                    label=str(variant).replace(method, _style.label(method), 1),
+                )  # fmt: skip
+        axis.set_title(f"{width} bits", fontsize=9)
+        axis.set_ylabel("relative error")
+    axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=90, fontsize=6)
+    axes[-1, 0].set_xlim(-1, len(layers))
+    _style.figure_legend(figure, axes.flat)
+    return figure

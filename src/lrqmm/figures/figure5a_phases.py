@@ -1,0 +1,53 @@
+"""Figure 5a: share of time of each phase of a compensated product."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _data, _style
+from lrqmm.phases import PHASES
+from lrqmm.store import Run
+
+SHOWN = ("direct", "lrqmm", "lrqmm_aware")
+TITLES = {
+    "quantize": "quantise",
+    "residual": "dequantise, residual",
+    "sketch": "sketch and project",
+    "factorize": "QR and SVD",
+    "product": "integer product and scaling",
+    "correct": "low-rank update",
+    "other": "other",
+}
+
+
+def draw(run: Run) -> Figure:
+    """A panel a method, a bar a size; medians over samples of each phase, shares of their sum."""
+    table = _data.seconds(run, "time")
+    table = table[table["phase"].notna() & table["method"].isin(SHOWN)]
+    shown = [method for method in SHOWN if method in set(table["method"])]
+    figure, axes = plt.subplots(
+        1, len(shown), figsize=(_style.WIDTH, 2.9), sharey=True, squeeze=False
+    )
+    names = [*PHASES, "other"]
+    colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    for axis, method in zip(axes[0], shown, strict=True):
+        own = table[table["method"] == method]
+        medians = own.groupby(["n", "phase"])["value"].median().unstack(fill_value=0.0)
+        shares = 100 * medians.div(medians.sum(axis=1), axis=0)
+        bottom = 0 * shares.iloc[:, 0]
+        ticks = [str(n) for n in shares.index]
+        for phase in names:
+            share = shares.get(phase, 0 * bottom)
+            axis.bar(
+                ticks, share, bottom=bottom, color=colours[phase], label=TITLES[phase], width=0.75
+            )
+            bottom = bottom + share
+        axis.set_title(_style.label(method), fontsize=9)
+        axis.grid(axis="x", visible=False)
+    axes[0, 0].set_ylabel("share of time (%)")
+    first = table.iloc[0]
+    figure.supxlabel(f"n   ({first['machine']}, {first['library']})", fontsize=8)
+    _style.figure_legend(figure, axes.flat)
+    return figure

@@ -1,0 +1,34 @@
+"""Table 2: error by distribution, bits, rounding and method."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lrqmm.figures import _data, _style
+from lrqmm.store import Run
+
+
+def tabulate(run: Run) -> pd.DataFrame:
+    """A row a distribution, bits and rounding; medians over seeds, a column a method."""
+    table = _data.errors(run, "distributions")
+    parts = []
+    for rounding in sorted(table["rounding"].dropna().unique()):
+        here = _data.in_rounding(table, rounding).assign(rounding=rounding)
+        for bits in sorted(table["bits"].dropna().unique()):
+            own = here[(here["bits"] == bits) | here["bits"].isna()]
+            parts.append(own.assign(bits=bits))
+    every = _data.variants(pd.concat(parts))
+    every["variant"] = every["variant"].str.replace(", truncated", "")
+    cells = every.pivot_table(
+        index=["input", "bits", "rounding"], columns="variant", values="value", aggfunc="median",
+        sort=False, observed=True,
+    )  # fmt: skip
+    spread = every.groupby(["input", "bits", "rounding", "variant"], sort=False)["value"]
+    widest = (spread.max() / spread.min() - 1).groupby(["input", "bits", "rounding"]).max()
+    order = _style.order(cells.columns)
+    made = cells[order].assign(**{"widest spread over seeds, %": 100 * widest}).reset_index()
+    made.columns.name = None
+    made["input"] = made["input"].map(_style.input_label)
+    seeds = every["input_seed"].nunique()
+    made.attrs["title"] = f"Table 2: relative error, medians of {seeds} seeds"
+    return made

@@ -1,0 +1,1 @@
+"""Matrices to multiply: packaged networks and pictures, and the layers captured from them."""

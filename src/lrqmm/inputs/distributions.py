@@ -1,0 +1,61 @@
+"""Seeded random matrices, the same bits on every machine: NumPy's Philox generator, float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Sampler = Callable[[np.random.Generator, int, int], NDArray[Any]]
+
+
+def _low_rank(rng: np.random.Generator, rows: int, columns: int) -> NDArray[Any]:
+    rank = min(20, rows, columns)
+    X = rng.standard_normal((rows, rank)) @ rng.standard_normal((rank, columns))
+    return X + 0.01 * np.std(X) * rng.standard_normal((rows, columns))
+
+
+def _outliers(rng: np.random.Generator, rows: int, columns: int) -> NDArray[Any]:
+    # one column in 64, at least one, twenty times as large: the pattern of LLM activations
+    X = rng.standard_t(3, (rows, columns))
+    X[:, rng.permutation(columns)[: max(1, columns // 64)]] *= 20
+    return X
+
+
+def _correlated(rng: np.random.Generator, rows: int, columns: int) -> NDArray[Any]:
+    # every row an AR(1) process with coefficient 0.95, stationary with variance 1
+    X = rng.standard_normal((rows, columns))
+    for j in range(1, columns):
+        X[:, j] = 0.95 * X[:, j - 1] + np.sqrt(1 - 0.95**2) * X[:, j]
+    return X
+
+
+DISTRIBUTIONS: dict[str, tuple[str, Sampler]] = {
+    "uniform01": ("uniform(0, 1)", lambda g, r, c: g.random((r, c))),
+    "uniform11": ("uniform(-1, 1)", lambda g, r, c: g.uniform(-1, 1, (r, c))),
+    "normal": ("normal(0, 1)", lambda g, r, c: g.standard_normal((r, c))),
+    "exponential": ("exponential(1)", lambda g, r, c: g.standard_exponential((r, c))),
+    "chi2": ("chi-square(1)", lambda g, r, c: g.chisquare(1, (r, c))),
+    "poisson": ("Poisson(4)", lambda g, r, c: g.poisson(4, (r, c))),
+    "lognormal": ("lognormal(0, 1)", lambda g, r, c: g.lognormal(0, 1, (r, c))),
+    "lowrank": ("rank 20 + 1% noise", _low_rank),
+    "outliers": ("t(3), outlier columns", _outliers),
+    "correlated": ("AR(1) rows, 0.95", _correlated),
+}
+"""Name: (title, sampler of a (rows, columns) matrix)."""
+
+
+def sample(distribution: str, m: int, k: int, n: int, seed: int) -> tuple[Float32, Float32]:
+    """A (m x k) and B (k x n) of one distribution, float32.
+
+    B is drawn as an n x k matrix and transposed, so that structure along the inner dimension
+    (outlier columns, correlation) is in both operands.
+    """
+    _, sampler = DISTRIBUTIONS[distribution]
+    rng = np.random.Generator(np.random.Philox(seed))
+    A = sampler(rng, m, k)
+    B = sampler(rng, n, k).T
+    return np.ascontiguousarray(A, np.float32), np.ascontiguousarray(B, np.float32)

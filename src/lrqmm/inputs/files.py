@@ -1,0 +1,156 @@
+"""Matrix files: pairs (A, B) as the study stores them, and users' own matrices.
+
+A pair is a safetensors file with float32 `A` (m x k) and `B` (k x n), and beside it
+`<file>.sha256` in the format of `sha256sum`. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+Float32 = NDArray[np.float32]
+
+
+class InputError(ValueError):
+    """A matrix file that cannot be used; the message names the file and what is wrong."""
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_pair(path: str | Path, A: Float32, B: Float32, about: Mapping[str, Any]) -> None:
+    """Write a pair and its SHA-256, each whole or not at all. `about` says where it comes from."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    metadata = {key: str(value) for key, value in about.items()}
+    save_file({"A": np.ascontiguousarray(A), "B": np.ascontiguousarray(B)}, part, metadata)
+    digest = part.with_suffix(".digest")
+    digest.write_text(f"{sha256(part)}  {path.name}\n")
+    os.replace(digest, _sidecar(path))
+    os.replace(part, path)
+
+
+def read_pair(path: str | Path) -> tuple[Float32, Float32, str]:
+    """A, B and the file's SHA-256. Raises InputError unless the file is what was written."""
+    path = Path(path)
+    digest = check_pair(path)
+    with safe_open(path, framework="numpy") as stored:
+        return stored.get_tensor("A"), stored.get_tensor("B"), digest
+
+
+def check_pair(path: str | Path) -> str:
+    """The SHA-256 of a pair, or InputError where it differs from the one written with it."""
+    path = Path(path)
+    try:
+        expected = _sidecar(path).read_text().split()[0]
+        found = sha256(path)
+    except (OSError, IndexError) as error:
+        raise InputError(f"matrix file {path}: cannot be read with its .sha256: {error}") from None
+    if found != expected:
+        raise InputError(
+            f"matrix file {path} is corrupt: its SHA-256 is {found}, but {expected} was written; "
+            "delete it, and the workflow makes it again"
+        )
+    return found
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def matrix_shape(source: str) -> tuple[int, int]:
+    """(rows, columns) of a user's matrix from the file's header alone; see `read_matrix`."""
+    path, key = _split(source)
+    try:
+        if path.suffix == ".npy":
+            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        elif path.suffix == ".npz":
+            shape = _read(path, key).shape
+        else:
+            with safe_open(path, framework="numpy") as stored:
+                shape = tuple(stored.get_slice(_key(path, key, stored.keys())).get_shape())
+    except (OSError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
+        raise _unreadable(source, error) from None
+    if len(shape) != 2:
+        raise InputError(f"matrix {source} has shape {shape}; allowed: two dimensions")
+    return shape[0], shape[1]
+
+
+def read_matrix(source: str) -> Float32:
+    """A user's matrix as float32: 'file.npy', 'file.npz:name' or 'file.safetensors:name'.
+
+    The name may be left out where the file holds one array only. Raises InputError for files that
+    cannot be read, need unpickling, or hold anything but a two-dimensional finite float matrix.
+    """
+    path, key = _split(source)
+    try:
+        X = _read(path, key)
+    except (OSError, ValueError, EOFError, TypeError, SafetensorError, zipfile.BadZipFile) as error:
+        raise _unreadable(source, error) from None
+    if X.ndim != 2 or X.dtype.kind != "f" or 0 in X.shape:
+        raise InputError(
+            f"matrix {source} has shape {X.shape} and dtype {X.dtype}; "
+            "allowed: two dimensions, not empty, floats"
+        )
+    with np.errstate(over="ignore"):
+        X = X.astype(np.float32)
+    wrong = np.argwhere(~np.isfinite(X))
+    if len(wrong):
+        raise InputError(
+            f"matrix {source} holds {len(wrong)} values that are NaN, infinite or beyond float32, "
+            f"the first at row {wrong[0][0]}, column {wrong[0][1]}"
+        )
+    return X
+
+
+def _read(path: Path, key: str) -> NDArray[Any]:
+    if path.suffix == ".npy":
+        X: NDArray[Any] = np.load(path, allow_pickle=False)
+        return X
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as stored:
+            X = stored[_key(path, key, stored.files)]
+            return X
+    with safe_open(path, framework="numpy") as stored:
+        X = stored.get_tensor(_key(path, key, stored.keys()))
+        return X
+
+
+def _split(source: str) -> tuple[Path, str]:
+    for suffix in (".npy", ".npz", ".safetensors"):
+        stem, found, key = source.rpartition(suffix + ":")
+        if found:
+            return Path(stem + suffix), key
+        if source.endswith(suffix):
+            return Path(source), ""
+    raise InputError(f"matrix {source}: allowed are .npy, .npz[:name] and .safetensors[:name]")
+
+
+def _key(path: Path, key: str, keys: Any) -> str:
+    keys = sorted(keys)
+    if not key and len(keys) == 1:
+        return str(keys[0])
+    if key not in keys:
+        asked = f"no array {key!r}" if key else "several arrays, so name one"
+        raise InputError(f"matrix file {path}: {asked}; it has: {', '.join(keys)}")
+    return key
+
+
+def _unreadable(source: str, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    return InputError(f"matrix {source} cannot be read: {error}")

@@ -1,0 +1,145 @@
+"""The matrix products of a network: each layer as a pair A, B with A @ B its output.
+
+A convolution is a matrix product of its input, one row for each place of the output and one
+column for each weight of a filter (im2col), by its filters, one in each column. The bias is
+left out: it is added after the product.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lrqmm.networks.resnet50 import labelled_pictures, load_resnet50, preprocess
+
+Matrix = NDArray[np.float32]
+
+
+class LayerProduct(NamedTuple):
+    """One layer's matrix product.
+
+    Attributes
+    ----------
+    name : str
+        The layer's name in the network.
+    A : ndarray
+        Activations, m x k, float32, C-contiguous.
+    B : ndarray
+        Weights, k x n, float32, C-contiguous.
+    """
+
+    name: str
+    A: Matrix
+    B: Matrix
+
+
+def capture_resnet50(pictures: int, cache: Path | None = None) -> Iterator[LayerProduct]:
+    """Yield the 54 products of the packaged ResNet-50: 53 convolutions and one full layer.
+
+    Parameters
+    ----------
+    pictures : int
+        Run on so many of the 20 packaged pictures, from the first.
+    cache : Path, optional
+        As for `lrqmm.inputs.packages.fetch`, which also says what can go wrong.
+
+    Returns
+    -------
+    iterator of LayerProduct
+        In the order in which the layers run. A convolution has m = pictures * height * width
+        of its output, the last layer m = pictures.
+
+    Raises
+    ------
+    ValueError
+        `pictures` is not from 1 to 20.
+    """
+    images = [image for _, image, _ in labelled_pictures(cache)]
+    if not 1 <= pictures <= len(images):
+        raise ValueError(f"pictures={pictures} is not from 1 to {len(images)}")
+    batch = torch.stack([preprocess(image) for image in images[:pictures]])
+    return capture(load_resnet50(cache), batch)
+
+
+def capture(model: nn.Module, batch: Tensor) -> Iterator[LayerProduct]:
+    """Run a network once and yield the product of each convolution and linear layer.
+
+    Only the layers' inputs are held, each until its product is made: they are up to kh * kw
+    times smaller than the products' matrices, of which one pair exists at a time.
+
+    Parameters
+    ----------
+    model : Module
+        Any network, float32.
+    batch : Tensor
+        Its input.
+
+    Yields
+    ------
+    LayerProduct
+        In the order in which the layers run.
+    """
+    inputs: list[tuple[str, nn.Conv2d | nn.Linear, Tensor]] = []
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda layer, args, name=name: inputs.append((name, layer, args[0]))
+        )
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        with torch.no_grad():
+            model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    inputs.reverse()
+    while inputs:
+        name, layer, x = inputs.pop()
+        yield LayerProduct(name, *operands(layer, x))
+
+
+def operands(layer: nn.Conv2d | nn.Linear, x: Tensor) -> tuple[Matrix, Matrix]:
+    """Write a layer applied to `x` as a matrix product.
+
+    Parameters
+    ----------
+    layer : Conv2d or Linear
+        A convolution has C_out filters of C_in x kh x kw.
+    x : Tensor
+        The layer's input: N x C_in x H x W, or N x C_in for a linear layer.
+
+    Returns
+    -------
+    A : ndarray
+        N*H_out*W_out x C_in*kh*kw, rows with W_out fastest, columns with kw fastest; or `x`.
+    B : ndarray
+        C_in*kh*kw x C_out.
+
+    Raises
+    ------
+    ValueError
+        The convolution is grouped, or pads otherwise than by a number of zeros: it is then no
+        single product.
+    """
+    k = layer.weight[0].numel()
+    if isinstance(layer, nn.Linear):
+        rows = x.reshape(-1, k)
+    elif layer.groups != 1 or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+        raise ValueError(f"layer={layer} is no single matrix product")
+    elif layer.kernel_size == (1, 1) and layer.padding == (0, 0):
+        down, right = layer.stride
+        rows = x[:, :, ::down, ::right].permute(0, 2, 3, 1).reshape(-1, k)
+    else:
+        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        rows = patches.transpose(1, 2).reshape(-1, k)
+    return _numpy(rows), _numpy(layer.weight.reshape(-1, k).T)
+
+
+def _numpy(x: Tensor) -> Matrix:
+    return np.ascontiguousarray(x.detach().cpu().numpy(), dtype=np.float32)

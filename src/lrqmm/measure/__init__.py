@@ -1,0 +1,1 @@
+"""Measuring: errors, times and operation counts of methods on matrix files, one shard a process."""

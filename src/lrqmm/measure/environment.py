@@ -1,0 +1,150 @@
+"""The record of machine, software and code that every measurement carries."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import lrqmm
+from lrqmm import methods
+from lrqmm.backends.numpy import device_name as processor_name
+
+PACKAGE = Path(lrqmm.__file__).parent
+MEASURING_CORE = (
+    "_checks.py",
+    "backends/*.py",
+    "composition.py",
+    "floatproduct.py",
+    "lowrank.py",
+    "method.py",
+    "phases.py",
+    "quantize.py",
+    "rsvd.py",
+    "measure/arrays.py",
+    "measure/count.py",
+    "measure/error.py",
+    "measure/shard.py",
+    "measure/timing.py",
+)
+RECORDED = (
+    "array-api-compat", "cupy-cuda13x", "numpy", "pandas", "pyarrow", "scipy", "snakemake",
+    "torch", "triton",
+)  # fmt: skip
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def machine() -> str:
+    """The machine in words; no host name, since runs are shared."""
+    return f"{processor_name(None)}, {available_cores()} cores"
+
+
+def file_hash(*files: Path) -> str:
+    """A short hash of the content of source files."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def code_hash(method: str | None = None) -> str:
+    """Hash of the measuring core and of the files that one method is made of.
+
+    It decides what a change of the source makes Snakemake run again, so figures, the command line
+    and other methods are not in it.
+    """
+    files = {file for pattern in MEASURING_CORE for file in PACKAGE.glob(pattern)}
+    if method is not None:
+        files.add(PACKAGE / "methods" / f"{method}.py")
+        for cls in methods.preset(method).classes:
+            for base in cls.__mro__:
+                if base.__module__.startswith("lrqmm.methods."):
+                    files.add(PACKAGE / "methods" / f"{base.__module__.rsplit('.', 1)[1]}.py")
+    return file_hash(*files)
+
+
+@cache
+def git_state() -> tuple[str, bool]:
+    """(commit, whether tracked files differ from it); ('unknown', False) outside a repository."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", False
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def environment() -> dict[str, Any]:
+    """What `environment.json` holds: machine, devices, libraries and code."""
+    import torch
+    from threadpoolctl import threadpool_info
+
+    commit, dirty = git_state()
+    return {
+        "machine": machine(),
+        "processor": processor_name(None),
+        "cores": available_cores(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in RECORDED},
+        "lrqmm": lrqmm.__version__,
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "torch_build": "CUDA " + torch.version.cuda if torch.version.cuda else "CPU",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "blas": sorted({
+            f"{info['internal_api']} {info.get('version') or ''}".strip()
+            for info in threadpool_info()
+        }),
+        "allocator": os.environ.get("LD_PRELOAD", "system"),
+    }  # fmt: skip
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def watch_load() -> Iterator[dict[str, bool]]:
+    """Yield a dict; at the end its 'loaded' says whether others used over a tenth of the cores."""
+    verdict = {"loaded": False}
+    wall, busy, own = time.monotonic(), _busy(), time.process_time()
+    try:
+        yield verdict
+    finally:
+        wall = max(time.monotonic() - wall, 1e-9)
+        others = (_busy() - busy) - (time.process_time() - own)
+        verdict["loaded"] = others / wall > 0.1 * available_cores()
+
+
+def _busy() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.system + getattr(times, "nice", 0.0))

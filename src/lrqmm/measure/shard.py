@@ -1,0 +1,232 @@
+"""Measure one shard: a few inputs, one method, many settings, in one process."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+import lrqmm
+from lrqmm import methods, store
+from lrqmm._checks import Array, Unsupported
+from lrqmm.backends import backend_of
+from lrqmm.inputs.files import read_pair
+from lrqmm.measure.arrays import as_rows, spectra, steps
+from lrqmm.measure.environment import code_hash, git_state, machine, watch_load
+from lrqmm.measure.error import exact_product, relative_error
+from lrqmm.measure.timing import time_methods
+from lrqmm.method import Method, get_method
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One pair of matrices, in the library and on the device of the shard."""
+
+    about: Row
+    A: Array
+    B: Array
+    source: tuple[NDArray[np.float32], NDArray[np.float32]]
+
+    @cached_property
+    def exact(self) -> NDArray[np.float64]:
+        """A B in float64."""
+        return exact_product(*self.source)
+
+
+def measure_shard(
+    shard: Mapping[str, Any], files: Sequence[str | Path], device: str, threads: int
+) -> list[Row]:
+    """Rows of the measurement table for a shard.
+
+    Parameters
+    ----------
+    shard : as `lrqmm.study.Shard.as_dict` gives it
+    files : the pair files of its inputs, in order
+    device : 'auto', 'cpu' or 'cuda'
+    threads : the most threads to use
+
+    Raises
+    ------
+    ValueError, TypeError : a setting that is not allowed or does not fit an input, before anything
+        is measured
+    InputError : a file that is not what was written
+    """
+    settings = [get_method(shard["method"], **setting) for setting in shard["settings"]]
+    for about in shard["inputs"]:
+        for method in settings:
+            method.check_shape(about["m"], about["k"], about["n"])
+    rows: list[Row] = []
+    with threadpool_limits(threads), watch_load() as load:
+        _limit_torch(shard["library"], threads)
+        for number, (about, path) in enumerate(zip(shard["inputs"], files, strict=True), 1):
+            given = _load(about, path, shard["library"], device)
+            for method in settings:
+                rows.extend(_measure(shard, method, given))
+            print(f"{shard['name']}: {number} of {len(files)} inputs", file=sys.stderr, flush=True)
+    common = _provenance(shard, threads)
+    return [{**common, **row, **load} for row in rows]
+
+
+def measure_arrays(shard: Mapping[str, Any], files: Sequence[str | Path]) -> list[Row]:
+    """Rows of the table of arrays for a 'spectrum' or 'steps' experiment."""
+    rows: list[Row] = []
+    for about, path in zip(shard["inputs"], files, strict=True):
+        A, B, digest = read_pair(path)
+        for setting in shard["settings"]:
+            found = spectra(A, setting) if shard["measure"] == "spectrum" else steps(A, B, setting)
+            rows.extend(
+                as_rows(
+                    found,
+                    experiment=shard["experiment"],
+                    input=about["layer"] or about["input"],
+                    parameters=setting,
+                    input_sha256=digest,
+                )
+            )
+    return rows
+
+
+def _load(about: Row, path: str | Path, library: str, device: str) -> Input:
+    A, B, digest = read_pair(path)
+    m, k, n = A.shape[0], A.shape[1], B.shape[1]
+    return Input(
+        {**about, "m": m, "k": k, "n": n, "input_sha256": digest},
+        _to_library(A, library, device),
+        _to_library(B, library, device),
+        (A, B),
+    )
+
+
+def _to_library(X: NDArray[np.float32], library: str, device: str) -> Array:
+    if library == "numpy":
+        return X
+    if library == "torch":
+        import torch
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.from_numpy(X).to(device)
+    import cupy
+
+    return cupy.asarray(X)
+
+
+def _to_numpy(X: Array) -> NDArray[Any]:
+    if isinstance(X, np.ndarray):
+        return X
+    found: NDArray[Any] = X.get() if hasattr(X, "get") else X.cpu().numpy()
+    return found
+
+
+def _limit_torch(library: str, threads: int) -> None:
+    if library == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _measure(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
+    """Rows of one setting on one input; a failure is a row too, and its neighbours go on."""
+    measure = {"error": _errors, "time": _times, "count": _counts}[shard["measure"]]
+    common = {**given.about, **_describe(method), **_place(given.A)}
+    try:
+        for row in list(measure(shard, method, given)):
+            yield {**common, "sample": 0, "status": "ok", **row}
+    except Unsupported as reason:
+        yield _without_value(shard, common, "unsupported", str(reason))
+    except Exception as reason:
+        yield _without_value(shard, common, "failed", f"{type(reason).__name__}: {reason}")
+
+
+def _without_value(shard: Mapping[str, Any], common: Row, status: str, reason: str) -> Row:
+    metric = {"error": "relative_error", "time": "seconds", "count": "bytes"}[shard["measure"]]
+    return {**common, "metric": metric, "sample": 0, "status": status, "reason": reason}
+
+
+def _errors(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
+    yield _error_row(method.matmul(given.A, given.B), given)
+
+
+def _error_row(C: Array, given: Input) -> Row:
+    if tuple(C.shape) != given.exact.shape:
+        raise ValueError(f"the result has shape {tuple(C.shape)}, not {given.exact.shape}")
+    error = relative_error(_to_numpy(C), given.exact)
+    if not math.isfinite(error):
+        raise ValueError(f"the result holds NaN or infinity (relative error {error})")
+    return {"metric": "relative_error", "value": error}
+
+
+def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
+    """Samples of the method and of the baselines beside it, and the error of the same setting."""
+    timed = {shard["method"]: method}
+    for name in shard["baselines"]:
+        if name != shard["method"]:
+            own = methods.preset(name).defaults
+            shared = {key: value for key, value in method.parameters.items() if key in own}
+            timed[name] = get_method(name, **shared)
+    error = _error_row(method.matmul(given.A, given.B), given)
+    for name, samples in time_methods(timed, given.A, given.B, shard["samples"]).items():
+        about = _describe(timed[name])
+        for sample, phases in enumerate(samples):
+            whole = {**about, "metric": "seconds", "sample": sample}
+            yield {**whole, "value": sum(phases.values())}
+            if name == shard["method"]:
+                for phase, seconds in phases.items():
+                    yield {**whole, "phase": phase, "value": seconds}
+    yield error
+
+
+def _counts(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
+    """Operations and bytes as modelled ('model') and as counted in torch calls ('counted')."""
+    from lrqmm.measure.count import count
+
+    counted = count(method, given.A, given.B)
+    model = vars(method.cost(given.about["m"], given.about["k"], given.about["n"]))
+    for phase, found in (("model", model), ("counted", counted)):
+        for metric, value in found.items():
+            yield {"metric": metric, "phase": phase, "value": float(value)}
+
+
+def _describe(method: Method) -> Row:
+    parameters = method.parameters
+    return {
+        "method": method.name,
+        "parameters": json.dumps(parameters, sort_keys=True),
+        **{name: parameters.get(name) for name in store.PARAMETERS},
+    }
+
+
+def _place(X: Array) -> Row:
+    backend = backend_of(X)
+    return {"device": backend.device_name(X), "integer_route": backend.integer_route(X)}
+
+
+def _provenance(shard: Mapping[str, Any], threads: int) -> Row:
+    commit, dirty = git_state()
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {
+        "experiment": shard["experiment"],
+        "shard": shard["name"],
+        "library": shard["library"],
+        "machine": machine(),
+        "threads": threads,
+        "calibration": "none",
+        "compute_dtype": "float32",
+        "code_hash": code_hash(shard["method"]),
+        "version": lrqmm.__version__,
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "measured_at": now,
+    }

@@ -1,0 +1,242 @@
+"""The public face of a method: checks at the door, then 2-D float32 matrices inside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat as compat
+import numpy as np
+
+from lrqmm import methods
+from lrqmm._checks import Array
+from lrqmm.backends import is_array, library_of
+from lrqmm.composition import Cost
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A right operand B made ready once for many products; from `Method.prepare`."""
+
+    method: Method
+    B: Array
+    states: tuple[Any, ...]
+
+    def __repr__(self) -> str:
+        return f"Prepared({self.method!r}, B {_shape(self.B)})"
+
+
+class Method:
+    """A way to multiply matrices; from `get_method`.
+
+    `prepare(B)` does once what depends on B alone, `matmul(A, prepared)` multiplies.
+    """
+
+    def __init__(self, name: str, implementation: Any) -> None:
+        self.name = name
+        self._implementation = implementation
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All parameters with their values."""
+        return dict(self._implementation.parameters)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters.items())
+        return f"{self.name}({inside})"
+
+    def check_shape(self, m: int, k: int, n: int) -> None:
+        """Raise ValueError where a parameter does not fit an m x k by k x n product."""
+        self._implementation.check_shape(m, k, n)
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        """Modelled operations and bytes of an m x k by k x n product, B not prepared."""
+        cost: Cost = self._implementation.cost(m, k, n)
+        return cost
+
+    def prepare(
+        self, B: Array, *, calibration: Array | None = None, check_finite: bool = True
+    ) -> Prepared:
+        """Do once what depends on B alone.
+
+        Parameters
+        ----------
+        B : (..., k, n) array, floating
+        calibration : sample of left operands, for methods that calibrate; none here does, and
+            giving one raises ValueError
+        check_finite : look for NaN and infinity (one pass over B)
+        """
+        if calibration is not None:
+            raise ValueError(f"calibration is given, but method {self.name!r} takes none")
+        _check_matrix("B", B, check_finite)
+        return Prepared(self, B, tuple(self._prepare(matrix) for matrix in _matrices(B)))
+
+    def matmul(
+        self,
+        A: Array,
+        B: Array | Prepared,
+        *,
+        calibration: Array | None = None,
+        check_finite: bool = True,
+    ) -> Array:
+        """A times B.
+
+        Parameters
+        ----------
+        A : (..., m, k) array, floating
+        B : (..., k, n) array of the same library and device, or what `prepare` returned
+        calibration, check_finite : as in `prepare`; with `check_finite=False` NaN and infinity
+            give an undefined answer
+
+        Returns
+        -------
+        (..., m, n) array of the operands' library, device and (promoted) dtype. Sums run in int32
+        and float32; float64 operands are computed in float32. Leading dimensions broadcast as in
+        `numpy.matmul`, and every matrix of a batch is quantised and compensated by itself.
+
+        Raises
+        ------
+        TypeError : not arrays, of two libraries, not floating; a `Prepared` of another method
+        ValueError : fewer than two dimensions, shapes that do not fit, two devices, NaN or infinity
+            or values beyond float32, a rank above the limit
+        """
+        _check_matrix("A", A, check_finite)
+        if isinstance(B, Prepared):
+            if B.method is not self:
+                raise TypeError(f"B was prepared for {B.method!r}; allowed: {self!r}")
+            right, states = B.B, B.states
+        else:
+            right, states = B, None
+            _check_matrix("B", B, check_finite)
+        _check_pair(A, right)
+        m, k, n = A.shape[-2], A.shape[-1], right.shape[-1]
+        self.check_shape(m, k, n)
+        if states is None:
+            states = self.prepare(right, calibration=calibration, check_finite=False).states
+        xp = compat.array_namespace(A, right)
+        dtype = xp.result_type(A.dtype, right.dtype)
+        batch = _broadcast(A.shape[:-2], right.shape[:-2])
+        if 0 in (m, k, n) or math.prod(batch) == 0:
+            return xp.zeros((*batch, m, n), dtype=dtype, device=compat.device(A))
+        lefts = list(_matrices(A))
+        pairs = zip(
+            _broadcast_index(A.shape[:-2], batch),
+            _broadcast_index(right.shape[:-2], batch),
+            strict=True,
+        )
+        products = [self._implementation.matmul(lefts[i], states[j]) for i, j in pairs]
+        C = products[0] if not batch else xp.reshape(xp.stack(products), (*batch, m, n))
+        return xp.astype(C, dtype, copy=False)
+
+    def _prepare(self, B: Array) -> Any:
+        return None if 0 in B.shape else self._implementation.prepare(B)
+
+
+def get_method(
+    name: str, *, quantizer: str | None = None, compensator: str | None = None, **params: Any
+) -> Method:
+    """The named method with these parameters (`list_methods()` has the names).
+
+    `get_method("composed", quantizer=..., compensator=..., **params)` puts together parts from
+    `list_components()`.
+
+    Raises
+    ------
+    ValueError : unknown name, or a parameter's value is not allowed
+    TypeError : a parameter that the method does not have, or of the wrong type
+    """
+    parts = {k: v for k, v in (("quantizer", quantizer), ("compensator", compensator)) if v}
+    if name == "composed":
+        return Method(name, methods.composed(**parts).build(**params))
+    return Method(name, methods.preset(name).build(**parts, **params))
+
+
+def matmul(
+    A: Array, B: Array, method: str = "lrqmm", *, calibration: Array | None = None, **params: Any
+) -> Array:
+    """A (..., m, k) times B (..., k, n) by a named method; see `Method.matmul` and `get_method`.
+
+    Pass `W.T` for a weight stored as (out, in).
+
+    Examples
+    --------
+    >>> import numpy as np, lrqmm
+    >>> A, B = np.random.default_rng(0).random((2, 64, 64), dtype=np.float32)
+    >>> C = lrqmm.matmul(A, B, method="lrqmm", bits=8, rank=4)
+    >>> bool(np.linalg.norm(C - A @ B) < 1e-3 * np.linalg.norm(A @ B))
+    True
+    """
+    return get_method(method, **params).matmul(A, B, calibration=calibration)
+
+
+def _check_matrix(name: str, X: Array, check_finite: bool) -> None:
+    if not is_array(X):
+        raise TypeError(
+            f"{name} is a {type(X).__name__}; allowed: a NumPy, torch or CuPy array of floats"
+        )
+    if X.ndim < 2:
+        raise ValueError(f"{name} has shape {_shape(X)}; allowed: at least two dimensions")
+    xp = compat.array_namespace(X)
+    if str(X.dtype).rsplit(".", 1)[-1] not in ("float16", "bfloat16", "float32", "float64"):
+        raise TypeError(f"{name} has dtype {X.dtype}; allowed: float16, bfloat16, float32, float64")
+    if not check_finite:
+        return
+    finite = xp.isfinite(xp.astype(X, xp.float32, copy=False))
+    if not bool(xp.all(finite)):
+        wrong = [int(i[0]) for i in xp.nonzero(~finite)]
+        value = float(X[tuple(wrong)])
+        raise ValueError(
+            f"{name} holds {value} at {tuple(wrong)}; allowed: finite values within float32's range"
+        )
+
+
+def _check_pair(A: Array, B: Array) -> None:
+    if library_of(A) != library_of(B):
+        raise TypeError(
+            f"A is of {library_of(A)} and B of {library_of(B)}; allowed: both of the same library"
+        )
+    if compat.device(A) != compat.device(B):
+        raise ValueError(
+            f"A is on {compat.device(A)} and B on {compat.device(B)}; allowed: the same device"
+        )
+    if A.shape[-1] != B.shape[-2]:
+        raise ValueError(
+            f"A has shape {_shape(A)} and B {_shape(B)}; allowed: as many columns in A as rows in B"
+        )
+    _broadcast(A.shape[:-2], B.shape[:-2])
+
+
+def _matrices(X: Array) -> list[Array]:
+    """The matrices of a batch, in order, float32 and without gradient."""
+    xp = compat.array_namespace(X)
+    X = X.detach() if hasattr(X, "detach") else X
+    X = xp.astype(X, xp.float32, copy=False)
+    if X.ndim == 2:
+        return [X]
+    flat = xp.reshape(X, (math.prod(X.shape[:-2]), *X.shape[-2:]))
+    return [flat[i, :, :] for i in range(flat.shape[0])]
+
+
+def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    """Broadcast batch shapes, or raise ValueError."""
+    size = max(len(left), len(right))
+    padded = [(1,) * (size - len(shape)) + tuple(shape) for shape in (left, right)]
+    shape = []
+    for a, b in zip(*padded, strict=True):
+        if a != b and 1 not in (a, b):
+            raise ValueError(
+                f"batch dimensions {tuple(left)} of A and {tuple(right)} of B do not broadcast"
+            )
+        shape.append(b if a == 1 else a)
+    return tuple(shape)
+
+
+def _broadcast_index(shape: tuple[int, ...], batch: tuple[int, ...]) -> list[int]:
+    """For each matrix of the broadcast batch, its index in a batch of `shape`."""
+    own = np.arange(math.prod(shape)).reshape(shape)
+    return [int(i) for i in np.broadcast_to(own, batch).ravel()]
+
+
+def _shape(X: Array) -> str:
+    return " x ".join(str(size) for size in X.shape) or "()"

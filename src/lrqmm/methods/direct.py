@@ -1,0 +1,5 @@
+"""Direct quantised product: C ≈ Ã B̃, nothing won back ("Direct Quant" in arXiv 2409.18772)."""
+
+from lrqmm.composition import Preset
+
+METHOD = Preset("direct")

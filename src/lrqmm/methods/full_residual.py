@@ -1,0 +1,33 @@
+"""Both residuals kept whole, in float32: the ceiling of every first-order compensator.
+
+    C ≈ Ã B̃ + Ã R_B + R_A B̃    error R_A R_B
+
+Costs two float products, so it is no method to use: it shows what a rank short of full leaves out.
+Source: arXiv 2403.06924 starts from the full residual before it makes it sparse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lrqmm._checks import Array
+from lrqmm.composition import Compensator, Cost, Operand, Preset
+from lrqmm.phases import phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullResidual(Compensator):
+    """First-order compensation with the residuals themselves."""
+
+    def correct(self, A: Operand, B: Operand, prepared: Any) -> Array:
+        left, right = A.residual, B.residual
+        with phase("correct"):
+            return A.approx @ right + left @ B.approx
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        both = m * k + k * n
+        return Cost(float_operations=4 * m * k * n, bytes=17 * both + 8 * m * n)
+
+
+METHOD = Preset("full_residual", compensator=FullResidual)

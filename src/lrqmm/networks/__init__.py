@@ -1,0 +1,1 @@
+"""Networks whose matrix products are measured."""

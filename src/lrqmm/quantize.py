@@ -1,0 +1,241 @@
+"""Uniform quantisation to 2 to 8 bits, and the exact product of two quantised operands.
+
+An operand is quantised along its last axis, the inner dimension k of the product, so the right
+operand B (k x n) is quantised as its transpose. In every vector (or tensor, or group of columns)
+
+    X  ≈  X̃ = scale * codes + offset,      codes integer, offset = 0 without a zero point.
+
+Source: the scale max|X| / (2^(b-1) - 1), per tensor or "vector-wise", is our reading of LRQMM
+(arXiv 2409.18772) and its predecessor (arXiv 2403.06924); zero points follow Jacob et al.
+(arXiv 1712.05877).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import ClassVar
+
+from array_api_compat import array_namespace
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.backends import integer_matmul
+
+ROUNDINGS = ("nearest", "truncate")
+ZERO_POINTS = (None, "integer", "float")
+SMALLEST_SCALE = 2.0**-126  # the smallest normal float32: a vector below it is quantised to zero
+
+
+Encoded = tuple[Array, Array, Array | None]
+"""Codes, scale and offset, before they are cut to size and stored as integers."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Integer codes with their scales: what a low-precision GEMM is given.
+
+    Attributes
+    ----------
+    codes : (rows, k) int8, or int16 where 8 bits of midpoints need nine
+    scale : (rows, groups) or (1, groups) float32, 0 for a constant vector
+    offset : like `scale`, or None where it is zero
+    group : columns in a group; k where there are no groups
+    """
+
+    codes: Array
+    scale: Array
+    offset: Array | None
+    group: int
+
+    def dequantize(self) -> Array:
+        """X̃, (rows, k) float32."""
+        xp = array_namespace(self.codes)
+        k = self.codes.shape[1]
+        codes = xp.astype(self.codes, xp.float32)
+        approx = codes * _per_column(xp, self.scale, self.group, k)
+        if self.offset is None:
+            return approx
+        return approx + _per_column(xp, self.offset, self.group, k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer(ABC):
+    """Maps vectors to integer codes; subclasses choose the levels.
+
+    Parameters
+    ----------
+    bits : 2 to 8
+    granularity : scales shared by a 'vector' (row of A, column of B), the whole 'tensor', or
+        'group:N' (N consecutive elements of a vector; the last group may be shorter)
+    """
+
+    name: ClassVar[str]
+
+    bits: int = 8
+    granularity: str = "vector"
+
+    def __post_init__(self) -> None:
+        _checks.integer("bits", self.bits, 2, 8)
+        group_length(self.granularity, 1)
+
+    @property
+    def code_bits(self) -> int:
+        """Bits that a signed code needs."""
+        return self.bits
+
+    def quantize(self, X: Array) -> Quantized:
+        """Quantise X, (rows, k) float32 and finite, along its last axis."""
+        xp = array_namespace(X)
+        rows, k = X.shape
+        group = group_length(self.granularity, k)
+        axes = (0, 1, 2) if self.granularity == "tensor" else (2,)
+        codes, scale, offset = self.encode(xp, _blocks(xp, X, group), axes)
+        codes = xp.reshape(codes, (rows, -1))[:, :k]
+        return Quantized(
+            xp.astype(codes, xp.int8 if self.code_bits <= 8 else xp.int16),
+            scale[:, :, 0],
+            None if offset is None else offset[:, :, 0],
+            group,
+        )
+
+    @abstractmethod
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        """Codes (as floats), scale and offset of x, (rows, groups, group); scales span `axes`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Quantizer):
+    """Equally spaced levels.
+
+    Parameters
+    ----------
+    rounding : 'nearest' (ties to even) or 'truncate' (towards zero; with a float zero point towards
+        the minimum). The extreme elements of a vector keep their level under truncation too.
+    zero_point : None (symmetric, 2^b - 1 levels), 'integer' or 'float' (2^b levels from the
+        minimum to the maximum; 'integer' represents zero exactly)
+    """
+
+    name: ClassVar[str] = "uniform"
+
+    rounding: str = "nearest"
+    zero_point: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.choice("rounding", self.rounding, ROUNDINGS)
+        _checks.choice("zero_point", self.zero_point, ZERO_POINTS)
+
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        if self.zero_point is None:
+            return self._symmetric(xp, x, axes)
+        return self._affine(xp, x, axes)
+
+    def _symmetric(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        top = 2 ** (self.bits - 1) - 1
+        scaled, scale, largest = scale_to_top(xp, x, axes, top)
+        if self.rounding == "nearest":
+            return xp.round(scaled), scale, None
+        return truncate(xp, scaled, xp.abs(x) == largest), scale, None
+
+    def _affine(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        bottom, levels = -(2 ** (self.bits - 1)), 2**self.bits - 1
+        low = xp.min(x, axis=axes, keepdims=True)
+        high = xp.max(x, axis=axes, keepdims=True)
+        extreme = (x == low) | (x == high)
+        rounded = xp.round if self.rounding == "nearest" else partial(truncate, xp, extreme=extreme)
+        if self.zero_point == "integer":  # zero must be a level, so the range includes it
+            low, high = xp.clip(low, max=0.0), xp.clip(high, min=0.0)
+        scale, divisor = _scale(xp, high / levels - low / levels)
+        if self.zero_point == "integer":
+            zero = xp.round(-low / divisor) + bottom
+            codes = rounded(x / divisor) + zero
+            offset = -scale * zero
+        else:
+            codes = rounded((x - low) / divisor) + bottom
+            offset = low - scale * bottom
+        return xp.clip(codes, bottom, bottom + levels), scale, offset
+
+
+def scale_to_top(
+    xp: ModuleType, x: Array, axes: tuple[int, ...], top: int
+) -> tuple[Array, Array, Array]:
+    """x / scale with scale = max|x| / top over `axes`; the scale; the maximum."""
+    largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
+    scale, divisor = _scale(xp, largest / top)
+    return x / divisor, scale, largest
+
+
+def truncate(xp: ModuleType, x: Array, extreme: Array) -> Array:
+    """Towards zero, but to nearest at the extremes.
+
+    max / (max / top) falls just below `top` in float32 for many rows; truncation would lose it.
+    """
+    return xp.where(extreme, xp.round(x), xp.trunc(x))
+
+
+def group_length(granularity: str, k: int) -> int:
+    """Columns that share a scale: N for 'group:N', else k. Raises ValueError for other words."""
+    if granularity in ("vector", "tensor"):
+        return max(k, 1)
+    kind, _, length = str(granularity).partition(":")
+    if kind == "group" and length.isdecimal() and int(length) > 0:
+        return int(length)
+    raise ValueError(
+        f"granularity is {granularity!r}; allowed: 'vector', 'tensor', 'group:N' with N at least 1"
+    )
+
+
+def product(left: Quantized, right: Quantized) -> Array:
+    """Ã B̃ from the codes of A (m x k) and of Bᵀ (n x k); (m, n) float32.
+
+    The integer sums are exact; scales and offsets are applied to them in float32:
+    Σ (s q + o)(t p + w) = (s Σ q p + o Σ p) t + (s Σ q + o g) w, group by group.
+    """
+    xp = array_namespace(left.codes)
+    k, group = left.codes.shape[1], left.group
+    total = None
+    for index, start in enumerate(range(0, k, group)):
+        q = left.codes[:, start : start + group]
+        p = right.codes[:, start : start + group]
+        s, t = left.scale[:, index, None], right.scale[None, :, index]
+        part = s * xp.astype(integer_matmul(q, p.T), xp.float32)
+        if left.offset is not None:
+            part = part + left.offset[:, index, None] * _row_sums(xp, p)[None, :]
+        part = part * t
+        if right.offset is not None:
+            row = s[:, 0] * _row_sums(xp, q)
+            if left.offset is not None:
+                row = row + left.offset[:, index] * q.shape[1]
+            part = part + row[:, None] * right.offset[None, :, index]
+        total = part if total is None else total + part
+    return total
+
+
+def _row_sums(xp: ModuleType, codes: Array) -> Array:
+    return xp.astype(xp.sum(codes, axis=1, dtype=xp.int64), xp.float32)
+
+
+def _scale(xp: ModuleType, scale: Array) -> tuple[Array, Array]:
+    """The scale (0 where it would be subnormal) and a divisor that is never 0."""
+    usable = scale >= SMALLEST_SCALE
+    return (
+        xp.where(usable, scale, xp.zeros_like(scale)),
+        xp.where(usable, scale, xp.full_like(scale, float("inf"))),
+    )
+
+
+def _blocks(xp: ModuleType, X: Array, group: int) -> Array:
+    """(rows, k) as (rows, groups, group); the last column is repeated to fill the last group."""
+    rows, k = X.shape
+    missing = -k % group
+    if missing:
+        X = xp.concat([X, xp.repeat(X[:, -1:], missing, axis=1)], axis=1)
+    return xp.reshape(X, (rows, -1, group))
+
+
+def _per_column(xp: ModuleType, x: Array, group: int, k: int) -> Array:
+    """(rows, groups) spread over the k columns."""
+    return x if x.shape[1] == 1 else xp.repeat(x, group, axis=1)[:, :k]

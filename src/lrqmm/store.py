@@ -1,0 +1,250 @@
+"""The tidy table of measurements: its schema, and reading and writing of run folders.
+
+One row is one value of one metric. Rows are checked when written and when read; a setting that
+failed or is unsupported is a row with its reason and no value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pa
+
+METRICS = (
+    "relative_error",
+    "seconds",
+    "integer_operations",
+    "float_operations",
+    "bytes",
+)
+STATUSES = ("ok", "unsupported", "failed")
+PARAMETERS = {
+    "bits": "Int64",
+    "rounding": "string",
+    "granularity": "string",
+    "zero_point": "string",
+    "rank": "Int64",
+    "terms": "string",
+    "oversampling": "Int64",
+    "power_iterations": "Int64",
+    "sketch": "string",
+    "factor_dtype": "string",
+    "sides": "string",
+    "seed": "Int64",
+}
+"""Parameters with a column of their own; `parameters` holds all of them as JSON."""
+
+
+def _column(dtype: str, *checks: pa.Check, nullable: bool = False) -> pa.Column:
+    return pa.Column(dtype, list(checks), nullable=nullable)
+
+
+_positive = pa.Check.ge(0)
+
+SCHEMA = pa.DataFrameSchema(
+    {
+        # what was measured
+        "experiment": _column("string"),
+        "input": _column("string"),
+        "layer": _column("string", nullable=True),
+        "input_seed": _column("Int64", nullable=True),
+        "input_sha256": _column("string", pa.Check.str_matches(r"^[0-9a-f]{64}$")),
+        "m": _column("Int64", _positive),
+        "k": _column("Int64", _positive),
+        "n": _column("Int64", _positive),
+        "method": _column("string"),
+        "parameters": _column("string"),
+        **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
+        "calibration": _column("string"),
+        # the value
+        "metric": _column("string", pa.Check.isin(METRICS)),
+        "phase": _column("string", nullable=True),
+        "sample": _column("Int64", _positive),
+        "value": _column("float64", _positive, nullable=True),
+        "status": _column("string", pa.Check.isin(STATUSES)),
+        "reason": _column("string", nullable=True),
+        # where and with what
+        "shard": _column("string"),
+        "library": _column("string"),
+        "device": _column("string"),
+        "machine": _column("string"),
+        "threads": _column("Int64"),
+        "compute_dtype": _column("string"),
+        "integer_route": _column("string"),
+        "loaded": _column("boolean"),
+        "code_hash": _column("string"),
+        "version": _column("string"),
+        "git_commit": _column("string"),
+        "git_dirty": _column("boolean"),
+        "measured_at": _column("string"),
+    },
+    checks=pa.Check(
+        lambda table: table["value"].notna() == (table["status"] == "ok"),
+        error="a row has a value exactly where its status is 'ok'",
+    ),
+    strict=True,
+    ordered=True,
+)
+
+ARRAY_SCHEMA = pa.DataFrameSchema(
+    {
+        "experiment": _column("string"),
+        "input": _column("string"),
+        "name": _column("string"),
+        "parameters": _column("string"),
+        "row": _column("Int64", _positive),
+        "column": _column("Int64", _positive),
+        "value": _column("float64"),
+        "input_sha256": _column("string"),
+    },
+    strict=True,
+    ordered=True,
+)
+
+
+class StoreError(ValueError):
+    """A run folder or table that is not what it should be; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read and checked: all that drawing needs.
+
+    Attributes
+    ----------
+    folder : the run's folder
+    measurements : table of `SCHEMA`
+    arrays : table of `ARRAY_SCHEMA`, the small matrices that figures show
+    environment : what `environment.json` records of machine and software
+    """
+
+    folder: Path
+    measurements: pd.DataFrame
+    arrays: pd.DataFrame
+    environment: dict[str, Any]
+
+    def experiment(self, name: str) -> pd.DataFrame:
+        """The measurements of one experiment."""
+        table = self.measurements
+        return table[table["experiment"] == name].copy()
+
+
+def table(rows: Iterable[Mapping[str, Any]], schema: pa.DataFrameSchema = SCHEMA) -> pd.DataFrame:
+    """Rows as a checked table; missing columns are null."""
+    frame = pd.DataFrame(list(rows), columns=list(schema.columns))
+    return validate(frame.astype(_dtypes(schema)), schema, "new rows")
+
+
+def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd.DataFrame:
+    """The frame, or StoreError naming the column and the first values that are wrong."""
+    try:
+        return schema.validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        cases = error.failure_cases.head(3)
+        wrong = "; ".join(
+            f"{case.column or 'table'}: {case.check}: {case.failure_case}"
+            for case in cases.itertuples()
+        )
+        raise StoreError(f"{source}: not a table of measurements: {wrong}") from None
+
+
+def write_table(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a Parquet file whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    frame.to_parquet(part, compression="zstd", index=False)
+    os.replace(part, path)
+
+
+def write_json(content: Any, path: str | Path) -> None:
+    """Write a JSON file whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    os.replace(part, path)
+
+
+def read_table(path: str | Path, schema: pa.DataFrameSchema = SCHEMA) -> pd.DataFrame:
+    """Read and check one Parquet file."""
+    return validate(_read_parquet(Path(path), schema), schema, str(path))
+
+
+def _read_parquet(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+    except Exception as error:  # pyarrow raises several kinds for a damaged file
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    missing = set(schema.columns) - set(frame.columns)
+    if missing:
+        raise StoreError(f"{path}: columns are missing: {', '.join(sorted(missing))}")
+    return frame.astype({name: dtype for name, dtype in _dtypes(schema).items() if name in frame})
+
+
+def _read_tables(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
+    """All files as one table; checked as a whole, since a check costs more than its rows."""
+    if not paths:
+        return table([], schema)
+    frames = [_read_parquet(path, schema) for path in paths]
+    try:
+        return validate(pd.concat(frames, ignore_index=True), schema, "the run")
+    except StoreError:
+        for path, frame in zip(paths, frames, strict=True):
+            validate(frame, schema, str(path))  # names the file
+        raise
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read and check a run folder. Raises StoreError naming the file that is missing or wrong."""
+    folder = Path(folder)
+    manifest = read_json(folder / "manifest.json")
+    for name, digest in manifest.get("files", {}).items():
+        path = folder / name
+        if not path.is_file():
+            raise StoreError(f"{path}: missing, though manifest.json of the run lists it")
+        if _sha256(path) != digest:
+            raise StoreError(f"{path}: differs from the SHA-256 in manifest.json of the run")
+    tables = {
+        kind: _read_tables(
+            [folder / name for name in sorted(manifest["files"]) if name.startswith(f"{kind}/")],
+            schema,
+        )
+        for kind, schema in (("measurements", SCHEMA), ("arrays", ARRAY_SCHEMA))
+    }
+    environment = read_json(folder / "environment.json")
+    return Run(folder, tables["measurements"], tables["arrays"], environment)
+
+
+def write_manifest(folder: str | Path, files: Iterable[str | Path], about: Any) -> None:
+    """Write manifest.json: the run's files with their SHA-256, and what was asked for."""
+    folder = Path(folder)
+    hashes = {Path(path).relative_to(folder).as_posix(): _sha256(Path(path)) for path in files}
+    write_json({"files": hashes, "study": about}, folder / "manifest.json")
+
+
+def _dtypes(schema: pa.DataFrameSchema) -> dict[str, str]:
+    return {name: str(column.dtype) for name, column in schema.columns.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's object, or StoreError where it is missing or damaged."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing; a run folder has it once measuring ended") from None
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    return content
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,311 @@
+"""A study: from a configuration to shards, every setting checked before anything is measured.
+
+A shard is what one process measures: some inputs, one method, many settings. Changing or adding a
+method changes its own shards only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrqmm import _checks, methods
+from lrqmm.inputs.distributions import DISTRIBUTIONS
+from lrqmm.inputs.files import InputError, matrix_shape
+from lrqmm.method import get_method
+from lrqmm.networks.shapes import resnet50_products
+from lrqmm.quantize import Uniform
+
+if TYPE_CHECKING:
+    import jsonschema
+
+Config = Mapping[str, Any]
+ARRAYS = ("spectrum", "steps")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names the key, its value, what is allowed."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One pair of matrices: where its file is, and what is in it."""
+
+    input: str
+    layer: str | None
+    input_seed: int | None
+    m: int
+    k: int
+    n: int
+    path: str
+
+    def about(self) -> dict[str, Any]:
+        """What identifies it in the table."""
+        return {key: value for key, value in asdict(self).items() if key != "path"}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one process measures; `method` is None for the matrices of figures 1 and 2."""
+
+    name: str
+    experiment: str
+    measure: str
+    library: str
+    method: str | None
+    inputs: tuple[Input, ...]
+    settings: tuple[dict[str, Any], ...]
+    samples: int = 0
+    baselines: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as a job is given it."""
+        return {**asdict(self), "inputs": [given.about() for given in self.inputs]}
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of all its products, a measure of how long it takes."""
+        volume = sum(given.m * given.k * given.n for given in self.inputs)
+        repeats = (self.samples + 1) * (1 + len(self.baselines)) if self.measure == "time" else 1
+        return volume * len(self.settings) * repeats
+
+
+@dataclass(frozen=True)
+class Study:
+    """All shards of a configuration, and the inputs that they need."""
+
+    run: str
+    device: str
+    shards: tuple[Shard, ...]
+    config: Config = field(repr=False)
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """Every input that some shard needs, by path."""
+        return {given.path: given for shard in self.shards for given in shard.inputs}
+
+
+def plan(config: Config, schema: Config) -> Study:
+    """The study that a configuration describes.
+
+    Raises
+    ------
+    ConfigError : naming the key, its value and what is allowed, for a key or value that the schema
+        does not know, an unknown method or input, a setting that no method takes or that does not
+        fit an input, a matrix file that cannot be read
+    """
+    config = _with_defaults(validate(config, schema), schema)
+    chosen_methods = _names(config["methods"], "methods", methods.list_methods())
+    own_shapes = {name: _own_shape(name, files) for name, files in config["matrices"].items()}
+    known_inputs = [*DISTRIBUTIONS, "resnet50", *config["matrices"]]
+    chosen_inputs = _names(config["inputs"], "inputs", known_inputs)
+    shards = [
+        shard
+        for name, experiment in config["experiments"].items()
+        for shard in _expand(
+            name, experiment, config, own_shapes, chosen_methods, chosen_inputs, known_inputs
+        )
+    ]
+    if not shards:
+        raise ConfigError("no experiment is left: methods and inputs leave nothing to measure")
+    return Study(config["run"], config["device"], tuple(shards), config)
+
+
+def validate(config: Config, schema: Config) -> Config:
+    """The configuration as it is, or ConfigError in words."""
+    import jsonschema  # slow to import, and jobs import this module without validating
+
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    if errors:
+        raise ConfigError(_explain(jsonschema.exceptions.best_match(errors)))
+    return config
+
+
+def _explain(error: jsonschema.ValidationError) -> str:
+    where = ".".join(str(part) for part in error.absolute_path) or "the top"
+    if error.validator == "additionalProperties" and error.schema.get("properties"):
+        known = sorted(error.schema["properties"])
+        wrong = next(key for key in error.instance if key not in known)
+        hint = _checks.suggestion(wrong, known)
+        return f"config: unknown key {wrong!r} at {where}{hint}; allowed: {', '.join(known)}"
+    if error.validator == "enum":
+        hint = _checks.suggestion(error.instance, error.validator_value)
+        allowed = ", ".join(str(value) for value in error.validator_value)
+        return f"config: {where} is {error.instance!r}{hint}; allowed: {allowed}"
+    about = error.schema.get("description")
+    return f"config: at {where}: {error.message}" + (f" ({about})" if about else "")
+
+
+def _with_defaults(config: Config, schema: Config) -> dict[str, Any]:
+    """A copy with the schema's defaults filled in, experiments included."""
+
+    def fill(value: Config, part: Config) -> dict[str, Any]:
+        filled = dict(value)
+        for key, inner in part.get("properties", {}).items():
+            if "default" in inner:
+                filled.setdefault(key, inner["default"])
+            if inner.get("type") == "object" and isinstance(filled.get(key), Mapping):
+                filled[key] = fill(filled[key], inner)
+        items = part.get("additionalProperties")
+        if isinstance(items, Mapping) and "properties" in items:
+            filled = {key: fill(inner, items) for key, inner in filled.items()}
+        return filled
+
+    return fill(config, schema)
+
+
+def _names(asked: Any, key: str, known: Sequence[str]) -> list[str]:
+    """The names asked for, in the order known; 'all' is all of them."""
+    names = [part.strip() for part in asked.split(",")] if isinstance(asked, str) else list(asked)
+    if names == ["all"]:
+        return list(known)
+    for name in names:
+        if name not in known:
+            hint = _checks.suggestion(name, known)
+            raise ConfigError(
+                f"config: {key}: unknown name {name!r}{hint}; allowed: {', '.join(known)}"
+            )
+    return [name for name in known if name in names]
+
+
+def _expand(
+    name: str,
+    experiment: Config,
+    config: Config,
+    own_shapes: Mapping[str, tuple[int, int, int]],
+    chosen_methods: Sequence[str],
+    chosen_inputs: Sequence[str],
+    known_inputs: Sequence[str],
+) -> Iterator[Shard]:
+    where = f"experiments.{name}"
+    wanted = _names(experiment["inputs"], f"{where}.inputs", known_inputs)
+    inputs = [
+        given
+        for source in wanted
+        if source in chosen_inputs
+        for given in _inputs(where, source, experiment, config, own_shapes)
+    ]
+    if experiment["measure"] in ARRAYS:
+        settings = list(_grid(experiment["settings"]))
+        for setting in settings:
+            _check_array_setting(where, experiment["measure"], setting)
+        if inputs:
+            measure = experiment["measure"]
+            yield Shard(name, name, measure, "numpy", None, tuple(inputs), tuple(settings))
+        return
+    own = _names(experiment["methods"], f"{where}.methods", methods.list_methods())
+    _names(experiment["baselines"], f"{where}.baselines", methods.list_methods())
+    _check_parameter_names(where, experiment, methods.list_methods())
+    for method in own:
+        settings = _settings(where, method, experiment, inputs)
+        if method not in chosen_methods:
+            continue
+        for library in experiment["libraries"]:
+            size = experiment["inputs_per_shard"]
+            for number, start in enumerate(range(0, len(inputs), size)):
+                timed = experiment["measure"] == "time"
+                yield Shard(
+                    f"{name}-{method}-{library}-{number}",
+                    name,
+                    experiment["measure"],
+                    library,
+                    method,
+                    tuple(inputs[start : start + size]),
+                    tuple(settings),
+                    experiment["samples"] if timed else 0,
+                    tuple(experiment["baselines"]) if timed else (),
+                )
+
+
+def _inputs(
+    where: str,
+    source: str,
+    experiment: Config,
+    config: Config,
+    own_shapes: Mapping[str, tuple[int, int, int]],
+) -> Iterator[Input]:
+    folder = (Path(config["run"]).parent / "inputs").as_posix()
+    if source == "resnet50":
+        pictures = config["resnet50"]["pictures"]
+        products = resnet50_products(pictures)
+        layers = experiment.get("layers", list(products))
+        for layer in _names(layers, f"{where}.layers", list(products)):
+            path = f"{folder}/resnet50-{pictures}pictures/{layer}.safetensors"
+            yield Input(source, layer, None, *products[layer], path)
+    elif source in own_shapes:
+        path = f"{folder}/matrices/{source}.safetensors"
+        yield Input(source, None, None, *own_shapes[source], path)
+    else:
+        if "sizes" not in experiment:
+            raise ConfigError(f"config: {where}: sizes is missing, and {source} needs it")
+        for size in experiment["sizes"]:
+            m, k, n = (size,) * 3 if isinstance(size, int) else map(int, size.split("x"))
+            for seed in range(experiment["seeds"]):
+                path = f"{folder}/{source}/{m}x{k}x{n}-seed{seed}.safetensors"
+                yield Input(source, None, seed, m, k, n, path)
+
+
+def _own_shape(source: str, files: Config) -> tuple[int, int, int]:
+    try:
+        left, right = matrix_shape(files["A"]), matrix_shape(files["B"])
+    except InputError as error:
+        raise ConfigError(f"config: matrices.{source}: {error}") from None
+    right = right[::-1] if files.get("transpose_B") else right
+    if left[1] != right[0]:
+        raise ConfigError(
+            f"config: matrices.{source}: A is {left[0]} x {left[1]} and B {right[0]} x {right[1]}; "
+            "allowed: as many columns in A as rows in B (transpose_B: true for a weight)"
+        )
+    return left[0], left[1], right[1]
+
+
+def _settings(
+    where: str, method: str, experiment: Config, inputs: Sequence[Input]
+) -> list[dict[str, Any]]:
+    """The settings of one method: the grid over the parameters that it has, each checked."""
+    asked = {**experiment["settings"], **experiment["overrides"].get(method, {})}
+    own = methods.preset(method).defaults
+    settings = list(_grid({key: value for key, value in asked.items() if key in own}))
+    shapes = {(given.m, given.k, given.n) for given in inputs}
+    for setting in settings:
+        try:
+            built = get_method(method, **setting)
+            for shape in shapes:
+                built.check_shape(*shape)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"config: {where}: method {method}: {error}") from None
+    return settings
+
+
+def _grid(settings: Config) -> Iterator[dict[str, Any]]:
+    values = [value if isinstance(value, list) else [value] for value in settings.values()]
+    for combination in itertools.product(*values):
+        yield dict(zip(settings, combination, strict=True))
+
+
+def _check_parameter_names(where: str, experiment: Config, known: Sequence[str]) -> None:
+    everyones = {key for method in known for key in methods.preset(method).defaults}
+    asked = [("settings", experiment["settings"], everyones)]
+    for method, settings in experiment["overrides"].items():
+        _names([method], f"{where}.overrides", known)
+        own = set(methods.preset(method).defaults)
+        asked.append((f"overrides.{method}", settings, own))
+    for part, settings, allowed in asked:
+        try:
+            _checks.known("unknown parameter", settings, allowed)
+        except TypeError as error:
+            raise ConfigError(f"config: {where}.{part}: {error}") from None
+
+
+def _check_array_setting(where: str, measure: str, setting: dict[str, Any]) -> None:
+    setting = dict(setting)
+    try:
+        if measure == "steps":
+            _checks.integer("rank", setting.pop("rank", None), 1, 32)
+        _checks.known("unknown parameter", setting, Uniform.__dataclass_fields__)
+        Uniform(**setting)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"config: {where}.settings: {error}") from None

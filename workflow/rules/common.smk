@@ -1,0 +1,71 @@
+import json
+import os
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from lrqmm import figures
+from lrqmm.inputs.files import InputError, check_pair, sha256
+from lrqmm.measure import progress
+from lrqmm.measure.environment import code_hash, file_hash, PACKAGE
+from lrqmm.study import ConfigError, plan
+
+with open(workflow.source_path("../schemas/config.schema.yaml")) as stream:
+    SCHEMA = yaml.safe_load(stream)
+try:
+    study = plan(config, SCHEMA)
+except ConfigError as error:
+    raise WorkflowError(str(error))
+
+# Jobs in environments of their own find lrqmm in this checkout.
+os.environ.update(PYTHONPATH=str(PACKAGE.parent))
+
+RUN = Path(study.run)
+MANIFEST = f"{RUN}/manifest.json"
+INPUTS_READY = f"{RUN}/inputs.json"
+PROGRESS = RUN / "progress.json"
+SHARDS = {shard.name: shard for shard in study.shards}
+TIMED = [shard.name for shard in study.shards if shard.measure == "time"]
+ARRAYS = [shard.name for shard in study.shards if shard.method is None]
+ERRORS = [name for name in SHARDS if name not in TIMED + ARRAYS]
+
+
+def any_of(names):
+    """A wildcard constraint that only these names meet."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def files_of(wildcards):
+    return [given.path for given in SHARDS[wildcards.shard].inputs]
+
+
+def plan_of(wildcards):
+    return json.dumps(SHARDS[wildcards.shard].as_dict(), sort_keys=True)
+
+
+def code_of(wildcards):
+    return code_hash(SHARDS[wildcards.shard].method)
+
+
+def source_hash(*names):
+    return file_hash(*(PACKAGE / name for name in names))
+
+
+def drawn():
+    """Every figure and table of the run."""
+    return [
+        f"{RUN}/{figure.folder}/{figure.name}.{suffix}"
+        for figure in figures.list_figures()
+        for suffix in figure.suffixes
+    ]
+
+
+def check_inputs():
+    """Matrix files that are already there must be what was written, before anything is measured."""
+    for path in study.inputs:
+        if os.path.exists(path):
+            try:
+                check_pair(path)
+            except InputError as error:
+                raise WorkflowError(str(error))

@@ -1,0 +1,79 @@
+FOLDER = f"{RUN.parent}/inputs"
+PICTURES = study.config["resnet50"]["pictures"]
+LAYERS = [path for path, given in study.inputs.items() if given.input == "resnet50"]
+
+
+rule generate:
+    output:
+        f"{FOLDER}/{{distribution}}/{{m}}x{{k}}x{{n}}-seed{{seed}}.safetensors",
+        f"{FOLDER}/{{distribution}}/{{m}}x{{k}}x{{n}}-seed{{seed}}.safetensors.sha256",
+    log:
+        f"{RUN}/logs/generate/{{distribution}}-{{m}}x{{k}}x{{n}}-seed{{seed}}.log",
+    wildcard_constraints:
+        distribution="[a-z0-9]+",
+        m=r"\d+",
+        k=r"\d+",
+        n=r"\d+",
+        seed=r"\d+",
+    params:
+        code=source_hash("inputs/distributions.py", "inputs/files.py"),
+    conda:
+        "../../envs/conda.yaml"
+    script:
+        "../scripts/generate.py"
+
+
+rule import_matrices:
+    input:
+        lambda wildcards: [
+            study.config["matrices"][wildcards.name][side].rpartition(":")[0]
+            or study.config["matrices"][wildcards.name][side]
+            for side in "AB"
+        ],
+    output:
+        f"{FOLDER}/matrices/{{name}}.safetensors",
+        f"{FOLDER}/matrices/{{name}}.safetensors.sha256",
+    log:
+        f"{RUN}/logs/import/{{name}}.log",
+    params:
+        files=lambda wildcards: study.config["matrices"][wildcards.name],
+        code=source_hash("inputs/files.py"),
+    conda:
+        "../../envs/conda.yaml"
+    script:
+        "../scripts/import_matrices.py"
+
+
+if LAYERS:
+
+    rule capture_resnet50:
+        output:
+            LAYERS,
+            [f"{path}.sha256" for path in LAYERS],
+        log:
+            f"{RUN}/logs/capture_resnet50.log",
+        threads: workflow.cores or 1
+        params:
+            pictures=PICTURES,
+            layers=len(LAYERS),
+            code=source_hash(
+                "inputs/layers.py", "networks/resnet50.py", "inputs/files.py"
+            ),
+        conda:
+            "../../envs/conda.yaml"
+        script:
+            "../scripts/capture_resnet50.py"
+
+
+# Nothing is measured before every input is there and whole.
+rule inputs_ready:
+    input:
+        list(study.inputs),
+    output:
+        INPUTS_READY,
+    log:
+        f"{RUN}/logs/inputs_ready.log",
+    conda:
+        "../../envs/conda.yaml"
+    script:
+        "../scripts/inputs_ready.py"

@@ -1,0 +1,91 @@
+# Errors do not depend on the neighbours, so those shards run side by side, a core each.
+rule measure_errors:
+    input:
+        files=files_of,
+        ready=ancient(INPUTS_READY),
+    output:
+        f"{RUN}/measurements/{{shard}}.parquet",
+    log:
+        f"{RUN}/logs/measure/{{shard}}.log",
+    wildcard_constraints:
+        shard=any_of(ERRORS),
+    threads: 1
+    params:
+        shard=plan_of,
+        code=code_of,
+        device=study.device,
+        progress=str(PROGRESS),
+    conda:
+        "../../envs/conda.yaml"
+    script:
+        "../scripts/measure.py"
+
+
+# A timing shard has the machine to itself.
+rule measure_times:
+    input:
+        files=files_of,
+        ready=ancient(INPUTS_READY),
+    output:
+        f"{RUN}/measurements/{{shard}}.parquet",
+    log:
+        f"{RUN}/logs/measure/{{shard}}.log",
+    wildcard_constraints:
+        shard=any_of(TIMED),
+    threads: workflow.cores or 1
+    params:
+        shard=plan_of,
+        code=code_of,
+        device=study.device,
+        progress=str(PROGRESS),
+    conda:
+        "../../envs/conda.yaml"
+    script:
+        "../scripts/measure.py"
+
+
+rule measure_arrays:
+    input:
+        files=files_of,
+        ready=ancient(INPUTS_READY),
+    output:
+        f"{RUN}/arrays/{{shard}}.parquet",
+    log:
+        f"{RUN}/logs/measure/{{shard}}.log",
+    wildcard_constraints:
+        shard=any_of(ARRAYS),
+    params:
+        shard=plan_of,
+        code=code_of,
+        progress=str(PROGRESS),
+    conda:
+        "../../envs/conda.yaml"
+    script:
+        "../scripts/measure_arrays.py"
+
+
+rule environment:
+    output:
+        f"{RUN}/environment.json",
+    log:
+        f"{RUN}/logs/environment.log",
+    conda:
+        "../../envs/conda.yaml"
+    script:
+        "../scripts/environment.py"
+
+
+rule manifest:
+    input:
+        tables=[str(progress.output(RUN, shard)) for shard in study.shards],
+        environment=f"{RUN}/environment.json",
+    output:
+        MANIFEST,
+    log:
+        f"{RUN}/logs/manifest.log",
+    params:
+        study=json.dumps(study.config, sort_keys=True),
+    conda:
+        "../../envs/conda.yaml"
+    script:
+        "../scripts/manifest.py"

@@ -1,0 +1,13 @@
+"""Draw every figure and table of a run folder."""
+
+import sys
+
+from lrqmm.figures import list_figures, save
+from lrqmm.measure.progress import logged
+from lrqmm.store import read_run
+
+with logged(snakemake.log[0]):
+    run = read_run(snakemake.params.run)
+    for drawing in list_figures():
+        for path in save(drawing.name, run, run.folder):
+            print(path, file=sys.__stderr__)

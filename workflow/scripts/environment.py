@@ -1,0 +1,8 @@
+"""Record machine, software and code."""
+
+from lrqmm.measure.environment import environment
+from lrqmm.measure.progress import logged
+from lrqmm.store import write_json
+
+with logged(snakemake.log[0]):
+    write_json(environment(), snakemake.output[0])

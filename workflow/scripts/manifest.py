@@ -1,0 +1,11 @@
+"""Close a run: its files with their SHA-256, and the study that asked for them."""
+
+import json
+from pathlib import Path
+
+from lrqmm.measure.progress import logged
+from lrqmm.store import write_manifest
+
+with logged(snakemake.log[0]):
+    folder = Path(snakemake.output[0]).parent
+    write_manifest(folder, snakemake.input, json.loads(snakemake.params.study))
