@@ -34,7 +34,7 @@ notebooks: env
 	$(BIN)/snakemake notebooks --cores all
 
 test: env lint
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: env
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ A pair is a safetensors file with float32 `A` (m x k) and `B` (k x n), and besid
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Mapping
@@ -36,7 +37,8 @@ def write_pair(path: str | Path, A: Float32, B: Float32, about: Mapping[str, Any
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    metadata = {key: str(value) for key, value in about.items()}
+    # one entry: safetensors writes several in an order that changes from process to process
+    metadata = {"about": json.dumps(dict(about), sort_keys=True)}
     save_file({"A": np.ascontiguousarray(A), "B": np.ascontiguousarray(B)}, part, metadata)
     digest = part.with_suffix(".digest")
     digest.write_text(f"{sha256(part)}  {path.name}\n")
