@@ -11,6 +11,10 @@ Array = Any
 """A NumPy, torch, CuPy or other array-API array."""
 
 
+LARGEST = 2.0**120
+"""Largest magnitude of an element: sums and scales of larger ones overflow float32."""
+
+
 class Unsupported(RuntimeError):
     """A method or setting that this device or library cannot run; the message says why."""
 

@@ -7,7 +7,7 @@ of all its parts. A named method (`lrqmm`, `direct`, ...) is a preset of such pa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -148,7 +148,8 @@ class Composition:
             integer_operations=products * 2 * m * k * n,
             bytes=quantize + products * gemm + scaling,
         )
-        return direct + self.compensator.cost(m, k, n)
+        extra = self.compensator.cost(m, k, n)
+        return direct + replace(extra, integer_operations=products * extra.integer_operations)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
-from lrqmm import methods
+from lrqmm import _checks, methods
 from lrqmm._checks import Array
 from lrqmm.backends import is_array, library_of
 from lrqmm.composition import Cost
@@ -67,8 +67,7 @@ class Method:
             giving one raises ValueError
         check_finite : look for NaN and infinity (one pass over B)
         """
-        if calibration is not None:
-            raise ValueError(f"calibration is given, but method {self.name!r} takes none")
+        self._refuse(calibration)
         _check_matrix("B", B, check_finite)
         return Prepared(self, B, tuple(self._prepare(matrix) for matrix in _matrices(B)))
 
@@ -98,9 +97,10 @@ class Method:
         Raises
         ------
         TypeError : not arrays, of two libraries, not floating; a `Prepared` of another method
-        ValueError : fewer than two dimensions, shapes that do not fit, two devices, NaN or infinity
-            or values beyond float32, a rank above the limit
+        ValueError : fewer than two dimensions, shapes that do not fit, two devices, NaN, infinity
+            or values beyond 2^120, a rank above the limit
         """
+        self._refuse(calibration)
         _check_matrix("A", A, check_finite)
         if isinstance(B, Prepared):
             if B.method is not self:
@@ -113,7 +113,7 @@ class Method:
         m, k, n = A.shape[-2], A.shape[-1], right.shape[-1]
         self.check_shape(m, k, n)
         if states is None:
-            states = self.prepare(right, calibration=calibration, check_finite=False).states
+            states = self.prepare(right, check_finite=False).states
         xp = compat.array_namespace(A, right)
         dtype = xp.result_type(A.dtype, right.dtype)
         batch = _broadcast(A.shape[:-2], right.shape[:-2])
@@ -128,6 +128,10 @@ class Method:
         products = [self._implementation.matmul(lefts[i], states[j]) for i, j in pairs]
         C = products[0] if not batch else xp.reshape(xp.stack(products), (*batch, m, n))
         return xp.astype(C, dtype, copy=False)
+
+    def _refuse(self, calibration: Array | None) -> None:
+        if calibration is not None:
+            raise ValueError(f"calibration is given, but method {self.name!r} takes none")
 
     def _prepare(self, B: Array) -> Any:
         return None if 0 in B.shape else self._implementation.prepare(B)
@@ -146,7 +150,8 @@ def get_method(
     ValueError : unknown name, or a parameter's value is not allowed
     TypeError : a parameter that the method does not have, or of the wrong type
     """
-    parts = {k: v for k, v in (("quantizer", quantizer), ("compensator", compensator)) if v}
+    asked = (("quantizer", quantizer), ("compensator", compensator))
+    parts = {part: named for part, named in asked if named is not None}
     if name == "composed":
         return Method(name, methods.composed(**parts).build(**params))
     return Method(name, methods.preset(name).build(**parts, **params))
@@ -182,12 +187,14 @@ def _check_matrix(name: str, X: Array, check_finite: bool) -> None:
         raise TypeError(f"{name} has dtype {X.dtype}; allowed: float16, bfloat16, float32, float64")
     if not check_finite:
         return
-    finite = xp.isfinite(xp.astype(X, xp.float32, copy=False))
-    if not bool(xp.all(finite)):
-        wrong = [int(i[0]) for i in xp.nonzero(~finite)]
-        value = float(X[tuple(wrong)])
+    X = X.detach() if hasattr(X, "detach") else X
+    with np.errstate(over="ignore"):  # float64 beyond float32 is found here
+        usable = xp.abs(xp.astype(X, xp.float32, copy=False)) <= _checks.LARGEST  # False for NaN
+    if not bool(xp.all(usable)):
+        wrong = tuple(int(i[0]) for i in xp.nonzero(~usable))
         raise ValueError(
-            f"{name} holds {value} at {tuple(wrong)}; allowed: finite values within float32's range"
+            f"{name} holds {float(X[wrong])} at {wrong}; allowed: finite values up to "
+            f"{_checks.LARGEST:.2g} in magnitude (sums beyond it overflow float32)"
         )
 
 

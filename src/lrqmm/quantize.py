@@ -148,7 +148,7 @@ class Uniform(Quantizer):
         rounded = xp.round if self.rounding == "nearest" else partial(truncate, xp, extreme=extreme)
         if self.zero_point == "integer":  # zero must be a level, so the range includes it
             low, high = xp.clip(low, max=0.0), xp.clip(high, min=0.0)
-        scale, divisor = _scale(xp, high / levels - low / levels)
+        scale, divisor = _scale(xp, (high - low) / levels)
         if self.zero_point == "integer":
             zero = xp.round(-low / divisor) + bottom
             codes = rounded(x / divisor) + zero
@@ -182,7 +182,7 @@ def group_length(granularity: str, k: int) -> int:
         return max(k, 1)
     kind, _, length = str(granularity).partition(":")
     if kind == "group" and length.isdecimal() and int(length) > 0:
-        return int(length)
+        return max(min(int(length), k), 1)
     raise ValueError(
         f"granularity is {granularity!r}; allowed: 'vector', 'tensor', 'group:N' with N at least 1"
     )
@@ -191,25 +191,25 @@ def group_length(granularity: str, k: int) -> int:
 def product(left: Quantized, right: Quantized) -> Array:
     """Ã B̃ from the codes of A (m x k) and of Bᵀ (n x k); (m, n) float32.
 
-    The integer sums are exact; scales and offsets are applied to them in float32:
-    Σ (s q + o)(t p + w) = (s Σ q p + o Σ p) t + (s Σ q + o g) w, group by group.
+    The integer sums are exact; scales and offsets are applied to them in float32, group by group:
+    Σ (s q + o)(t p + w) = s t Σ q p + o t Σ p + s w Σ q + o w g, with g columns in the group.
     """
     xp = array_namespace(left.codes)
     k, group = left.codes.shape[1], left.group
     total = None
     for index, start in enumerate(range(0, k, group)):
-        q = left.codes[:, start : start + group]
-        p = right.codes[:, start : start + group]
+        columns = slice(start, min(start + group, k))
+        q, p = left.codes[:, columns], right.codes[:, columns]
         s, t = left.scale[:, index, None], right.scale[None, :, index]
-        part = s * xp.astype(integer_matmul(q, p.T), xp.float32)
+        part = (s * t) * xp.astype(integer_matmul(q, p.T), xp.float32)
         if left.offset is not None:
-            part = part + left.offset[:, index, None] * _row_sums(xp, p)[None, :]
-        part = part * t
+            o = left.offset[:, index, None]
+            part = part + o * (t * _row_sums(xp, p)[None, :])
         if right.offset is not None:
-            row = s[:, 0] * _row_sums(xp, q)
+            w = right.offset[None, :, index]
+            part = part + (s * w) * _row_sums(xp, q)[:, None]
             if left.offset is not None:
-                row = row + left.offset[:, index] * q.shape[1]
-            part = part + row[:, None] * right.offset[None, :, index]
+                part = part + (o * w) * q.shape[1]
         total = part if total is None else total + part
     return total
 

@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 from lrqmm import figures
 from lrqmm.inputs.files import InputError, check_pair, sha256
 from lrqmm.measure import progress
-from lrqmm.measure.environment import code_hash, file_hash, PACKAGE
+from lrqmm.measure.environment import PACKAGE, available_cores, code_hash, file_hash
 from lrqmm.study import ConfigError, plan
 
 with open(workflow.source_path("../schemas/config.schema.yaml")) as stream:
@@ -20,6 +20,9 @@ except ConfigError as error:
 
 # Jobs in environments of their own find lrqmm in this checkout.
 os.environ.update(PYTHONPATH=str(PACKAGE.parent))
+
+# `workflow.cores` raises where no --cores is given, as for --report and on clusters.
+ALL_CORES = workflow.resource_settings.cores or available_cores()
 
 RUN = Path(study.run)
 MANIFEST = f"{RUN}/manifest.json"

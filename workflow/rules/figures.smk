@@ -19,13 +19,13 @@ for drawing in figures.list_figures():
             f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[1]}",
         log:
             f"{RUN}/logs/draw/{drawing.name}.log",
+        conda:
+            "../../envs/conda.yaml"
         params:
             name=drawing.name,
             code=source_hash(
                 f"figures/{drawing.name}.py", "figures/_style.py", "figures/_data.py"
             ),
-        conda:
-            "../../envs/conda.yaml"
         script:
             "../scripts/draw.py"
 
@@ -34,10 +34,10 @@ for drawing in figures.list_figures():
 rule figures:
     log:
         f"{RUN}/logs/figures.log",
-    params:
-        run=str(RUN),
     conda:
         "../../envs/conda.yaml"
+    params:
+        run=str(RUN),
     script:
         "../scripts/draw_all.py"
 
@@ -53,11 +53,11 @@ rule execute_notebook:
         f"{RUN}/notebooks/{{name}}.ipynb",
     log:
         f"{RUN}/logs/notebooks/{{name}}.log",
+    conda:
+        "../../envs/conda.yaml"
     params:
         run=str(RUN.resolve()),
         manifest=sha256(Path(MANIFEST)) if os.path.exists(MANIFEST) else "none yet",
-    conda:
-        "../../envs/conda.yaml"
     shell:
         "papermill --cwd notebooks --parameters run {params.run:q} --no-progress-bar"
         " {input:q} {output:q} > {log:q} 2>&1"

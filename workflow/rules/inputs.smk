@@ -15,10 +15,10 @@ rule generate:
         k=r"\d+",
         n=r"\d+",
         seed=r"\d+",
-    params:
-        code=source_hash("inputs/distributions.py", "inputs/files.py"),
     conda:
         "../../envs/conda.yaml"
+    params:
+        code=source_hash("inputs/distributions.py", "inputs/files.py"),
     script:
         "../scripts/generate.py"
 
@@ -35,11 +35,11 @@ rule import_matrices:
         f"{FOLDER}/matrices/{{name}}.safetensors.sha256",
     log:
         f"{RUN}/logs/import/{{name}}.log",
+    conda:
+        "../../envs/conda.yaml"
     params:
         files=lambda wildcards: study.config["matrices"][wildcards.name],
         code=source_hash("inputs/files.py"),
-    conda:
-        "../../envs/conda.yaml"
     script:
         "../scripts/import_matrices.py"
 
@@ -52,15 +52,15 @@ if LAYERS:
             [f"{path}.sha256" for path in LAYERS],
         log:
             f"{RUN}/logs/capture_resnet50.log",
-        threads: workflow.cores or 1
+        conda:
+            "../../envs/conda.yaml"
+        threads: ALL_CORES
         params:
             pictures=PICTURES,
             layers=len(LAYERS),
             code=source_hash(
                 "inputs/layers.py", "networks/resnet50.py", "inputs/files.py"
             ),
-        conda:
-            "../../envs/conda.yaml"
         script:
             "../scripts/capture_resnet50.py"
 

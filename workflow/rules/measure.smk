@@ -9,14 +9,14 @@ rule measure_errors:
         f"{RUN}/logs/measure/{{shard}}.log",
     wildcard_constraints:
         shard=any_of(ERRORS),
+    conda:
+        "../../envs/conda.yaml"
     threads: 1
     params:
         shard=plan_of,
         code=code_of,
         device=study.device,
         progress=str(PROGRESS),
-    conda:
-        "../../envs/conda.yaml"
     script:
         "../scripts/measure.py"
 
@@ -32,14 +32,14 @@ rule measure_times:
         f"{RUN}/logs/measure/{{shard}}.log",
     wildcard_constraints:
         shard=any_of(TIMED),
-    threads: workflow.cores or 1
+    conda:
+        "../../envs/conda.yaml"
+    threads: ALL_CORES
     params:
         shard=plan_of,
         code=code_of,
         device=study.device,
         progress=str(PROGRESS),
-    conda:
-        "../../envs/conda.yaml"
     script:
         "../scripts/measure.py"
 
@@ -54,12 +54,12 @@ rule measure_arrays:
         f"{RUN}/logs/measure/{{shard}}.log",
     wildcard_constraints:
         shard=any_of(ARRAYS),
+    conda:
+        "../../envs/conda.yaml"
     params:
         shard=plan_of,
         code=code_of,
         progress=str(PROGRESS),
-    conda:
-        "../../envs/conda.yaml"
     script:
         "../scripts/measure_arrays.py"
 
@@ -83,9 +83,9 @@ rule manifest:
         MANIFEST,
     log:
         f"{RUN}/logs/manifest.log",
-    params:
-        study=json.dumps(study.config, sort_keys=True),
     conda:
         "../../envs/conda.yaml"
+    params:
+        study=json.dumps(study.config, sort_keys=True),
     script:
         "../scripts/manifest.py"

@@ -56,17 +56,44 @@ def integer_matmul(a: Array, b: Array) -> Array:
     Returns
     -------
     (m, n) array of int32, or of int64 where k is so large that int32 could overflow.
+
+    Raises
+    ------
+    TypeError : another dtype
+    ValueError : not two dimensions, shapes that do not fit, int16 codes beyond 255
     """
     xp = compat.array_namespace(a, b)
+    _check_codes(xp, "a", a)
+    _check_codes(xp, "b", b)
+    if a.shape[1] != b.shape[0]:
+        raise ValueError(
+            f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}; "
+            "allowed: as many columns in a as rows in b"
+        )
+    return _integer_matmul(xp, a, b)
+
+
+def _check_codes(xp: ModuleType, name: str, x: Array) -> None:
+    if x.ndim != 2:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; allowed: two dimensions")
+    if x.dtype == xp.int8:
+        return
+    if x.dtype != xp.int16:
+        raise TypeError(f"{name} has dtype {x.dtype}; allowed: int8, int16")
+    if 0 not in x.shape and bool(xp.any((x > 255) | (x < -255))):
+        raise ValueError(f"{name} holds int16 codes beyond -255 to 255, which is what is allowed")
+
+
+def _integer_matmul(xp: ModuleType, a: Array, b: Array) -> Array:
     (m, k), n = a.shape, b.shape[1]
     if 0 in (m, k, n):
         return xp.zeros((m, n), dtype=xp.int32, device=compat.device(a))
     if a.dtype == xp.int16:  # 9-bit codes x = 2 (x >> 1) + (x & 1), both halves int8
         high, low = _halves(xp, a)
-        return 2 * integer_matmul(high, b) + integer_matmul(low, b)
+        return 2 * _integer_matmul(xp, high, b) + _integer_matmul(xp, low, b)
     if b.dtype == xp.int16:
         high, low = _halves(xp, b)
-        return 2 * integer_matmul(a, high) + integer_matmul(a, low)
+        return 2 * _integer_matmul(xp, a, high) + _integer_matmul(xp, a, low)
     product = backend_of(a).integer_matmul
     safe_k = INT32_LIMIT // (
         4 * 128 * 128
@@ -75,7 +102,8 @@ def integer_matmul(a: Array, b: Array) -> Array:
         return product(a, b)
     total = xp.zeros((m, n), dtype=xp.int64, device=compat.device(a))
     for start in range(0, k, safe_k):
-        part = product(a[:, start : start + safe_k], b[start : start + safe_k, :])
+        piece = slice(start, min(start + safe_k, k))
+        part = product(a[:, piece], b[piece, :])
         total = total + xp.astype(part, xp.int64)
     return total
 

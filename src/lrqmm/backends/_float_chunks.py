@@ -20,8 +20,8 @@ def integer_matmul(xp: ModuleType, a: Array, b: Array) -> Array:
     k = a.shape[1]
     total = None
     for start in range(0, k, step):
-        left = xp.astype(a[:, start : start + step], xp.float32)
-        right = xp.astype(b[start : start + step, :], xp.float32)
+        piece = slice(start, min(start + step, k))
+        left, right = xp.astype(a[:, piece], xp.float32), xp.astype(b[piece, :], xp.float32)
         part = xp.astype(left @ right, xp.int32)
         total = part if total is None else total + part
     return total

@@ -10,8 +10,7 @@ from cupy_backends.cuda.libs import cublas
 
 from lrqmm._checks import Array, Unsupported
 
-CUDA_R_8I, CUDA_R_32I = 3, 10
-COMPUTE_32I, ALGO_DEFAULT = 72, -1
+CUDA_R_8I, CUDA_R_32I = 3, 10  # cudaDataType, which CuPy's cuBLAS module does not name
 
 
 def integer_route(x: Array) -> str:
@@ -48,8 +47,8 @@ def integer_matmul(a: Array, b: Array) -> Array:
         out.data.ptr,
         CUDA_R_32I,
         n4,
-        COMPUTE_32I,
-        ALGO_DEFAULT,
+        cublas.CUBLAS_COMPUTE_32I,
+        cublas.CUBLAS_GEMM_DEFAULT,
     )
     return out[:m, :n]
 

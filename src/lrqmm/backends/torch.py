@@ -33,34 +33,43 @@ def integer_matmul(a: Array, b: Array) -> Array:
     if a.device.type == "cuda":
         return _cuda_int_mm(a, b)
     if a.device.type == "cpu" and _cpu_has_int8_dot():
-        return torch._int_mm(a.contiguous(), _row_or_column_major(b))
+        column_major = b.stride() == (1, b.shape[0]) and 1 not in b.shape
+        return torch._int_mm(_plain(a), b if column_major else _plain(b))
     with exact_float32():
         return _float_chunks.integer_matmul(xp, a, b)
 
 
-def _row_or_column_major(b: torch.Tensor) -> torch.Tensor:
-    return b if b.is_contiguous() or b.mT.is_contiguous() else b.contiguous()
+def _plain(x: torch.Tensor) -> torch.Tensor:
+    """Row-major with the strides to show for it.
+
+    `contiguous()` leaves the stride of a dimension of size 1 as it is, and `_int_mm` on CPU then
+    reads the wrong elements without a word.
+    """
+    if x.stride() == (x.shape[1], 1):
+        return x
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _cuda_int_mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """`torch._int_mm` on CUDA wants m > 16, k and n multiples of 8, and is fast for K-major b."""
     (m, k), n = a.shape, b.shape[1]
     pad_m, pad_k, pad_n = max(32 - m, -m % 8), -k % 8, -n % 8
-    a = torch.nn.functional.pad(a, (0, pad_k, 0, pad_m)).contiguous()
-    bt = torch.nn.functional.pad(b.mT, (0, pad_k, 0, pad_n)).contiguous()
+    a = _plain(torch.nn.functional.pad(a, (0, pad_k, 0, pad_m)))
+    bt = _plain(torch.nn.functional.pad(b.mT, (0, pad_k, 0, pad_n)))
     return torch._int_mm(a, bt.mT)[:m, :n]
 
 
 @contextmanager
-def exact_float32(tf32: bool = False) -> Iterator[None]:
-    """Float32 products without (or with) TF32 inside the block, whatever the user's setting."""
-    settings = torch.backends.cuda.matmul
-    before = settings.allow_tf32
-    settings.allow_tf32 = tf32
+def exact_float32(precision: str = "ieee") -> Iterator[None]:
+    """Float32 products in 'ieee' or 'tf32' inside the block, whatever the user's setting."""
+    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in settings]
+    settings[0].fp32_precision, settings[1].fp32_precision = precision, "ieee"
     try:
         yield
     finally:
-        settings.allow_tf32 = before
+        for setting, old in zip(settings, before, strict=True):
+            setting.fp32_precision = old
 
 
 def float_matmul(A: Array, B: Array, precision: str) -> Array:
@@ -70,7 +79,7 @@ def float_matmul(A: Array, B: Array, precision: str) -> Array:
     if precision == "tf32":
         if A.device.type != "cuda" or torch.cuda.get_device_capability(A.device) < (8, 0):
             raise Unsupported("TF32 needs a CUDA device of compute capability 8.0 or higher")
-        with exact_float32(tf32=True):
+        with exact_float32("tf32"):
             return A @ B
     with exact_float32():
         return A @ B

@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
+
+from lrqmm._checks import LARGEST
 
 Float32 = NDArray[np.float32]
 
@@ -60,7 +61,7 @@ def check_pair(path: str | Path) -> str:
     try:
         expected = _sidecar(path).read_text().split()[0]
         found = sha256(path)
-    except (OSError, IndexError) as error:
+    except (OSError, IndexError, ValueError) as error:
         raise InputError(f"matrix file {path}: cannot be read with its .sha256: {error}") from None
     if found != expected:
         raise InputError(
@@ -85,7 +86,7 @@ def matrix_shape(source: str) -> tuple[int, int]:
         else:
             with safe_open(path, framework="numpy") as stored:
                 shape = tuple(stored.get_slice(_key(path, key, stored.keys())).get_shape())
-    except (OSError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged header raises almost anything
         raise _unreadable(source, error) from None
     if len(shape) != 2:
         raise InputError(f"matrix {source} has shape {shape}; allowed: two dimensions")
@@ -101,7 +102,9 @@ def read_matrix(source: str) -> Float32:
     path, key = _split(source)
     try:
         X = _read(path, key)
-    except (OSError, ValueError, EOFError, TypeError, SafetensorError, zipfile.BadZipFile) as error:
+        if not isinstance(X, np.ndarray):  # an archive under another name, or a foreign member
+            raise ValueError("it holds no array")
+    except Exception as error:  # a damaged file raises almost anything
         raise _unreadable(source, error) from None
     if X.ndim != 2 or X.dtype.kind != "f" or 0 in X.shape:
         raise InputError(
@@ -110,11 +113,11 @@ def read_matrix(source: str) -> Float32:
         )
     with np.errstate(over="ignore"):
         X = X.astype(np.float32)
-    wrong = np.argwhere(~np.isfinite(X))
+    wrong = np.argwhere(~(np.abs(X) <= LARGEST))  # NaN too
     if len(wrong):
         raise InputError(
-            f"matrix {source} holds {len(wrong)} values that are NaN, infinite or beyond float32, "
-            f"the first at row {wrong[0][0]}, column {wrong[0][1]}"
+            f"matrix {source} holds {len(wrong)} values that are NaN, infinite or above "
+            f"{LARGEST:.2g}, the first at row {wrong[0][0]}, column {wrong[0][1]}"
         )
     return X
 

@@ -47,6 +47,8 @@ class LRQMM(LowRank):
         return U, s[:, None] * Vt
 
     def cost(self, m: int, k: int, n: int) -> Cost:
+        if self.rank == 0:
+            return Cost()
         _, _, wide_a, wide_b = self._widths(m, k, n)
         passes = 2 * self.power_iterations + 2
         sketches = 2 * passes * (m * k * wide_a + k * n * wide_b)

@@ -58,6 +58,8 @@ class LRQMMAware(LowRank):
             return Q @ U[:, :rank]
 
     def cost(self, m: int, k: int, n: int) -> Cost:
+        if self.rank == 0:
+            return Cost()
         _, _, wide_a, wide_b = self._widths(m, k, n)
         passes = 2 * self.power_iterations + 1 + (1 if self.oversampling else 0)
         both = m * k + k * n
