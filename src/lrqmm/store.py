@@ -139,7 +139,7 @@ class Run:
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.DataFrameSchema = SCHEMA) -> pd.DataFrame:
     """Rows as a checked table; missing columns are null."""
     frame = pd.DataFrame(list(rows), columns=list(schema.columns))
-    return validate(frame.astype(_dtypes(schema)), schema, "new rows")
+    return validate(_typed(frame, schema, "new rows"), schema, "new rows")
 
 
 def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd.DataFrame:
@@ -147,12 +147,16 @@ def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd
     try:
         return schema.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
-        cases = error.failure_cases.head(3)
-        wrong = "; ".join(
-            f"{case.column or 'table'}: {case.check}: {case.failure_case}"
-            for case in cases.itertuples()
-        )
-        raise StoreError(f"{source}: not a table of measurements: {wrong}") from None
+        cases = error.failure_cases
+        columns = cases[cases["schema_context"] != "DataFrameSchema"].head(3)
+        wrong = [
+            f"{case.column}: {case.check}: {case.failure_case}" for case in columns.itertuples()
+        ]
+        for check, of_check in cases.groupby("check") if not wrong else ():
+            named = str(check).startswith("column_")  # the others list every row of every column
+            found = f": {', '.join(map(str, of_check['failure_case']))}" if named else ""
+            wrong.append(f"table: {check}{found}")
+        raise StoreError(f"{source}: not a table of measurements: {'; '.join(wrong)}") from None
 
 
 def write_table(frame: pd.DataFrame, path: str | Path) -> None:
@@ -186,7 +190,16 @@ def _read_parquet(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
     missing = set(schema.columns) - set(frame.columns)
     if missing:
         raise StoreError(f"{path}: columns are missing: {', '.join(sorted(missing))}")
-    return frame.astype({name: dtype for name, dtype in _dtypes(schema).items() if name in frame})
+    return _typed(frame, schema, str(path))
+
+
+def _typed(frame: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd.DataFrame:
+    for name, column in schema.columns.items():
+        try:
+            frame[name] = frame[name].astype(str(column.dtype))
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{source}: not a table of measurements: {name}: {error}") from None
+    return frame
 
 
 def _read_tables(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
@@ -205,8 +218,10 @@ def _read_tables(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
 def read_run(folder: str | Path) -> Run:
     """Read and check a run folder. Raises StoreError naming the file that is missing or wrong."""
     folder = Path(folder)
-    manifest = read_json(folder / "manifest.json")
-    for name, digest in manifest.get("files", {}).items():
+    files = read_json(folder / "manifest.json").get("files")
+    if not isinstance(files, dict):
+        raise StoreError(f"{folder / 'manifest.json'}: 'files' is missing, or no object")
+    for name, digest in files.items():
         path = folder / name
         if not path.is_file():
             raise StoreError(f"{path}: missing, though manifest.json of the run lists it")
@@ -214,7 +229,7 @@ def read_run(folder: str | Path) -> Run:
             raise StoreError(f"{path}: differs from the SHA-256 in manifest.json of the run")
     tables = {
         kind: _read_tables(
-            [folder / name for name in sorted(manifest["files"]) if name.startswith(f"{kind}/")],
+            [folder / name for name in sorted(files) if name.startswith(f"{kind}/")],
             schema,
         )
         for kind, schema in (("measurements", SCHEMA), ("arrays", ARRAY_SCHEMA))
@@ -230,18 +245,16 @@ def write_manifest(folder: str | Path, files: Iterable[str | Path], about: Any) 
     write_json({"files": hashes, "study": about}, folder / "manifest.json")
 
 
-def _dtypes(schema: pa.DataFrameSchema) -> dict[str, str]:
-    return {name: str(column.dtype) for name, column in schema.columns.items()}
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's object, or StoreError where it is missing or damaged."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         raise StoreError(f"{path}: missing; a run folder has it once measuring ended") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise StoreError(f"{path}: holds no JSON object")
     return content
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Config = Mapping[str, Any]
 ARRAYS = ("spectrum", "steps")
+RESERVED = ("all", "resnet50")
 
 
 class ConfigError(ValueError):
@@ -99,6 +100,12 @@ def plan(config: Config, schema: Config) -> Study:
     """
     config = _with_defaults(validate(config, schema), schema)
     chosen_methods = _names(config["methods"], "methods", methods.list_methods())
+    for name in config["matrices"]:
+        if name in (*RESERVED, *DISTRIBUTIONS):
+            raise ConfigError(
+                f"config: matrices.{name}: the name is taken; "
+                f"allowed: any but {', '.join((*RESERVED, *DISTRIBUTIONS))}"
+            )
     own_shapes = {name: _own_shape(name, files) for name, files in config["matrices"].items()}
     known_inputs = [*DISTRIBUTIONS, "resnet50", *config["matrices"]]
     chosen_inputs = _names(config["inputs"], "inputs", known_inputs)
@@ -118,7 +125,10 @@ def validate(config: Config, schema: Config) -> Config:
     """The configuration as it is, or ConfigError in words."""
     import jsonschema  # slow to import, and jobs import this module without validating
 
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    base = jsonschema.Draft202012Validator
+    whole = base.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int)  # 2.0 is none
+    validator = jsonschema.validators.extend(base, type_checker=whole)
+    errors = list(validator(schema).iter_errors(config))
     if errors:
         raise ConfigError(_explain(jsonschema.exceptions.best_match(errors)))
     return config
@@ -305,7 +315,7 @@ def _check_array_setting(where: str, measure: str, setting: dict[str, Any]) -> N
     try:
         if measure == "steps":
             _checks.integer("rank", setting.pop("rank", None), 1, 32)
-        _checks.known("unknown parameter", setting, Uniform.__dataclass_fields__)
+        _checks.known("unknown parameter", setting, [field.name for field in fields(Uniform)])
         Uniform(**setting)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config: {where}.settings: {error}") from None

@@ -34,7 +34,7 @@ def list_figures() -> list[Drawing]:
     """Every figure and table, sorted by name."""
     names = sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name[0] != "_")
     return [
-        Drawing(name, "tables", ("csv", "html"))
+        Drawing(name, "tables", ("html", "csv"))
         if name.startswith("table")
         else Drawing(name, "figures", ("png", "pdf"))
         for name in names

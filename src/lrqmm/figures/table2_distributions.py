@@ -29,6 +29,6 @@ def tabulate(run: Run) -> pd.DataFrame:
     made = cells[order].assign(**{"widest spread over seeds, %": 100 * widest}).reset_index()
     made.columns.name = None
     made["input"] = made["input"].map(_style.input_label)
-    seeds = every["input_seed"].nunique()
-    made.attrs["title"] = f"Table 2: relative error, medians of {seeds} seeds"
+    seeds = max(every["input_seed"].nunique(), 1)
+    made.attrs["title"] = f"Table 2: relative error, medians over inputs ({seeds} seeds)"
     return made
