@@ -108,7 +108,7 @@ def environment() -> dict[str, Any]:
         "processor": processor_name(None),
         "cores": available_cores(),
         "memory_bytes": psutil.virtual_memory().total,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in RECORDED},
         "lrqmm": lrqmm.__version__,

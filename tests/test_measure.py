@@ -1,0 +1,468 @@
+"""Measuring one shard: right values, every failure recorded, nothing wrong measured."""
+
+import contextlib
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from oracle import distance, low_rank, product
+
+import lrqmm
+from lrqmm import phases, store
+from lrqmm.composition import Compensator, Cost, Preset
+from lrqmm.inputs.distributions import sample
+from lrqmm.inputs.files import InputError, write_pair
+from lrqmm.measure import arrays, environment
+from lrqmm.measure.count import count
+from lrqmm.measure.error import exact_product, relative_error
+from lrqmm.measure.progress import begin, output, report
+from lrqmm.measure.shard import measure_arrays, measure_shard
+from lrqmm.measure.timing import WARM_UP, time_methods
+from lrqmm.quantize import Uniform
+from lrqmm.study import Input, Shard
+
+
+@pytest.fixture(autouse=True)
+def _keep_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+SHAPES = ((12, 20, 16), (9, 8, 7))
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / f"{number}.safetensors" for number in range(len(SHAPES))]
+    for seed, (path, shape) in enumerate(zip(paths, SHAPES, strict=True)):
+        write_pair(path, *sample("uniform01", *shape, seed=seed), {})
+    return paths
+
+
+def shard(method="lrqmm", measure="error", settings=({"bits": 4, "rank": 2},), **changes):
+    return {
+        "name": f"test-{method}",
+        "experiment": "test",
+        "measure": measure,
+        "library": "torch",
+        "method": method,
+        "inputs": [
+            {"input": "uniform01", "layer": None, "input_seed": seed, "m": m, "k": k, "n": n}
+            for seed, (m, k, n) in enumerate(SHAPES)
+        ],
+        "settings": list(settings),
+        "samples": 3,
+        "baselines": ["sgemm", "direct"],
+        **changes,
+    }
+
+
+def measured(files, *args, **kwargs):
+    """The checked table of a shard's rows."""
+    return store.table(measure_shard(shard(*args, **kwargs), files, "cpu", threads=1))
+
+
+# errors
+
+
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+def test_errors_of_every_setting_on_every_input(files, library):
+    settings = [{"bits": 4, "rank": 2}, {"bits": 8, "rank": 2}]
+    table = measured(files, settings=settings, library=library)
+    assert len(table) == 4
+    assert (table["status"] == "ok").all()
+    assert (table["metric"] == "relative_error").all()
+    rows = iter(table.itertuples())
+    for seed, shape in enumerate(SHAPES):
+        A, B = sample("uniform01", *shape, seed=seed)
+        if library == "torch":
+            A, B = torch.from_numpy(A), torch.from_numpy(B)
+        for setting in settings:
+            row = next(rows)
+            expected = distance(lrqmm.matmul(A, B, **setting), product(*map(np.asarray, (A, B))))
+            assert row.value == pytest.approx(expected, rel=1e-9)
+            assert (row.input_seed, row.m, row.k, row.n) == (seed, *shape)
+            assert (row.bits, row.rank, row.rounding) == (setting["bits"], 2, "nearest")
+            assert json.loads(row.parameters) == lrqmm.get_method("lrqmm", **setting).parameters
+
+
+def test_rows_say_where_they_come_from(files):
+    table = measured(files)
+    first = table.iloc[0]
+    expected = {
+        "experiment": "test",
+        "shard": "test-lrqmm",
+        "method": "lrqmm",
+        "library": "torch",
+        "threads": 1,
+        "calibration": "none",
+        "compute_dtype": "float32",
+        "integer_route": lrqmm.integer_route(torch.ones(1)),
+        "version": lrqmm.__version__,
+        "code_hash": environment.code_hash("lrqmm"),
+        "input_sha256": Path(f"{files[0]}.sha256").read_text().split()[0],
+    }
+    assert {key: first[key] for key in expected} == expected
+    assert (table["measured_at"].str.len() == 25).all()
+
+
+def test_relative_error():
+    exact = np.array([[3.0, 4.0]])
+    assert relative_error(np.array([[3.0, 4.0]], np.float32), exact) == 0
+    assert relative_error(np.array([[3.0, 4.5]]), exact) == pytest.approx(0.1)
+    assert relative_error(np.zeros((1, 2)), np.zeros((1, 2))) == 0
+    assert relative_error(np.ones((1, 2)), np.zeros((1, 2))) == np.inf
+    assert np.isnan(relative_error(np.array([[np.nan, 4.0]]), exact))
+
+
+def test_exact_product_is_in_float64():
+    A = np.array([[1.0, 1e-7]], np.float32)
+    B = np.array([[1.0], [1.0]], np.float32)
+    assert exact_product(A, B)[0, 0] == 1 + np.float64(np.float32(1e-7))
+
+
+# failures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breaks(Compensator):
+    """Returns something wrong, as `seed` says."""
+
+    seed: int = 0
+
+    def correct(self, A, B, prepared):
+        right = A.exact @ B.exact
+        if self.seed == 1:
+            raise RuntimeError("it broke")
+        if self.seed == 2:
+            return right * float("nan")
+        if self.seed == 3:
+            return right[None, :1, :].expand(3, *right.shape)
+        return right * 0
+
+    def cost(self, m, k, n):
+        return Cost()
+
+
+@pytest.mark.parametrize("measure", ["error", "time"])
+def test_a_failing_setting_is_a_row_and_its_neighbours_go_on(files, monkeypatch, measure):
+    monkeypatch.setattr("lrqmm.methods.direct.METHOD", Preset("direct", compensator=Breaks))
+    settings = [{"seed": seed} for seed in range(5)]
+    table = measured(files, "direct", measure, settings, baselines=[])
+    for seed in range(5):
+        rows = table[table["seed"] == seed]
+        assert set(rows["input_seed"]) == {0, 1}
+        if seed in (0, 4):
+            assert (rows["status"] == "ok").all()
+            assert (rows["metric"] == "relative_error").sum() == 2
+            continue
+        assert len(rows) == 2
+        assert (rows["status"] == "failed").all()
+        assert rows["value"].isna().all()
+        assert set(rows["metric"]) == {"relative_error" if measure == "error" else "seconds"}
+        said = {1: "RuntimeError: it broke", 2: "NaN or infinity", 3: r"shape \(3, 12, 16\), not"}
+        assert rows["reason"].iloc[0].startswith(("RuntimeError: ", "ValueError: "))
+        assert rows["reason"].str.contains(said[seed]).iloc[0]
+
+
+@pytest.mark.parametrize("measure", ["error", "time", "count"])
+def test_unsupported_is_recorded_as_such(files, measure):
+    table = measured(files, "tf32", measure, settings=[{}])
+    assert table["status"].tolist() == ["unsupported"] * 2
+    assert table["reason"].str.contains("TF32 needs a CUDA device").all()
+    assert table["value"].isna().all()
+
+
+def test_an_unsupported_baseline_is_not_silently_left_out(files):
+    table = measured(files, "direct", "time", settings=[{}], baselines=["tf32"])
+    assert (table["status"] == "unsupported").all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ([{"bits": 4}, {"bits": 9}], ValueError, "bits is 9; allowed"),
+        ([{"bits": 4}, {"bots": 4}], TypeError, "no parameter 'bots'"),
+        ([{"rank": 8}, {"rank": 9}], ValueError, "rank is 9; allowed: 0 to .* = 8 for a 9 x 8 by"),
+    ],
+)
+def test_wrong_settings_stop_before_anything_is_measured(
+    files, monkeypatch, settings, error, message
+):
+    calls = []
+    matmul = lrqmm.Method.matmul
+    monkeypatch.setattr(lrqmm.Method, "matmul", lambda *a, **k: calls.append(1) or matmul(*a, **k))
+    with pytest.raises(error, match=message):
+        measured(files, settings=settings)
+    assert calls == []
+    measured(files)
+    assert len(calls) == 2  # so that the check above can fail
+
+
+def corrupt(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [corrupt, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_wrong_input_file_is_an_error(files, spoil):
+    spoil(files[1])
+    with pytest.raises(InputError, match=str(files[1])):
+        measured(files)
+
+
+# times
+
+
+def test_times_by_phase_and_beside_baselines(files):
+    settings = [{"bits": 4, "rank": 2}, {"bits": 5, "rank": 2}]
+    table = measured(files, "lrqmm", "time", settings)
+    errors = table[table["metric"] == "relative_error"]
+    assert errors.groupby(["input_seed", "bits"]).size().tolist() == [1, 1, 1, 1]
+    seconds = table[table["metric"] == "seconds"]
+    whole = seconds[seconds["phase"].isna()]
+    keys = ["input_seed", "sample"]
+    assert (whole["value"] > 0).all()
+    assert set(whole["method"]) == {"lrqmm", "sgemm", "direct"}
+    for (method, *_), rows in whole.groupby(["method", "input_seed"]):
+        assert sorted(rows["sample"]) == sorted([0, 1, 2] * 2), method
+    # a baseline is timed at the parameters that it shares with the method
+    assert sorted(whole.loc[whole["method"] == "direct", "bits"].unique()) == [4, 5]
+    parts = seconds[seconds["phase"].notna()]
+    assert set(parts["method"]) == {"lrqmm"}
+    assert set(parts["phase"]) == {*phases.PHASES, "other"}
+    own = whole[whole["method"] == "lrqmm"].set_index([*keys, "bits"])["value"].sort_index()
+    summed = parts.groupby([*keys, "bits"])["value"].sum().sort_index()
+    np.testing.assert_allclose(summed.to_numpy(), own.to_numpy(), rtol=1e-9)
+
+
+def test_methods_are_timed_in_turns(monkeypatch):
+    calls = []
+    matmul = lrqmm.Method.matmul
+
+    def recorded(self, *args, **kwargs):
+        calls.append(self.name)
+        time.sleep(0.002 if self.name == "direct" else 0)
+        return matmul(self, *args, **kwargs)
+
+    monkeypatch.setattr(lrqmm.Method, "matmul", recorded)
+    A, B = sample("normal", 8, 8, 8, seed=0)
+    methods = {name: lrqmm.get_method(name) for name in ("direct", "sgemm")}
+    seconds = time_methods(methods, A, B, samples=4)
+    assert calls == ["direct", "sgemm"] * (4 + WARM_UP)
+    assert {name: len(samples) for name, samples in seconds.items()} == {"direct": 4, "sgemm": 4}
+    assert all(sum(sample.values()) >= 0.002 for sample in seconds["direct"])
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still; `clock(seconds)` lets time pass."""
+    now = [100.0]
+    monkeypatch.setattr(phases, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def wait(seconds):
+        now[0] += seconds
+
+    return wait
+
+
+def test_phases_nest_and_sum_to_the_whole(clock):
+    waits = []
+    with phases.record(lambda: waits.append(1)) as seconds:
+        with phases.phase("residual"):
+            clock(1)
+            with phases.phase("sketch"):
+                clock(2)
+            clock(4)
+        clock(8)
+        with phases.phase("sketch"):
+            clock(16)
+    clock(32)
+    assert seconds == {"residual": 5, "sketch": 18, "other": 8}
+    assert len(waits) >= 7  # the device is waited for at every change of phase
+    with phases.phase("sketch"):  # outside of a record nothing is measured
+        clock(64)
+    assert sum(seconds.values()) == 31
+
+
+def test_a_phase_that_fails_is_closed(clock):
+    with phases.record() as seconds:
+        with contextlib.suppress(KeyError), phases.phase("sketch"):
+            clock(1)
+            raise KeyError
+        clock(2)
+    assert seconds == {"other": 2, "sketch": 1}
+
+
+# counts
+
+
+def test_counts_beside_the_model(files):
+    table = measured(files, "lrqmm", "count").set_index(["input_seed", "phase", "metric"])["value"]
+    for seed, shape in enumerate(SHAPES):
+        A, B = (torch.from_numpy(X) for X in sample("uniform01", *shape, seed=seed))
+        method = lrqmm.get_method("lrqmm", bits=4, rank=2)
+        counted, model = count(method, A, B), vars(method.cost(*shape))
+        for metric in ("integer_operations", "float_operations", "bytes"):
+            assert table[seed, "counted", metric] == counted[metric]
+            assert table[seed, "model", metric] == model[metric]
+
+
+def test_counting_knows_products_and_bytes():
+    A, B = torch.ones(3, 4), torch.ones(4, 5)
+    counted = count(lrqmm.get_method("sgemm"), A, B)
+    assert counted["integer_operations"] == 0
+    assert counted["float_operations"] == 2 * 3 * 4 * 5
+    assert counted["bytes"] >= 4 * (12 + 20 + 15)
+
+
+# the arrays of figures 1 and 2
+
+
+def test_spectra():
+    A, _ = sample("normal", 24, 24, 24, seed=0)
+    found = arrays.spectra(A, {"bits": 4})
+    residual = A - Uniform(bits=4).quantize(A).dequantize()
+    for name, X in (("matrix", A), ("residual", residual)):
+        exact = np.linalg.svd(X.astype(float), compute_uv=False)
+        np.testing.assert_allclose(found[name][:, 0], exact, rtol=1e-4, atol=1e-5)
+
+
+def test_steps():
+    A, B = sample("uniform01", 100, 30, 60, seed=0)
+    found = arrays.steps(A, B, {"bits": 4, "rounding": "truncate", "rank": 3})
+    X = found["matrix"]
+    np.testing.assert_allclose(X, (A[34:66] @ B[:, :32]), rtol=1e-5)
+    assert np.abs(found["codes"]).max() == 7
+    np.testing.assert_allclose(found["dequantized"] + found["residual"], X, rtol=1e-6)
+    np.testing.assert_allclose(
+        found["low-rank part"] + found["what is left"], found["residual"], atol=1e-5
+    )
+    assert np.linalg.matrix_rank(found["low-rank part"], tol=1e-3) == 3
+    best = np.linalg.norm(found["residual"] - low_rank(found["residual"], 3))
+    assert np.linalg.norm(found["what is left"]) < 1.05 * best
+
+
+def test_measured_arrays_are_a_table(files):
+    spec = shard(None, "steps", [{"bits": 4, "rank": 2}], library="numpy")
+    table = store.table(measure_arrays(spec, files), store.ARRAY_SCHEMA)
+    first = table[table["input_sha256"] == table["input_sha256"][0]]
+    A, B = sample("uniform01", *SHAPES[0], seed=0)
+    found = arrays.steps(A, B, {"bits": 4, "rank": 2})
+    for name, X in found.items():
+        rows = first[first["name"] == name]
+        shown = np.zeros(X.shape)
+        shown[rows["row"].astype(int), rows["column"].astype(int)] = rows["value"]
+        np.testing.assert_array_equal(shown, X)
+    assert set(table["name"]) == set(found)
+    assert set(table["parameters"]) == {'{"bits": 4, "rank": 2}'}
+
+
+# what makes a measurement run again
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package's files, whose hashes are taken."""
+    copied = tmp_path / "lrqmm"
+    shutil.copytree(environment.PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(environment, "PACKAGE", copied)
+    environment.code_hash.cache_clear()
+    yield copied
+    environment.code_hash.cache_clear()
+
+
+def hashes():
+    environment.code_hash.cache_clear()
+    return {name: environment.code_hash(name) for name in (None, *lrqmm.list_methods())}
+
+
+@pytest.mark.parametrize(
+    ("file", "whose"),
+    [
+        ("methods/lrqmm.py", {"lrqmm"}),
+        ("methods/midpoint.py", {"midpoint"}),
+        ("methods/bf16.py", {"bf16"}),
+        ("figures/_style.py", set()),
+        ("measure/progress.py", set()),
+        ("inputs/packages.py", set()),
+        ("store.py", set()),
+        ("quantize.py", "all"),
+        ("lowrank.py", "all"),
+        ("backends/torch.py", "all"),
+        ("measure/error.py", "all"),
+    ],
+)
+def test_code_hash_follows_the_code_that_decides(package, file, whose):
+    before = hashes()
+    path = package / file
+    path.write_text(path.read_text() + "\n# changed\n")
+    changed = {name for name, found in hashes().items() if found != before[name]}
+    assert changed == (set(before) if whose == "all" else whose)
+
+
+def test_a_method_made_of_anothers_parts_follows_both_files(package, monkeypatch):
+    from lrqmm.methods.lrqmm import LRQMM
+    from lrqmm.methods.midpoint import Midpoint
+
+    preset = Preset("direct", quantizer=Midpoint, compensator=LRQMM)
+    monkeypatch.setattr("lrqmm.methods.direct.METHOD", preset)
+    for file in ("direct", "midpoint", "lrqmm"):
+        before = hashes()
+        path = package / "methods" / f"{file}.py"
+        path.write_text(path.read_text() + "\n# changed\n")
+        changed = {name for name, found in hashes().items() if found != before[name]}
+        assert changed == {file, "direct"}
+
+
+def test_environment_is_recorded():
+    found = environment.environment()
+    assert found["lrqmm"] == lrqmm.__version__
+    assert found["cores"] >= 1
+    assert found["packages"]["torch"] == torch.__version__
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(("others", "loaded"), [(0.0, False), (0.05, False), (0.5, True)])
+def test_load_by_others_is_noticed(monkeypatch, others, loaded):
+    """`others`: the share of all cores that other processes use."""
+    cores = environment.available_cores()
+    started = time.monotonic()
+
+    def cpu_times():
+        busy = (time.monotonic() - started) * others * cores + time.process_time()
+        return SimpleNamespace(user=busy, system=0.0, nice=0.0)
+
+    monkeypatch.setattr(environment.psutil, "cpu_times", cpu_times)
+    with environment.watch_load() as verdict:
+        time.sleep(0.05)
+    assert verdict == {"loaded": loaded}
+
+
+# progress
+
+
+def test_progress_counts_what_was_still_to_do(tmp_path):
+    given = Input("normal", None, 0, 8, 8, 8, "x")
+    todo = [Shard(f"s{i}", "test", "error", "torch", "direct", (given,), ({},)) for i in range(4)]
+    arrays_shard = Shard("s4", "test", "steps", "numpy", None, (given,), ({},))
+    done = output(tmp_path, todo[0])
+    assert done == tmp_path / "measurements/s0.parquet"
+    done.parent.mkdir()
+    done.touch()
+    record = tmp_path / "progress.json"
+    begin(record, tmp_path, [*todo, arrays_shard])
+    assert report(record, tmp_path).startswith("0 of 4 shards in 0 s")
+    output(tmp_path, todo[1]).touch()
+    output(tmp_path, arrays_shard).parent.mkdir()
+    output(tmp_path, arrays_shard).touch()
+    assert report(record, tmp_path).startswith("2 of 4 shards")
+    assert report(tmp_path / "absent.json", tmp_path) == "shard done"

