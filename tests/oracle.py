@@ -2,9 +2,15 @@
 
 import importlib
 import math
+import os
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, and matrices are small
+    threadpool_limits(1)
+    torch.set_num_threads(1)
 
 LIBRARIES = ("numpy", "torch", "array_api_strict")
 

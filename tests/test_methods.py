@@ -330,7 +330,7 @@ def test_every_method_file_names_itself_and_its_source(name):
 # cost
 
 
-@pytest.mark.parametrize("shape", [(64, 64, 64), (300, 200, 100), (100, 300, 1000)])
+@pytest.mark.parametrize("shape", [(64, 64, 64), (200, 150, 100), (100, 150, 300)])
 @pytest.mark.parametrize("settings", [dict(bits=8), dict(bits=4, granularity="group:48")], ids=str)
 @pytest.mark.parametrize("method", [*QUANTIZED, "sgemm", "bf16"])
 def test_cost_model_agrees_with_counted_operations(monkeypatch, method, settings, shape):
@@ -363,8 +363,8 @@ def test_cost_model_agrees_with_counted_operations(monkeypatch, method, settings
 def test_cost_model_follows_the_parameters(monkeypatch, method, settings):
     monkeypatch.setattr(torch_backend, "_cpu_has_int8_dot", lambda: True)
     built = lrqmm.get_method(method, bits=4, **settings)
-    A, B = (to("torch", X) for X in sample("normal", 500, 600, 400, seed=0))
-    counted, model = count(built, A, B), built.cost(500, 600, 400)
+    A, B = (to("torch", X) for X in sample("normal", 300, 400, 350, seed=0))
+    counted, model = count(built, A, B), built.cost(300, 400, 350)
     assert counted["integer_operations"] == model.integer_operations
     assert 0.95 < model.float_operations / counted["float_operations"] <= 1
 
