@@ -113,15 +113,15 @@ def close(made: Any) -> None:
 
 
 def _page(frame: pd.DataFrame) -> str:
-    shown = frame.to_html(index=False, escape=True, na_rep="", float_format=lambda x: f"{x:.3g}")
+    cells = frame.astype(object).where(frame.notna(), "")
+    shown = cells.to_html(index=False, escape=True, border=0, float_format=lambda x: f"{x:.3g}")
     title = html.escape(str(frame.attrs.get("title", "")))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25em .7em; border: 0; border-bottom: 1px solid #ddd; text-align: right; }}
+th, td {{ padding: .25em .7em; border: 0; border-bottom: 1px solid #ddd; text-align: left; }}
 th {{ position: sticky; top: 0; background: #fff; border-bottom: 2px solid #888; }}
-td:first-child, th:first-child {{ text-align: left; }}
 tr:hover td {{ background: #f3f6fa; }}
 </style></head><body><h1 style="font-size:1.2em">{title}</h1>{shown}</body></html>
 """

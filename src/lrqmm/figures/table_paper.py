@@ -17,7 +17,7 @@ def tabulate(run: Run) -> pd.DataFrame:
     """
     claims = [
         ("error of direct quantised products falls by 1-2 orders of magnitude", _orders(run, None)),
-        ("the same, under rounding to nearest only", _orders(run, "nearest")),
+        ("the same, where rounding is to nearest (our condition)", _orders(run, "nearest")),
         ("several times the accuracy of direct products", _several(run)),
         ("speed falls by only about 20% for larger sizes (we read: against direct)", _slower(run)),
         ("completely data-free", ("no method here is given calibration data", "by construction",
