@@ -24,12 +24,8 @@ class Project:
                 shutil.copytree(source, folder / part, ignore=ignored)
             else:
                 shutil.copy(source, folder / part)
-        scripts = Path(sys.executable).parent
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": str(folder / "src"),
-            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-        }
+        # no virtual environment on the PATH: the workflow must find its own
+        self.environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]

@@ -58,9 +58,8 @@ rule execute_notebook:
     params:
         run=str(RUN.resolve()),
         manifest=sha256(Path(MANIFEST)) if os.path.exists(MANIFEST) else "none yet",
-    shell:
-        "papermill --cwd notebooks --parameters run {params.run:q} --no-progress-bar"
-        " {input:q} {output:q} > {log:q} 2>&1"
+    script:
+        "../scripts/execute_notebook.py"
 
 
 rule notebooks:
