@@ -6,7 +6,6 @@ failed or is unsupported is a row with its reason and no value.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
+
+from lrqmm.inputs.files import sha256
 
 METRICS = (
     "relative_error",
@@ -225,7 +226,7 @@ def read_run(folder: str | Path) -> Run:
         path = folder / name
         if not path.is_file():
             raise StoreError(f"{path}: missing, though manifest.json of the run lists it")
-        if _sha256(path) != digest:
+        if sha256(path) != digest:
             raise StoreError(f"{path}: differs from the SHA-256 in manifest.json of the run")
     tables = {
         kind: _read_tables(
@@ -241,7 +242,7 @@ def read_run(folder: str | Path) -> Run:
 def write_manifest(folder: str | Path, files: Iterable[str | Path], about: Any) -> None:
     """Write manifest.json: the run's files with their SHA-256, and what was asked for."""
     folder = Path(folder)
-    hashes = {Path(path).relative_to(folder).as_posix(): _sha256(Path(path)) for path in files}
+    hashes = {Path(path).relative_to(folder).as_posix(): sha256(Path(path)) for path in files}
     write_json({"files": hashes, "study": about}, folder / "manifest.json")
 
 
@@ -256,8 +257,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise StoreError(f"{path}: holds no JSON object")
     return content
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
