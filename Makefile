@@ -18,7 +18,7 @@ run: env
 
 env: $(READY)
 
-$(READY): envs/torch.txt envs/requirements.lock pyproject.toml
+$(READY): envs/torch.txt envs/requirements.lock pyproject.toml setup.py src/lrqmm/fused/passes.cpp
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet -r envs/torch.txt -r envs/requirements.lock \
@@ -52,5 +52,5 @@ lock: env
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra notebooks --extra test \
 		--constraint envs/torch.txt --no-annotate --no-header pyproject.toml \
-		| grep -vE '^(torch|triton|nvidia-|cuda-)' > envs/requirements.lock.part
+		| grep -vE '^(torch|nvidia-|cuda-)' > envs/requirements.lock.part
 	mv envs/requirements.lock.part envs/requirements.lock

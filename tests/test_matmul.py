@@ -191,8 +191,8 @@ def test_prepare_once_multiply_often(library, method):
 def test_prepared_shows_what_it_is():
     prepared = lrqmm.get_method("direct", bits=3).prepare(uniform(4, 5))
     assert repr(prepared) == (
-        "Prepared(direct(bits=3, granularity='vector', rounding='nearest', zero_point=None), "
-        "B 4 x 5)"
+        "Prepared(direct(bits=3, granularity='vector', rounding='nearest', zero_point=None, "
+        "execution='plain'), B 4 x 5)"
     )
 
 
@@ -444,6 +444,7 @@ def test_parameters_are_all_listed():
         "factor_dtype": "float32",
         "sides": "ab",
         "seed": 0,
+        "execution": "plain",
     }
     assert lrqmm.get_method("lrqmm").parameters["bits"] == 8
     assert lrqmm.get_method("lrqmm").parameters["rank"] is None

@@ -116,19 +116,25 @@ class Composition:
     quantizer: Quantizer
     compensator: Compensator
 
+    execution: ClassVar[str] = "plain"
+
     @property
     def parameters(self) -> dict[str, Any]:
-        """All parameters of the parts, defaults included."""
-        return asdict(self.quantizer) | asdict(self.compensator)
+        """All parameters of the parts, defaults included; the execution where there is a choice."""
+        parts = asdict(self.quantizer) | asdict(self.compensator)
+        choice = _has_fused(type(self.quantizer), type(self.compensator))
+        return {**parts, "execution": self.execution} if choice else parts
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         self.compensator.check_shape(m, k, n)
 
-    def prepare(self, B: Array) -> tuple[Operand, Any]:
+    def prepare(self, B: Array, *, scratch: bool = False) -> Any:
+        """What depends on B alone; with `scratch` it need only last until the next call."""
         operand = Operand.quantize(B, self.quantizer, right=True)
         return operand, self.compensator.prepare(operand)
 
-    def matmul(self, A: Array, prepared: tuple[Operand, Any]) -> Array:
+    def matmul(self, A: Array, prepared: Any, out: Array | None = None) -> Array:
+        """The product; `out` may be used for it, or not."""
         right, state = prepared
         left = Operand.quantize(A, self.quantizer)
         with phase("product"):
@@ -165,11 +171,13 @@ class Preset:
     @property
     def defaults(self) -> dict[str, Any]:
         """Parameters and their defaults."""
-        return {
+        own = {
             field.name: field.default
             for part in self.parts
             for field in fields(getattr(self, part))
         }
+        choice = _has_fused(self.quantizer, self.compensator)
+        return {**own, "execution": "plain"} if choice else own
 
     @property
     def classes(self) -> tuple[type, ...]:
@@ -177,11 +185,29 @@ class Preset:
         return tuple(getattr(self, part) for part in self.parts)
 
     def build(self, **params: Any) -> Composition:
-        """The composition with these parameters; unknown ones raise TypeError."""
+        """The composition with these parameters; unknown ones raise TypeError.
+
+        `execution` is 'plain', array code on any library, or 'fused', the fast passes of
+        `lrqmm.fused`, which some methods have, with defaults of their own.
+        """
         _checks.known(f"method {self.name!r} has no parameter", params, self.defaults)
+        execution = params.pop("execution", "plain")
+        _checks.choice("execution", execution, ("plain", "fused"))
+        made: type[Composition] = Composition
+        if execution == "fused":
+            from lrqmm import fused  # which is made of methods, as they are of this
+
+            made = fused.Fused
+            params = fused.defaults(self.compensator) | params
         built = []
         for part in self.parts:
             cls = getattr(self, part)
             own = {field.name for field in fields(cls)}
             built.append(cls(**{key: value for key, value in params.items() if key in own}))
-        return Composition(*built)
+        return made(*built)
+
+
+def _has_fused(quantizer: type, compensator: type) -> bool:
+    from lrqmm import fused
+
+    return quantizer is Uniform and compensator in fused.COMPENSATORS

@@ -44,12 +44,12 @@ class FloatProduct:
     def check_shape(self, m: int, k: int, n: int) -> None:
         """Every shape will do."""
 
-    def prepare(self, B: Array) -> Array:
+    def prepare(self, B: Array, *, scratch: bool = False) -> Array:
         return B
 
-    def matmul(self, A: Array, B: Array) -> Array:
+    def matmul(self, A: Array, B: Array, out: Array | None = None) -> Array:
         with phase("product"):
-            return backend_of(A).float_matmul(A, B, self.precision)
+            return backend_of(A).float_matmul(A, B, self.precision, out)
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         cast = 0 if BYTES[self.precision] == 4 else 6 * (m * k + k * n)

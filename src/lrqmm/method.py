@@ -76,6 +76,7 @@ class Method:
         A: Array,
         B: Array | Prepared,
         *,
+        out: Array | None = None,
         calibration: Array | None = None,
         check_finite: bool = True,
     ) -> Array:
@@ -85,6 +86,8 @@ class Method:
         ----------
         A : (..., m, k) array, floating
         B : (..., k, n) array of the same library and device, or what `prepare` returned
+        out : (m, n) float32 array to write a product of two matrices to, contiguous; saves the
+            allocation of a large result
         calibration, check_finite : as in `prepare`; with `check_finite=False` NaN and infinity
             give an undefined answer
 
@@ -112,14 +115,21 @@ class Method:
         _check_pair(A, right)
         m, k, n = A.shape[-2], A.shape[-1], right.shape[-1]
         self.check_shape(m, k, n)
-        if states is None:
-            states = self.prepare(right, check_finite=False).states
         xp = compat.array_namespace(A, right)
         dtype = xp.result_type(A.dtype, right.dtype)
         batch = _broadcast(A.shape[:-2], right.shape[:-2])
+        if out is not None:
+            _check_out(out, A, (*batch, m, n), dtype)
         if 0 in (m, k, n) or math.prod(batch) == 0:
-            return xp.zeros((*batch, m, n), dtype=dtype, device=compat.device(A))
-        lefts = list(_matrices(A))
+            C = xp.zeros((*batch, m, n), dtype=dtype, device=compat.device(A))
+            return C if out is None else _write(out, C)
+        if states is None:
+            rights = _matrices(right)
+            scratch = len(rights) == 1  # so it need not outlive this product
+            states = tuple(self._prepare(matrix, scratch=scratch) for matrix in rights)
+        lefts = _matrices(A)
+        if out is not None:
+            return _write(out, self._implementation.matmul(lefts[0], states[0], out))
         pairs = zip(
             _broadcast_index(A.shape[:-2], batch),
             _broadcast_index(right.shape[:-2], batch),
@@ -133,8 +143,8 @@ class Method:
         if calibration is not None:
             raise ValueError(f"calibration is given, but method {self.name!r} takes none")
 
-    def _prepare(self, B: Array) -> Any:
-        return None if 0 in B.shape else self._implementation.prepare(B)
+    def _prepare(self, B: Array, *, scratch: bool = False) -> Any:
+        return None if 0 in B.shape else self._implementation.prepare(B, scratch=scratch)
 
 
 def get_method(
@@ -212,6 +222,31 @@ def _check_pair(A: Array, B: Array) -> None:
             f"A has shape {_shape(A)} and B {_shape(B)}; allowed: as many columns in A as rows in B"
         )
     _broadcast(A.shape[:-2], B.shape[:-2])
+
+
+def _check_out(out: Array, A: Array, shape: tuple[int, ...], dtype: Any) -> None:
+    xp = compat.array_namespace(A)
+    if not is_array(out) or library_of(out) != library_of(A):
+        raise TypeError(f"out is a {type(out).__name__}; allowed: an array of {library_of(A)}")
+    if tuple(out.shape) != shape or len(shape) != 2:
+        raise ValueError(
+            f"out has shape {_shape(out)}; allowed: {' x '.join(map(str, shape))}, the product's, "
+            "and two dimensions only"
+        )
+    if out.dtype != xp.float32 or dtype != xp.float32:
+        raise TypeError(f"out has dtype {out.dtype} for a {dtype} product; allowed: float32 both")
+    if compat.device(out) != compat.device(A):
+        raise ValueError(f"out is on {compat.device(out)}; allowed: {compat.device(A)}")
+    contiguous = out.is_contiguous() if hasattr(out, "is_contiguous") else out.flags.c_contiguous
+    if not contiguous:
+        raise ValueError("out has strides of its own; allowed: a contiguous array")
+
+
+def _write(out: Array, C: Array) -> Array:
+    """C in `out`, where it may be already."""
+    if C is not out:
+        out[...] = C
+    return out
 
 
 def _matrices(X: Array) -> list[Array]:

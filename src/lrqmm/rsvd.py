@@ -8,9 +8,11 @@ where quantisation leaves a residual of one sign.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from array_api_compat import array_namespace, device
+from numpy.typing import NDArray
 
 from lrqmm import _checks
 from lrqmm._checks import Array
@@ -27,6 +29,15 @@ def sketch_matrix(
     'gaussian' is standard normal, 'sign' is ±1, 'ones+...' has ones in its first column. The
     numbers come from NumPy's Philox generator, so every library and device gets the same matrix.
     """
+    xp = array_namespace(like)
+    return xp.asarray(sketch_numbers(rows, columns, sketch, seed), device=device(like), copy=True)
+
+
+@lru_cache(maxsize=16)
+def sketch_numbers(
+    rows: int, columns: int, sketch: str, seed: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The numbers of `sketch_matrix`; kept, since a fast product takes as long as drawing them."""
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
     if sketch.endswith("gaussian"):
         omega = generator.standard_normal((rows, columns), dtype=np.float32)
@@ -34,8 +45,7 @@ def sketch_matrix(
         omega = generator.integers(0, 2, (rows, columns)).astype(np.float32) * 2 - 1
     if sketch.startswith("ones"):
         omega[:, :1] = 1
-    xp = array_namespace(like)
-    return xp.asarray(omega, device=device(like))
+    return omega
 
 
 def range_basis(

@@ -18,7 +18,7 @@ def integer_matmul(a: Array, b: Array) -> Array:
     return _float_chunks.integer_matmul(array_namespace(a), a, b)
 
 
-def float_matmul(A: Array, B: Array, precision: str) -> Array:
+def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
     """Float product in float32."""
     if precision != "float32":
         raise Unsupported(f"{array_namespace(A).__name__} has no {precision} product")

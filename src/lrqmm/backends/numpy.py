@@ -20,11 +20,11 @@ def integer_matmul(a: Array, b: Array) -> Array:
     return _float_chunks.integer_matmul(np, a, b)
 
 
-def float_matmul(A: Array, B: Array, precision: str) -> Array:
+def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
     """Float product; NumPy has float32 only."""
     if precision != "float32":
         raise Unsupported(f"NumPy has no {precision} product")
-    return A @ B
+    return np.matmul(A, B, out=out)
 
 
 def synchronize(x: Array) -> None:

@@ -28,15 +28,20 @@ def integer_route(x: Array) -> str:
     return f"exact float32 pieces ({x.device.type}, no int8 dot product)"
 
 
-def integer_matmul(a: Array, b: Array) -> Array:
-    """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact."""
-    if a.device.type == "cuda":
-        return _cuda_int_mm(a, b)
+def integer_matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact; into `out` where that is given."""
     if a.device.type == "cpu" and _cpu_has_int8_dot():
         column_major = b.stride() == (1, b.shape[0]) and 1 not in b.shape
-        return torch._int_mm(_plain(a), b if column_major else _plain(b))
-    with exact_float32():
-        return _float_chunks.integer_matmul(xp, a, b)
+        a, b = _plain(a), b if column_major else _plain(b)
+        if out is not None and 1 not in out.shape:
+            return torch._int_mm(a, b, out=out)
+        product = torch._int_mm(a, b)
+    elif a.device.type == "cuda":
+        product = _cuda_int_mm(a, b)
+    else:
+        with exact_float32():
+            product = _float_chunks.integer_matmul(xp, a, b)
+    return product if out is None else out.copy_(product)
 
 
 def _plain(x: torch.Tensor) -> torch.Tensor:
@@ -72,17 +77,18 @@ def exact_float32(precision: str = "ieee") -> Iterator[None]:
             setting.fp32_precision = old
 
 
-def float_matmul(A: Array, B: Array, precision: str) -> Array:
+def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
     """A @ B of float32 tensors in 'float32', 'tf32' or 'bfloat16'; the answer is float32."""
     if precision == "bfloat16":
-        return (A.bfloat16() @ B.bfloat16()).float()
+        C = A.bfloat16() @ B.bfloat16()
+        return C.float() if out is None else out.copy_(C)
     if precision == "tf32":
         if A.device.type != "cuda" or torch.cuda.get_device_capability(A.device) < (8, 0):
             raise Unsupported("TF32 needs a CUDA device of compute capability 8.0 or higher")
         with exact_float32("tf32"):
-            return A @ B
+            return torch.matmul(A, B, out=out)
     with exact_float32():
-        return A @ B
+        return torch.matmul(A, B, out=out)
 
 
 def synchronize(x: Array) -> None:

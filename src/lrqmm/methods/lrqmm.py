@@ -26,7 +26,8 @@ class LRQMM(LowRank):
     def prepare(self, B: Operand) -> Factors | None:
         if self.rank == 0 or "b" not in self.sides:
             return None
-        return self._factors(B.residual, self.rank_of(B), RIGHT)
+        U, V = self._factors(B.residual.T, self.rank_of(B), RIGHT)
+        return V.T, U.T
 
     def left_factors(self, A: Operand, B: Operand) -> Factors:
         return self._factors(A.residual, self.rank_of(A), LEFT)

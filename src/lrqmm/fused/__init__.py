@@ -1,0 +1,167 @@
+"""The fused execution of `direct`, `lrqmm` and `lrqmm_aware`: int8 passes, one integer product.
+
+`get_method(name, execution="fused")` gives it; the plain array code is its oracle. It covers what
+users run for speed: a scale a row and column, symmetric codes, sketches of ±1, thin
+factors in int8.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from lrqmm import _checks
+from lrqmm._checks import Array, Unsupported
+from lrqmm.backends import library_of
+from lrqmm.composition import Composition, NoCompensator
+from lrqmm.fused import algorithm
+from lrqmm.fused.algorithm import Coded
+from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
+from lrqmm.methods.lrqmm import LRQMM
+from lrqmm.methods.lrqmm_aware import LRQMMAware
+
+LARGEST_K = (2**31 - 1) // 127**2
+"""Columns up to which int32 sums cannot overflow."""
+
+COVERED: dict[str, tuple[Any, ...]] = {
+    "granularity": ("vector",),
+    "zero_point": (None,),
+    "terms": ("full", "first"),
+    "sketch": ("ones+sign", "sign"),
+    "factor_dtype": ("int8",),
+}
+"""Parameters of which the fused path has some values only."""
+
+COMPENSATORS = (NoCompensator, LRQMM, LRQMMAware)
+"""What may follow the uniform quantiser."""
+
+
+def defaults(compensator: type) -> dict[str, Any]:
+    """Defaults of the fused execution where they differ from the plain one's.
+
+    `lrqmm` has its ones column and needs no power iteration; `lrqmm_aware` keeps its one.
+    """
+    if compensator is NoCompensator:
+        return {}
+    own = {"sketch": "ones+sign", "oversampling": 0, "factor_dtype": "int8"}
+    return own if compensator is LRQMMAware else {**own, "power_iterations": 0}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Bᵀ in int8, with its low-rank part where that depends on B alone."""
+
+    coded: Coded
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class Fused(Composition):
+    """A composition run by fused passes; its work space lives on, one a thread."""
+
+    _spaces: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+
+    execution = "fused"
+
+    def __post_init__(self) -> None:
+        for name, allowed in COVERED.items():
+            if name in self.parameters:
+                try:
+                    _checks.choice(name, self.parameters[name], allowed)
+                except ValueError as error:
+                    raise ValueError(f"{error} with execution='fused'") from None
+
+    def prepare(self, B: Array, *, scratch: bool = False) -> Prepared:
+        kernels = _kernels(B)
+        _check_k(B.shape[0])
+        rank = self._rank(B, "b")
+        Bt = _tensor(B).T
+        space = self._space("right") if scratch else None
+        residual = rank > 0 or (self._aware and self._rank(B, "a") > 0)  # R_A B takes B exactly
+        coded = kernels.quantize(Bt, *self._codes, rank=rank, residual=residual, space=space)
+        if rank and not self._aware:
+            self._compensate(coded, None, rank, RIGHT, kernels)
+            coded.digits = None  # not needed again
+        return Prepared(coded)
+
+    def matmul(self, A: Array, prepared: Prepared, out: Array | None = None) -> Array:
+        kernels = _kernels(A)
+        right = prepared.coded
+        space = self._space("left")
+        rank = self._rank(A, "a")
+        left = kernels.quantize(_tensor(A), *self._codes, rank=rank, residual=rank > 0, space=space)
+        terms = getattr(self.compensator, "terms", "full")
+        with prepared.lock:  # the product-aware factors of B belong to one product
+            if rank:
+                self._compensate(left, right, rank, LEFT, kernels)
+            spare = int(right.room.shape[0]) - right.rows
+            if self._aware and spare:
+                self._compensate(right, left, spare, RIGHT, kernels)
+            target = None if out is None else _tensor(out)
+            update = partial(algorithm.update, left, right, terms)
+            C = kernels.multiply(left, right, update, target, space)
+        if out is not None:
+            return out
+        return C.numpy() if library_of(A) == "numpy" else C
+
+    @property
+    def _codes(self) -> tuple[int, str]:
+        return self.quantizer.bits, self.quantizer.rounding  # type: ignore[attr-defined]
+
+    @property
+    def _aware(self) -> bool:
+        return isinstance(self.compensator, LRQMMAware)
+
+    def _rank(self, X: Array, side: str) -> int:
+        """Rank of an operand's compensation, 0 for none."""
+        if not isinstance(self.compensator, LowRank) or side not in self.compensator.sides:
+            return 0
+        rank = self.compensator.rank
+        return int(min(DEFAULT_RANK if rank is None else rank, *X.shape))
+
+    def _compensate(
+        self, X: Coded, other: Coded | None, rank: int, side: int, kernels: Any
+    ) -> None:
+        options: Any = self.compensator
+        limits = [X.rows, int(X.room.shape[1])]
+        if other is None or not self._aware:
+            width = min(rank + options.oversampling, *limits)
+            Q = algorithm.residual_basis(X, width, rank, side, options, kernels)
+        else:
+            width = min(rank + options.oversampling, *limits, other.rows)
+            Q = algorithm.product_basis(X, other, width, rank, side, options, kernels)
+        algorithm.compensate(X, Q, kernels)
+
+    def _space(self, name: str) -> dict[str, Any]:
+        space: dict[str, Any] = self._spaces.__dict__.setdefault(name, {})
+        return space
+
+
+def _check_k(k: int) -> None:
+    if k > LARGEST_K:
+        raise Unsupported(
+            f"k is {k}; allowed: up to {LARGEST_K} with execution='fused', any with 'plain'"
+        )
+
+
+def _kernels(X: Array) -> Any:
+    """The kernels of an array's library and device."""
+    library = library_of(X)
+    if library == "torch" and X.device.type == "cuda":
+        return importlib.import_module("lrqmm.fused.cuda")
+    if library in ("numpy", "torch"):
+        if library == "numpy" or X.device.type == "cpu":
+            return importlib.import_module("lrqmm.fused.cpu")
+    elif library == "cupy":
+        return importlib.import_module("lrqmm.fused.cupy")
+    raise Unsupported(f"no fused execution for {library} on this device; execution='plain' has one")
+
+
+def _tensor(X: Array) -> Any:
+    """NumPy arrays as tensors of the same memory; others as they are."""
+    return torch.from_numpy(X) if library_of(X) == "numpy" else X

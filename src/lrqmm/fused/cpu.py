@@ -1,0 +1,157 @@
+"""The fused path on a CPU: compiled passes around `torch._int_mm`, thin products inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrqmm.backends import torch as backend
+from lrqmm.fused import passes
+from lrqmm.fused.algorithm import UNIT, Coded
+from lrqmm.phases import phase
+from lrqmm.rsvd import sketch_numbers
+
+Buffers = dict[str, torch.Tensor]
+"""Work space by name: flat buffers that live from call to call."""
+
+_NUMPY = {torch.int8: np.int8, torch.int32: np.int32, torch.float32: np.float32}
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """An uninitialised tensor. NumPy asks for huge pages, which makes large fresh ones cheaper."""
+    return torch.from_numpy(np.empty(shape, _NUMPY[dtype]))
+
+
+def take(
+    space: Buffers | None, name: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> torch.Tensor:
+    """A tensor from the work space, which grows where it is too small; a fresh one without one."""
+    if space is None:
+        return empty(shape, dtype)
+    size = int(np.prod(shape))
+    if name not in space or space[name].numel() < size:
+        space[name] = empty((size,), dtype)
+    return space[name][:size].view(shape)
+
+
+def quantize(
+    X: torch.Tensor,
+    bits: int,
+    rounding: str,
+    *,
+    rank: int,
+    residual: bool,
+    space: Buffers | None = None,
+) -> Coded:
+    """X (rows, k) float32 as int8 codes, with room for `rank` thin rows and digits of its residual.
+
+    scale = max|x| / (2^(bits-1) - 1) a row, 0 where that is below 2^-126;
+    'nearest': q = round(x / scale), d = round(254 (x / scale - q));
+    'truncate': q = trunc(x / scale) with the extremes at the top, d = round(127 (x / scale - q)).
+    A value within float32 rounding of a tie may go either way.
+    """
+    with phase("quantize"):
+        if X.stride(1) != 1 and X.stride(0) != 1:
+            X = X.contiguous()
+        rows, k = X.shape
+        tall = rows + rank
+        by_rows = X.stride(1) == 1
+        room = take(space, "codes", (tall, k) if by_rows else (k, tall), torch.int8)
+        digits = None
+        if residual:
+            digits = take(space, "digits", (rows, k) if by_rows else (k, rows), torch.int8)
+        scale = torch.empty(rows)
+        top, truncate = 2 ** (bits - 1) - 1, rounding == "truncate"
+        if by_rows:
+            passes.quantize_rows(X, top, truncate, room, digits, scale)
+            return Coded(room, digits, scale, UNIT[rounding])
+        passes.quantize_columns(X.T, top, truncate, room, digits, scale)
+        return Coded(room.T, None if digits is None else digits.T, scale, UNIT[rounding])
+
+
+def int_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a (m, k) int8, b (n, k) int8 -> a bᵀ (m, n) int32, exact."""
+    if a.stride(1) == 1:
+        return _int_mm(a, b.T)
+    return _int_mm(b, a.T).T  # `_int_mm` would copy a column-major left operand
+
+
+def thin_product(t: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """t (w, rows) int8, r (rows, k) int8 -> t r (w, k) int32, exact."""
+    if r.stride(1) == 1:
+        return _int_mm(t, r)
+    return _int_mm(r.T, t.T).T
+
+
+def _int_mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    product: torch.Tensor = backend.integer_matmul(a, b)
+    return product
+
+
+@lru_cache(maxsize=16)
+def signs(rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Tensor:
+    """Ωᵀ (width, rows) int8."""
+    return torch.from_numpy(sketch_numbers(rows, width, sketch, seed).T.astype(np.int8, order="C"))
+
+
+def two_digits(X: torch.Tensor, weight: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Thin X (n, w) in two digits (2w, n): weight_i X_il = scale_l (first_li + second_li / 254)."""
+    n, w = X.shape
+    codes, scale = torch.empty((2 * w, n), dtype=torch.int8), torch.empty(w)
+    passes.thin_codes(X.contiguous(), weight, codes[:w], codes[w:], scale)
+    return codes, scale
+
+
+def one_digit(X: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Thin X (n, w) rounded into int8 `codes` (w, n); returns the scales (w,)."""
+    scale = torch.empty(X.shape[1])
+    passes.thin_codes(X.contiguous(), None, codes, None, scale)
+    return scale
+
+
+def merge(sums: torch.Tensor, f: torch.Tensor | None, g: torch.Tensor) -> torch.Tensor:
+    """f_i g_l (sums_il + sums_i(l+w) / 254) for the sums (n, 2w) of two digits; (n, w) float32."""
+    out = torch.empty((sums.shape[0], sums.shape[1] // 2))
+    passes.merge(sums, f, g, out)
+    return out
+
+
+def orthonormal(Y: torch.Tensor) -> torch.Tensor:
+    """Orthonormal basis of a thin matrix's columns: Cholesky QR in float64, else Householder QR.
+
+    The loss of orthogonality of Cholesky QR is eps κ(Y)² (Yamamoto et al. 2015): in float64 one
+    pass is enough up to κ = 1e5, beyond that Householder takes over.
+    """
+    with phase("factorize"):
+        Y = Y.double()
+        lower, failed = torch.linalg.cholesky_ex(Y.T @ Y)
+        pivots = lower.diagonal()
+        if int(failed) or float(pivots.min()) < 1e-5 * float(pivots.max()):
+            basis = torch.linalg.qr(Y).Q
+        else:
+            basis = torch.linalg.solve_triangular(lower, Y.T, upper=False).T
+        rounded: torch.Tensor = basis.to(torch.float32)
+        return rounded
+
+
+Update = Callable[[Any, Any, Any], tuple[torch.Tensor, torch.Tensor]]
+
+
+def multiply(
+    left: Coded, right: Coded, update: Update, out: torch.Tensor | None, space: Buffers
+) -> torch.Tensor:
+    """C = diag(s) q pᵀ diag(t) + X Yᵀ, (m, n) float32, with `update` giving X and Y."""
+    m, n = left.rows, right.rows
+    with phase("product"):
+        shape = (m + left.rank, n + right.rank)
+        sums = take(space, "sums", shape, torch.int32)
+        backend.integer_matmul(left.stack, right.stack.T, out=sums)
+    X, Y = update(sums[:m, n:], sums[m:, :n].T, sums[m:, n:])
+    with phase("correct" if X.shape[1] else "product"):
+        C = empty((m, n), torch.float32) if out is None else out
+        passes.scale_update(sums, left.scale, right.scale, X.contiguous(), Y.contiguous(), C)
+    return C

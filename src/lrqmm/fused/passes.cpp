@@ -1,0 +1,221 @@
+// The passes over memory of the fused CPU path: quantise with a residual digit, and scale with a
+// low-rank update. fused/passes_numba.py says the same in Python and is used where this is not built.
+//
+// Compiled three times (x86-64-v4, x86-64-v3, baseline); fused/passes.py loads the one that fits.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 6, VECTORS = 4;  // ROWS x VECTORS sums stay in registers
+#elif defined(__AVX__)
+constexpr int LANES = 8, ROWS = 4, VECTORS = 2;
+#else
+constexpr int LANES = 4, ROWS = 4, VECTORS = 2;
+#endif
+constexpr int64_t WIDTH = LANES * VECTORS;    // columns of a block of the update
+constexpr int64_t PANEL = 2 * ROWS;           // rows of the result that one thread streams through
+constexpr int64_t STRIP = 1024;               // columns quantised together by quantize_columns
+constexpr float SMALLEST_SCALE = 0x1p-126f;   // as in quantize.py
+
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4)));
+
+float absolute_maximum(const float* x, int64_t n) {
+    float largest = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t j = 0; j < n; ++j) largest = std::max(largest, std::fabs(x[j]));
+    return largest;
+}
+
+// scale = largest / top, and what to multiply by. Truncation takes a hair more than 1 / scale, so
+// that the element of largest magnitude reaches `top`.
+void scale_of(float largest, float top, bool truncate, float& scale, float& inverse) {
+    const float s = largest / top;
+    const bool usable = s >= SMALLEST_SCALE;
+    scale = usable ? s : 0;
+    inverse = usable ? 1 / s * (truncate ? 1 + 0x1p-22f : 1) : 0;
+}
+
+// q = round(v) and round(254 (v - q)), or q = trunc(v) and round(127 (v - q)).
+template <bool TRUNCATE, bool DIGITS>
+inline void encode(float v, int8_t* code, int8_t* digit) {
+    const int32_t q = TRUNCATE ? static_cast<int32_t>(v) : __builtin_irintf(v);
+    *code = static_cast<int8_t>(q);
+    if (DIGITS) {
+        const float rest = (v - static_cast<float>(q)) * (TRUNCATE ? 127.f : 254.f);
+        *digit = static_cast<int8_t>(__builtin_irintf(rest));
+    }
+}
+
+template <bool TRUNCATE, bool DIGITS>
+void encode_row(const float* x, const float* next, int64_t n, float inverse, int8_t* codes,
+                int8_t* digits) {
+    for (int64_t j0 = 0; j0 < n; j0 += 64) {
+        const int64_t end = std::min(n, j0 + 64);
+        for (int64_t j = j0; j < end; j += 16) __builtin_prefetch(next + j, 0, 2);
+#pragma omp simd
+        for (int64_t j = j0; j < end; ++j)
+            encode<TRUNCATE, DIGITS>(x[j] * inverse, codes + j, digits + j);
+    }
+}
+
+template <bool TRUNCATE, bool DIGITS>
+void encode_columns(const float* x, int64_t n, const float* inverse, int8_t* codes,
+                    int8_t* digits) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; ++j)
+        encode<TRUNCATE, DIGITS>(x[j] * inverse[j], codes + j, digits + j);
+}
+
+// Scaled accumulators plus the update of a ROWS x WIDTH block; Y is packed, q rows of WIDTH.
+void update_block(const int32_t* sums, int64_t ld_sums, const float* s, const float* t,
+                  const float* X, const float* Y, int64_t q, float* C, int64_t ld_C) {
+    floats c[ROWS][VECTORS];
+    for (int i = 0; i < ROWS; ++i)
+        for (int v = 0; v < VECTORS; ++v) {
+            const floats scale = s[i] * *reinterpret_cast<const floats*>(t + v * LANES);
+            const auto* sum = reinterpret_cast<const ints*>(sums + i * ld_sums + v * LANES);
+            c[i][v] = __builtin_convertvector(*sum, floats) * scale;
+        }
+    for (int64_t l = 0; l < q; ++l)
+        for (int v = 0; v < VECTORS; ++v) {
+            const floats y = *reinterpret_cast<const floats*>(Y + l * WIDTH + v * LANES);
+            for (int i = 0; i < ROWS; ++i) c[i][v] += X[i * q + l] * y;
+        }
+    for (int i = 0; i < ROWS; ++i)
+        for (int v = 0; v < VECTORS; ++v)
+            *reinterpret_cast<floats*>(C + i * ld_C + v * LANES) = c[i][v];
+}
+
+void update_rest(const int32_t* sums, int64_t ld_sums, const float* s, const float* t,
+                 const float* X, const float* Y, int64_t q, float* C, int64_t ld_C, int64_t rows,
+                 int64_t from, int64_t to) {
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = from; j < to; ++j) {
+            float c = s[i] * t[j] * static_cast<float>(sums[i * ld_sums + j]);
+            for (int64_t l = 0; l < q; ++l) c += X[i * q + l] * Y[j * q + l];
+            C[i * ld_C + j] = c;
+        }
+}
+
+}  // namespace
+
+extern "C" {
+
+// x (rows, columns) -> codes, digits (or null) and a scale a row.
+void quantize_rows(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
+                   int truncate, int8_t* codes, int64_t ld_codes, int8_t* digits,
+                   int64_t ld_digits, float* scale, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < rows; ++i) {
+        const float* row = x + i * ld_x;
+        const float* next = i + 1 < rows ? row + ld_x : row;
+        float inverse;
+        scale_of(absolute_maximum(row, columns), top, truncate, scale[i], inverse);
+        const auto run = digits ? (truncate ? encode_row<true, true> : encode_row<false, true>)
+                                : (truncate ? encode_row<true, false> : encode_row<false, false>);
+        run(row, next, columns, inverse, codes + i * ld_codes, digits + i * ld_digits);
+    }
+}
+
+// x (rows, columns) -> codes, digits (or null) and a scale a column.
+void quantize_columns(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
+                      int truncate, int8_t* codes, int64_t ld_codes, int8_t* digits,
+                      int64_t ld_digits, float* scale, int threads) {
+    const int64_t share = (columns + threads - 1) / threads;
+    const int64_t width = std::max<int64_t>(64, std::min(STRIP, (share + 63) / 64 * 64));
+    const auto run =
+        digits ? (truncate ? encode_columns<true, true> : encode_columns<false, true>)
+               : (truncate ? encode_columns<true, false> : encode_columns<false, false>);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t j = 0; j < columns; j += width) {
+        const int64_t n = std::min(width, columns - j);
+        float largest[STRIP] = {0}, inverse[STRIP];
+        for (int64_t i = 0; i < rows; ++i) {
+            const float* row = x + i * ld_x + j;
+#pragma omp simd
+            for (int64_t l = 0; l < n; ++l) largest[l] = std::max(largest[l], std::fabs(row[l]));
+        }
+        for (int64_t l = 0; l < n; ++l)
+            scale_of(largest[l], top, truncate, scale[j + l], inverse[l]);
+        for (int64_t i = 0; i < rows; ++i)
+            run(x + i * ld_x + j, n, inverse, codes + i * ld_codes + j,
+                digits ? digits + i * ld_digits + j : nullptr);
+    }
+}
+
+// X (n, w) float, weighed by row (or not), in int8 a column: weight_i X_il = scale_l (first_li +
+// second_li / 254) with first and second (w, n); `second` may be null.
+void thin_codes(const float* X, int64_t n, int64_t w, const float* weight, int8_t* first,
+                int64_t row_stride, int64_t column_stride, int8_t* second, float* scale,
+                int threads) {
+    std::vector<float> largest(static_cast<size_t>(w), 0.f), inverse(static_cast<size_t>(w));
+    for (int64_t i = 0; i < n; ++i) {
+        const float f = weight ? weight[i] : 1;
+        for (int64_t l = 0; l < w; ++l)
+            largest[l] = std::max(largest[l], std::fabs(f * X[i * w + l]));
+    }
+    for (int64_t l = 0; l < w; ++l) scale_of(largest[l], 127, false, scale[l], inverse[l]);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i0 = 0; i0 < n; i0 += 64)
+        for (int64_t l = 0; l < w; ++l)
+            for (int64_t i = i0; i < std::min(n, i0 + 64); ++i) {
+                const float v = (weight ? weight[i] : 1) * X[i * w + l] * inverse[l];
+                int8_t code, digit;
+                encode<false, true>(v, &code, &digit);
+                first[l * row_stride + i * column_stride] = code;
+                if (second) second[l * n + i] = digit;
+            }
+}
+
+// Sums of two digits put together: out_il = f_i g_l (sums_il + sums_i(l+w) / 254), out (n, w).
+void merge(const int32_t* sums, int64_t row_stride, int64_t column_stride, int64_t n, int64_t w,
+           const float* f, const float* g, float* out, int threads) {
+    const int64_t second = w * column_stride;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i0 = 0; i0 < n; i0 += 64)
+        for (int64_t i = i0; i < std::min(n, i0 + 64); ++i)
+            for (int64_t l = 0; l < w; ++l) {
+                const int32_t* sum = sums + i * row_stride + l * column_stride;
+                out[i * w + l] = (f ? f[i] : 1) * g[l] *
+                                 (static_cast<float>(sum[0]) +
+                                  static_cast<float>(sum[second]) * (1.f / 254));
+            }
+}
+
+// C = s_i t_j sums_ij + (X Y^T)_ij with X (m, q) and Y (n, q), row-major; q = 0 for no update.
+void scale_update(const int32_t* sums, int64_t ld_sums, int64_t m, int64_t n, const float* s,
+                  const float* t, const float* X, const float* Y, int64_t q, float* C,
+                  int64_t ld_C, int threads) {
+    const int64_t blocks = n / WIDTH, whole = blocks * WIDTH;
+    std::vector<float> packed(static_cast<size_t>(q * whole));  // [block][q][WIDTH]
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t b = 0; b < blocks; ++b)
+            for (int64_t j = 0; j < WIDTH; ++j)
+                for (int64_t l = 0; l < q; ++l)
+                    packed[(b * q + l) * WIDTH + j] = Y[(b * WIDTH + j) * q + l];
+#pragma omp for schedule(static)
+        for (int64_t p = 0; p < m; p += PANEL) {
+            const int64_t end = std::min(m, p + PANEL);
+            const int64_t full = p + (end - p) / ROWS * ROWS;
+            for (int64_t b = 0; b < blocks; ++b)
+                for (int64_t i = p; i < full; i += ROWS)
+                    update_block(sums + i * ld_sums + b * WIDTH, ld_sums, s + i, t + b * WIDTH,
+                                 X + i * q, packed.data() + b * q * WIDTH, q,
+                                 C + i * ld_C + b * WIDTH, ld_C);
+            update_rest(sums + p * ld_sums, ld_sums, s + p, t, X + p * q, Y, q, C + p * ld_C, ld_C,
+                        full - p, whole, n);
+            update_rest(sums + full * ld_sums, ld_sums, s + full, t, X + full * q, Y, q,
+                        C + full * ld_C, ld_C, end - full, 0, n);
+        }
+    }
+}
+}
