@@ -10,7 +10,7 @@ EXTRAS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env run figures notebooks test lint clean lock
+.PHONY: env run bench figures notebooks test lint clean lock
 
 run: env
 	$(BIN)/snakemake --cores all
@@ -32,6 +32,12 @@ figures: env
 
 notebooks: env
 	$(BIN)/snakemake notebooks --cores all
+
+# Times beside SGEMM and direct, with intervals; for an idle machine.
+bench: env
+	$(BIN)/snakemake --cores all --configfile config/bench.yaml
+	$(BIN)/python -c 'from lrqmm.store import read_run; from lrqmm.figures import table5_speed; \
+		print(table5_speed.text(read_run("results/bench")))'
 
 test: env lint
 	$(BIN)/pytest -n auto --dist loadfile

@@ -18,12 +18,12 @@ from lrqmm import phases, store
 from lrqmm.composition import Compensator, Cost, Preset
 from lrqmm.inputs.distributions import sample
 from lrqmm.inputs.files import InputError, write_pair
-from lrqmm.measure import arrays, environment
+from lrqmm.measure import arrays, environment, machine
 from lrqmm.measure.count import count
 from lrqmm.measure.error import exact_product, relative_error
 from lrqmm.measure.progress import begin, output, report
 from lrqmm.measure.shard import measure_arrays, measure_shard
-from lrqmm.measure.timing import WARM_UP, time_methods
+from lrqmm.measure.timing import WARM_UP, time_phases, time_products
 from lrqmm.quantize import Uniform
 from lrqmm.study import Input, Shard
 
@@ -60,6 +60,7 @@ def shard(method="lrqmm", measure="error", settings=({"bits": 4, "rank": 2},), *
         "settings": list(settings),
         "samples": 3,
         "baselines": ["sgemm", "direct"],
+        "prepared": [False],
         **changes,
     }
 
@@ -239,27 +240,61 @@ def test_times_by_phase_and_beside_baselines(files):
     parts = seconds[seconds["phase"].notna()]
     assert set(parts["method"]) == {"lrqmm"}
     assert set(parts["phase"]) == {*phases.PHASES, "other"}
-    own = whole[whole["method"] == "lrqmm"].set_index([*keys, "bits"])["value"].sort_index()
-    summed = parts.groupby([*keys, "bits"])["value"].sum().sort_index()
-    np.testing.assert_allclose(summed.to_numpy(), own.to_numpy(), rtol=1e-9)
+    assert parts.groupby([*keys, "bits"]).size().nunique() == 1
+    assert (parts["value"] >= 0).all()
+    # what belongs beside a time
+    assert (whole.groupby(["setting", "input_seed", "method"]).size() == 3).all()
+    assert whole["b_prepared"].eq(False).all()
+    cpu = table[table["metric"] == "cpu_seconds"]
+    assert len(cpu) == len(whole)
+    for metric in ("copy_bytes", "integer_operations", "float_operations"):
+        assert (table.loc[table["metric"] == f"{metric}_per_second", "value"] > 1e6).all()
+    model = table[table["phase"] == "model"]
+    assert set(model["metric"]) == {"bytes", "integer_operations", "float_operations"}
 
 
-def test_methods_are_timed_in_turns(monkeypatch):
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+def test_fused_products_are_timed_with_b_prepared_and_not(files, library):
+    settings = [{"rank": 2, "execution": "fused"}]
+    table = measured(files, "lrqmm", "time", settings, prepared=[False, True], library=library)
+    assert (table["status"] == "ok").all()
+    whole = table[(table["metric"] == "seconds") & table["phase"].isna()]
+    counted = whole.groupby(["method", "b_prepared"]).size()
+    assert counted.to_dict() == {
+        ("direct", False): 6, ("direct", True): 6, ("lrqmm", False): 6, ("lrqmm", True): 6,
+        ("sgemm", False): 6,
+    }  # fmt: skip
+    direct = whole[whole["method"] == "direct"]
+    assert direct["execution"].eq("fused").all()
+    own = whole[whole["method"] == "lrqmm"].iloc[0]
+    stated = own[["power_iterations", "oversampling", "terms", "factor_dtype", "sketch"]]
+    assert stated.tolist() == [0, 0, "full", "int8", "ones+sign"]
+    assert "fused passes" in own["integer_route"]
+    errors = table[table["metric"] == "relative_error"]
+    assert len(errors) == 4  # one a way of preparing and input
+    expected = measured(files, "lrqmm", "error", settings, library=library)
+    found = errors.groupby("input_seed")["value"].max()
+    np.testing.assert_allclose(found, expected["value"], rtol=1e-6)
+
+
+def test_products_are_timed_in_turns():
     calls = []
-    matmul = lrqmm.Method.matmul
+    products = {
+        "slow": lambda: calls.append("slow") or time.sleep(0.002),
+        "quick": lambda: calls.append("quick"),
+    }
+    seconds = time_products(products, 4, lambda: None, lambda: calls.append("flush"))
+    assert calls == ["flush", "slow", "flush", "quick"] * (4 + WARM_UP)
+    assert {name: len(samples) for name, samples in seconds.items()} == {"slow": 4, "quick": 4}
+    assert all(wall >= 0.002 and cpu < 0.002 for wall, cpu in seconds["slow"])
+    assert len(time_phases(products["quick"], 3, lambda: None)) == 3
 
-    def recorded(self, *args, **kwargs):
-        calls.append(self.name)
-        time.sleep(0.002 if self.name == "direct" else 0)
-        return matmul(self, *args, **kwargs)
 
-    monkeypatch.setattr(lrqmm.Method, "matmul", recorded)
-    A, B = sample("normal", 8, 8, 8, seed=0)
-    methods = {name: lrqmm.get_method(name) for name in ("direct", "sgemm")}
-    seconds = time_methods(methods, A, B, samples=4)
-    assert calls == ["direct", "sgemm"] * (4 + WARM_UP)
-    assert {name: len(samples) for name, samples in seconds.items()} == {"direct": 4, "sgemm": 4}
-    assert all(sum(sample.values()) >= 0.002 for sample in seconds["direct"])
+def test_peak_memory_is_what_a_product_adds():
+    X = np.ones(1)
+    found = machine.peak_bytes(lambda: np.ones(2**24), X)
+    assert found is None or 0.98 * 2**27 < found < 1.2 * 2**27
+    assert machine.peak_bytes(lambda: None, X) in (None, pytest.approx(0, abs=2**22))
 
 
 @pytest.fixture

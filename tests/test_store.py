@@ -47,6 +47,7 @@ def row(**changes):
         "compute_dtype": "float32",
         "integer_route": "torch._int_mm (cpu)",
         "loaded": False,
+        "setting": 0,
         "code_hash": "abc",
         "version": "0.1.0",
         "git_commit": "unknown",

@@ -38,8 +38,8 @@ def test_small_study_from_inputs_to_figures(small):
     assert all((run / path).stat().st_size > 0 for path in shown(run))
     table = read_run(run).measurements
     assert set(table["experiment"]) == {
-        "rank", "size", "distributions", "ablation", "resnet50", "time", "time_numpy", "pareto",
-        "cost",
+        "rank", "size", "distributions", "ablation", "resnet50", "time", "time_plain", "growth",
+        "growth_rank", "pareto", "cost",
     }  # fmt: skip
     assert set(table.loc[table["status"] != "ok", "method"]) <= {"tf32"}
     layers = table[(table["experiment"] == "resnet50") & (table["method"] == "direct")]

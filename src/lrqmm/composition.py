@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm.backends import integer_route
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantized, Quantizer, Uniform, product
 
@@ -144,6 +145,9 @@ class Composition:
             return C
         with phase("correct"):
             return C + correction
+
+    def integer_route(self, like: Array) -> str:
+        return integer_route(like)
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         products = 1 if self.quantizer.code_bits <= 8 else 4  # codes wider than int8 are halved

@@ -51,6 +51,9 @@ class FloatProduct:
         with phase("product"):
             return backend_of(A).float_matmul(A, B, self.precision, out)
 
+    def integer_route(self, like: Array) -> str:
+        return "none"
+
     def cost(self, m: int, k: int, n: int) -> Cost:
         cast = 0 if BYTES[self.precision] == 4 else 6 * (m * k + k * n)
         moved = BYTES[self.precision] * (m * k + k * n) + 4 * m * n

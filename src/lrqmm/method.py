@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,10 @@ class Method:
         """Modelled operations and bytes of an m x k by k x n product, B not prepared."""
         cost: Cost = self._implementation.cost(m, k, n)
         return cost
+
+    def integer_route(self, like: Array) -> str:
+        """How integer products of arrays like this one are computed, in words."""
+        return str(self._implementation.integer_route(like))
 
     def prepare(
         self, B: Array, *, calibration: Array | None = None, check_finite: bool = True
@@ -168,9 +173,20 @@ def get_method(
 
 
 def matmul(
-    A: Array, B: Array, method: str = "lrqmm", *, calibration: Array | None = None, **params: Any
+    A: Any,
+    B: Any,
+    method: str = "lrqmm",
+    *,
+    out: Any = None,
+    memory_limit: int | None = None,
+    calibration: Array | None = None,
+    **params: Any,
 ) -> Array:
     """A (..., m, k) times B (..., k, n) by a named method; see `Method.matmul` and `get_method`.
+
+    Matrices on disk (np.memmap, a path of a .npy file, a Dask array), and any where `memory_limit`
+    is given, are multiplied tile by tile within `memory_limit` bytes (1 GiB unless given), into
+    `out`, the path of a .npy file, where that is given; see `lrqmm.tiled.matmul`.
 
     Pass `W.T` for a weight stored as (out, in).
 
@@ -182,7 +198,18 @@ def matmul(
     >>> bool(np.linalg.norm(C - A @ B) < 1e-3 * np.linalg.norm(A @ B))
     True
     """
-    return get_method(method, **params).matmul(A, B, calibration=calibration)
+    if memory_limit is not None or _on_disk(A) or _on_disk(B):
+        from lrqmm import tiled
+
+        limit = {} if memory_limit is None else {"memory_limit": memory_limit}
+        found: Array = tiled.matmul(A, B, method, out=out, **limit, **params)
+        return found
+    return get_method(method, **params).matmul(A, B, out=out, calibration=calibration)
+
+
+def _on_disk(X: Any) -> bool:
+    named = type(X).__module__.split(".")[0]
+    return isinstance(X, str | os.PathLike | np.memmap) or named == "dask"
 
 
 def _check_matrix(name: str, X: Array, check_finite: bool) -> None:
@@ -244,6 +271,8 @@ def _check_out(out: Array, A: Array, shape: tuple[int, ...], dtype: Any) -> None
 
 def _write(out: Array, C: Array) -> Array:
     """C in `out`, where it may be already."""
+    if C.shape != out.shape:
+        raise ValueError(f"the result has shape {tuple(C.shape)}, not {tuple(out.shape)}")
     if C is not out:
         out[...] = C
     return out

@@ -21,6 +21,12 @@ from lrqmm.inputs.files import sha256
 METRICS = (
     "relative_error",
     "seconds",
+    "cpu_seconds",
+    "peak_bytes",
+    "copy_bytes_per_second",
+    "integer_operations_per_second",
+    "float_operations_per_second",
+    "clock_hz",
     "integer_operations",
     "float_operations",
     "bytes",
@@ -39,6 +45,7 @@ PARAMETERS = {
     "factor_dtype": "string",
     "sides": "string",
     "seed": "Int64",
+    "execution": "string",
 }
 """Parameters with a column of their own; `parameters` holds all of them as JSON."""
 
@@ -64,6 +71,8 @@ SCHEMA = pa.DataFrameSchema(
         "parameters": _column("string"),
         **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
         "calibration": _column("string"),
+        "setting": _column("Int64", _positive),  # number within its shard; baselines have it too
+        "b_prepared": _column("boolean", nullable=True),  # before the clock started; of times only
         # the value
         "metric": _column("string", pa.Check.isin(METRICS)),
         "phase": _column("string", nullable=True),

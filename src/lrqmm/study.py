@@ -61,6 +61,7 @@ class Shard:
     settings: tuple[dict[str, Any], ...]
     samples: int = 0
     baselines: tuple[str, ...] = ()
+    prepared: tuple[bool, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as a job is given it."""
@@ -70,7 +71,9 @@ class Shard:
     def work(self) -> int:
         """Multiply-adds of all its products, a measure of how long it takes."""
         volume = sum(given.m * given.k * given.n for given in self.inputs)
-        repeats = (self.samples + 1) * (1 + len(self.baselines)) if self.measure == "time" else 1
+        repeats = 1
+        if self.measure == "time":
+            repeats = self.samples * (2 + len(self.baselines)) * len(self.prepared)
         return volume * len(self.settings) * repeats
 
 
@@ -227,6 +230,7 @@ def _expand(
                     tuple(settings),
                     experiment["samples"] if timed else 0,
                     tuple(experiment["baselines"]) if timed else (),
+                    tuple(experiment["prepared"]) if timed else (),
                 )
 
 

@@ -31,6 +31,10 @@ def synchronize(x: Array) -> None:
     """NumPy returns when the work is done."""
 
 
+def flush_cache(x: Array) -> None:
+    """A processor's cache is left as the call before it leaves it."""
+
+
 def device_name(x: Array) -> str:
     """The processor's name."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from lrqmm.figures import NothingToDraw
@@ -16,6 +17,12 @@ def errors(run: Run, experiment: str) -> pd.DataFrame:
 def seconds(run: Run, experiment: str) -> pd.DataFrame:
     """Rows of time of an experiment: every sample, whole products (`phase` null) and phases."""
     return _metric(run, experiment, "seconds")
+
+
+def peaks(run: Run, experiment: str) -> pd.DataFrame:
+    """Rows of memory that one product adds, in MB."""
+    table = _metric(run, experiment, "peak_bytes")
+    return table.assign(value=table["value"] / 1e6)
 
 
 def _metric(run: Run, experiment: str, metric: str) -> pd.DataFrame:
@@ -52,21 +59,34 @@ def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return grouped.agg(["median", "min", "max", "count"]).reset_index()
 
 
+def whole_products(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of whole products of the shards' own methods, phases and baselines left out."""
+    whole = table[table["phase"].isna()]
+    return whole[whole["shard"].str.split("-").str[1] == whole["method"]]
+
+
 def speed_ratios(table: pd.DataFrame, baseline: str = "sgemm") -> pd.DataFrame:
     """Time of the baseline over time of the method, round by round of the same shard.
 
-    Methods run in turns, so sample i of both met the same pace of the machine. Columns: those of
-    the method's rows, and `ratio`.
+    Methods run in turns, so sample i of both met the same pace of the machine. A baseline that
+    prepares B is compared with the method's rows of the same kind. Columns: those of the method's
+    rows, and `ratio`.
     """
     whole = table[table["phase"].isna()]
-    same_round = ["shard", "input", "input_seed", "m", "k", "n", "sample"]
-    if whole["bits"].nunique() > 1:  # the baseline was timed anew beside every setting
-        whole = whole.assign(turn=whole.groupby([*same_round, "method"]).cumcount())
-        same_round = [*same_round, "turn"]
+    same_round = ["shard", "setting", "input", "input_seed", "m", "k", "n", "sample"]
+    if baseline != "sgemm":
+        same_round.append("b_prepared")
     base = whole[whole["method"] == baseline][[*same_round, "value"]]
-    own = whole[whole.apply(lambda row: row["shard"].split("-")[1] == row["method"], axis=1)]
-    joined = own.merge(base, on=same_round, suffixes=("", "_baseline"))
+    joined = whole_products(table).merge(base, on=same_round, suffixes=("", "_baseline"))
     return joined.assign(ratio=joined["value_baseline"] / joined["value"])
+
+
+def median_interval(values: pd.Series) -> tuple[float, float]:
+    """Bootstrap 95% interval of the median (percentile method, 2000 resamples)."""
+    x = values.to_numpy(dtype=float)
+    picks = np.random.default_rng(0).integers(0, len(x), (2000, len(x)))
+    low, high = np.quantile(np.median(x[picks], axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def variants(table: pd.DataFrame) -> pd.DataFrame:
@@ -75,6 +95,14 @@ def variants(table: pd.DataFrame) -> pd.DataFrame:
     truncated = (table["rounding"] == "truncate").fillna(False)
     truncated = truncated.map({True: ", truncated", False: ""})
     return table.assign(variant=table["method"] + zero_point + truncated)
+
+
+def power_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a column `variant`: ', q=1' where a method was timed with other iterations too."""
+    q = table["power_iterations"]
+    several = q.groupby([table["panel"], table["method"]]).transform("nunique") > 1
+    named = several & (q > 0)
+    return table.assign(variant=(", q=" + q.astype("string")).where(named.fillna(False), ""))
 
 
 def ablation_gains(run: Run) -> pd.DataFrame:

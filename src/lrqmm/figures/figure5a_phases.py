@@ -26,6 +26,9 @@ def draw(run: Run) -> Figure:
     """A panel a method, a bar a size; medians over samples of each phase, shares of their sum."""
     table = _data.seconds(run, "time")
     table = table[table["phase"].notna() & table["method"].isin(SHOWN)]
+    table = table[
+        ~table["b_prepared"].astype(bool) & ~(table["power_iterations"] > 0).fillna(False)
+    ]
     shown = [method for method in SHOWN if method in set(table["method"])]
     figure, axes = plt.subplots(
         1, len(shown), figsize=(_style.WIDTH, 2.9), sharey=True, squeeze=False

@@ -17,8 +17,8 @@ import torch
 
 from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
-from lrqmm.backends import library_of
-from lrqmm.composition import Composition, NoCompensator
+from lrqmm.backends import integer_route, library_of
+from lrqmm.composition import Composition, Cost, NoCompensator
 from lrqmm.fused import algorithm
 from lrqmm.fused.algorithm import Coded
 from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
@@ -109,6 +109,38 @@ class Fused(Composition):
             return out
         return C.numpy() if library_of(A) == "numpy" else C
 
+    def integer_route(self, like: Array) -> str:
+        return f"{integer_route(_tensor(like))}, fused passes in {_kernels(like).PASSES}"
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        """Thin products are integer products here; every pass over a matrix moves int8."""
+        both, ranks = m * k + k * n, [0, 0]
+        if isinstance(self.compensator, LowRank):
+            sides, rank = self.compensator.sides, self.compensator.rank or DEFAULT_RANK
+            if self.compensator.rank != 0:
+                ranks = [
+                    min(rank, *shape) if side in sides else 0
+                    for side, shape in (("a", (m, k)), ("b", (k, n)))
+                ]
+        ra, rb = ranks
+        direct = Cost(
+            integer_operations=2 * (m + ra) * k * (n + rb),
+            bytes=5 * both + both + 4 * m * n + 8 * m * n,  # quantise, multiply, scale
+        )
+        if not ra + rb:
+            return direct
+        options: Any = self.compensator
+        q, wide = options.power_iterations, 1 + (options.oversampling > 0)
+        sketches = (1 + 2 * q) + wide  # passes over the digits; two digits in but for the signs
+        operations = 2 * (2 * sketches - 1) * (m * k * ra + k * n * rb)
+        moved = (1 + sketches) * both  # digits written once, then read
+        if self._aware:  # as many products with the other operand, B twice: codes and digits
+            other = 1 + 2 * q + (options.oversampling > 0)
+            operations += 2 * (m * k * ra + k * n * rb) + 4 * other * (2 * k * n * ra + m * k * rb)
+            moved += other * (2 * k * n + m * k)
+        update = 2 * m * n * (ra + rb) + 2 * m * ra * rb
+        return direct + Cost(operations, update, moved)
+
     @property
     def _codes(self) -> tuple[int, str]:
         return self.quantizer.bits, self.quantizer.rounding  # type: ignore[attr-defined]
@@ -152,14 +184,12 @@ def _check_k(k: int) -> None:
 def _kernels(X: Array) -> Any:
     """The kernels of an array's library and device."""
     library = library_of(X)
-    if library == "torch" and X.device.type == "cuda":
-        return importlib.import_module("lrqmm.fused.cuda")
-    if library in ("numpy", "torch"):
-        if library == "numpy" or X.device.type == "cpu":
-            return importlib.import_module("lrqmm.fused.cpu")
-    elif library == "cupy":
-        return importlib.import_module("lrqmm.fused.cupy")
-    raise Unsupported(f"no fused execution for {library} on this device; execution='plain' has one")
+    if library == "numpy" or (library == "torch" and X.device.type == "cpu"):
+        return importlib.import_module("lrqmm.fused.cpu")
+    raise Unsupported(
+        f"no fused execution for {library} on this device: NumPy and torch on a CPU have it; "
+        "execution='plain' runs everywhere"
+    )
 
 
 def _tensor(X: Array) -> Any:

@@ -15,6 +15,9 @@ from lrqmm.fused.algorithm import UNIT, Coded
 from lrqmm.phases import phase
 from lrqmm.rsvd import sketch_numbers
 
+PASSES = passes.implementation()
+"""What the passes are written in."""
+
 Buffers = dict[str, torch.Tensor]
 """Work space by name: flat buffers that live from call to call."""
 

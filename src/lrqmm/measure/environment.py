@@ -26,6 +26,8 @@ MEASURING_CORE = (
     "backends/*.py",
     "composition.py",
     "floatproduct.py",
+    "fused/*.py",
+    "fused/passes.cpp",
     "lowrank.py",
     "method.py",
     "phases.py",
@@ -34,13 +36,16 @@ MEASURING_CORE = (
     "measure/arrays.py",
     "measure/count.py",
     "measure/error.py",
+    "measure/machine.py",
     "measure/shard.py",
     "measure/timing.py",
 )
 RECORDED = (
-    "array-api-compat", "cupy-cuda13x", "numpy", "pandas", "pyarrow", "scipy", "snakemake",
+    "array-api-compat", "cupy-cuda13x", "numba", "numpy", "pandas", "pyarrow", "scipy", "snakemake",
     "torch", "triton",
 )  # fmt: skip
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "KMP_BLOCKTIME")
 
 
 def available_cores() -> int:
@@ -102,6 +107,8 @@ def environment() -> dict[str, Any]:
     import torch
     from threadpoolctl import threadpool_info
 
+    from lrqmm.fused import passes
+
     commit, dirty = git_state()
     return {
         "machine": machine(),
@@ -121,6 +128,8 @@ def environment() -> dict[str, Any]:
             f"{info['internal_api']} {info.get('version') or ''}".strip()
             for info in threadpool_info()
         }),
+        "passes": passes.implementation(),
+        "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "allocator": os.environ.get("LD_PRELOAD", "system"),
     }  # fmt: skip
 

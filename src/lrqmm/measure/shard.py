@@ -6,12 +6,13 @@ import datetime
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import array_api_compat as compat
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -24,7 +25,8 @@ from lrqmm.inputs.files import read_pair
 from lrqmm.measure.arrays import as_rows, spectra, steps
 from lrqmm.measure.environment import code_hash, git_state, machine, watch_load
 from lrqmm.measure.error import exact_product, relative_error
-from lrqmm.measure.timing import time_methods
+from lrqmm.measure.machine import ceiling, clock_hz, peak_bytes
+from lrqmm.measure.timing import time_phases, time_products
 from lrqmm.method import Method, get_method
 
 Row = dict[str, Any]
@@ -72,8 +74,8 @@ def measure_shard(
         _limit_torch(shard["library"], threads)
         for number, (about, path) in enumerate(zip(shard["inputs"], files, strict=True), 1):
             given = _load(about, path, shard["library"], device)
-            for method in settings:
-                rows.extend(_measure(shard, method, given))
+            for setting, method in enumerate(settings):
+                rows.extend(_measure(shard, setting, method, given))
             print(f"{shard['name']}: {number} of {len(files)} inputs", file=sys.stderr, flush=True)
     common = _provenance(shard, threads)
     return [{**common, **row, **load} for row in rows]
@@ -137,10 +139,11 @@ def _limit_torch(library: str, threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _measure(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
+def _measure(shard: Mapping[str, Any], setting: int, method: Method, given: Input) -> Iterator[Row]:
     """Rows of one setting on one input; a failure is a row too, and its neighbours go on."""
     measure = {"error": _errors, "time": _times, "count": _counts}[shard["measure"]]
-    common = {**given.about, **_describe(method), **_place(given.A)}
+    place = {"device": backend_of(given.A).device_name(given.A), "setting": setting}
+    common = {**given.about, **_describe(method, given.A), **place}
     try:
         for row in list(measure(shard, method, given)):
             yield {**common, "sample": 0, "status": "ok", **row}
@@ -169,48 +172,95 @@ def _error_row(C: Array, given: Input) -> Row:
 
 
 def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
-    """Samples of the method and of the baselines beside it, and the error of the same setting."""
-    timed = {shard["method"]: method}
+    """Samples of the method and of the baselines in turns with it; the error of the same run.
+
+    Beside them: the phases, peak memory, the modelled cost, the machine's ceiling and its clock.
+    """
+    A, B = given.A, given.B
+    yield from _peak(method, given)
+    yield from _ceiling(A)
+    timed = [method, *_baselines(shard, method)]
+    out = _empty_result(A, B)
+    products: dict[tuple[int, bool], Callable[[], Any]] = {}
+    for index, own in enumerate(timed):
+        for prepared in shard["prepared"]:
+            if prepared and own.name == "sgemm":  # it has nothing to prepare
+                continue
+            right = own.prepare(B, check_finite=False) if prepared else B
+            products[index, prepared] = partial(own.matmul, A, right, out=out, check_finite=False)
+    backend = backend_of(A)
+    synchronize, flush = partial(backend.synchronize, A), partial(backend.flush_cache, A)
+    found = time_products(products, shard["samples"], synchronize, flush)
+    for (index, prepared), samples in found.items():
+        about = {**_describe(timed[index], A), "b_prepared": prepared}
+        for sample, (wall, cpu) in enumerate(samples):
+            yield {**about, "metric": "seconds", "sample": sample, "value": wall}
+            yield {**about, "metric": "cpu_seconds", "sample": sample, "value": cpu}
+    for prepared in shard["prepared"]:
+        if (0, prepared) not in products:
+            continue
+        phases = time_phases(products[0, prepared], max(3, shard["samples"] // 3), synchronize)
+        for sample, seconds in enumerate(phases):
+            about = {"metric": "seconds", "sample": sample, "b_prepared": prepared}
+            for phase, value in seconds.items():
+                yield {**about, "phase": phase, "value": value}
+        yield {**_error_row(out, given), "b_prepared": prepared}  # of the very product timed last
+    yield from _model(method, given)
+
+
+def _baselines(shard: Mapping[str, Any], method: Method) -> Iterator[Method]:
+    """The baselines, at the parameters that they share with the method."""
     for name in shard["baselines"]:
         if name != shard["method"]:
             own = methods.preset(name).defaults
             shared = {key: value for key, value in method.parameters.items() if key in own}
-            timed[name] = get_method(name, **shared)
-    error = _error_row(method.matmul(given.A, given.B), given)
-    for name, samples in time_methods(timed, given.A, given.B, shard["samples"]).items():
-        about = _describe(timed[name])
-        for sample, phases in enumerate(samples):
-            whole = {**about, "metric": "seconds", "sample": sample}
-            yield {**whole, "value": sum(phases.values())}
-            if name == shard["method"]:
-                for phase, seconds in phases.items():
-                    yield {**whole, "phase": phase, "value": seconds}
-    yield error
+            yield get_method(name, **shared)
+
+
+def _peak(method: Method, given: Input) -> Iterator[Row]:
+    fresh = get_method(method.name, **method.parameters)  # without the work space of earlier calls
+    value = peak_bytes(partial(fresh.matmul, given.A, given.B, check_finite=False), given.A)
+    if value is not None:
+        yield {"metric": "peak_bytes", "value": value}
+
+
+def _empty_result(A: Array, B: Array) -> Array:
+    xp = compat.array_namespace(A)
+    return xp.zeros((A.shape[0], B.shape[1]), dtype=xp.float32, device=compat.device(A))
+
+
+def _ceiling(like: Array) -> Iterator[Row]:
+    """What the machine reaches at the most, measured beside the times of a shard."""
+    for metric, value in ceiling(like).items():
+        yield {"metric": metric, "value": value}
+    clock = clock_hz(like)
+    if clock is not None:
+        yield {"metric": "clock_hz", "value": clock}
+
+
+def _model(method: Method, given: Input) -> Iterator[Row]:
+    model = vars(method.cost(given.about["m"], given.about["k"], given.about["n"]))
+    for metric, value in model.items():
+        yield {"metric": metric, "phase": "model", "value": float(value)}
 
 
 def _counts(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
     """Operations and bytes as modelled ('model') and as counted in torch calls ('counted')."""
     from lrqmm.measure.count import count
 
-    counted = count(method, given.A, given.B)
-    model = vars(method.cost(given.about["m"], given.about["k"], given.about["n"]))
-    for phase, found in (("model", model), ("counted", counted)):
-        for metric, value in found.items():
-            yield {"metric": metric, "phase": phase, "value": float(value)}
+    for metric, found in count(method, given.A, given.B).items():
+        yield {"metric": metric, "phase": "counted", "value": float(found)}
+    yield from _model(method, given)
 
 
-def _describe(method: Method) -> Row:
+def _describe(method: Method, like: Array) -> Row:
     parameters = method.parameters
     return {
         "method": method.name,
         "parameters": json.dumps(parameters, sort_keys=True),
+        "integer_route": method.integer_route(like),
         **{name: parameters.get(name) for name in store.PARAMETERS},
     }
-
-
-def _place(X: Array) -> Row:
-    backend = backend_of(X)
-    return {"device": backend.device_name(X), "integer_route": backend.integer_route(X)}
 
 
 def _provenance(shard: Mapping[str, Any], threads: int) -> Row:

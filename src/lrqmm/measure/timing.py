@@ -1,31 +1,51 @@
-"""Timing: methods interleaved round by round, every sample kept, phases beside the whole."""
+"""Timing: products interleaved round by round, every sample kept, wall and processor time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
-from lrqmm._checks import Array
-from lrqmm.backends import backend_of
-from lrqmm.method import Method
 from lrqmm.phases import record
 
 WARM_UP = 2
 
+Key = TypeVar("Key", bound=Hashable)
+Product = Callable[[], object]
 
-def time_methods(
-    methods: Mapping[str, Method], A: Array, B: Array, samples: int
-) -> dict[str, list[dict[str, float]]]:
-    """Seconds by phase of each of `samples` products, for each method.
 
-    Every round runs every method once, so that a change of the machine's pace meets them all.
-    B is prepared in every product; the search for NaN is left out, as it is for every method.
+def time_products(
+    products: Mapping[Key, Product],
+    samples: int,
+    synchronize: Callable[[], None],
+    flush: Callable[[], None] = lambda: None,
+) -> dict[Key, list[tuple[float, float]]]:
+    """Wall and processor seconds of each of `samples` calls, for each product.
+
+    Every round runs every product once, so that a change of the machine's pace meets them all.
+    `flush` empties the device's cache before each call, `synchronize` waits for its queue.
     """
-    synchronize = backend_of(A).synchronize
-    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    seconds: dict[Key, list[tuple[float, float]]] = {key: [] for key in products}
     for round_ in range(-WARM_UP, samples):
-        for name, method in methods.items():
-            with record(lambda: synchronize(A)) as phases:
-                method.matmul(A, B, check_finite=False)
+        for key, product in products.items():
+            flush()
+            synchronize()
+            wall, cpu = time.perf_counter(), time.process_time()
+            product()
+            synchronize()
+            spent = time.perf_counter() - wall, time.process_time() - cpu
             if round_ >= 0:
-                seconds[name].append(phases)
+                seconds[key].append(spent)
     return seconds
+
+
+def time_phases(
+    product: Product, samples: int, synchronize: Callable[[], None]
+) -> list[dict[str, float]]:
+    """Seconds by phase of `samples` calls; apart, since waiting at each phase takes time."""
+    found = []
+    for _ in range(samples):
+        with record(synchronize) as phases:
+            product()
+        found.append(phases)
+    return found

@@ -1,0 +1,79 @@
+"""Figure 6: how time and memory grow with size, and time with rank."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _data, _style
+from lrqmm.store import Run
+
+
+def draw(run: Run) -> Figure:
+    """Medians over samples on log-log axes; exponents fitted to the upper half of the sizes."""
+    times = _data.whole_products(_data.seconds(run, "growth"))
+    figure, axes = plt.subplots(1, 3, figsize=(_style.WIDTH, 3.0))
+    _growth(axes[0], times.assign(value=1e3 * times["value"]))
+    axes[0].set(xlabel="n", ylabel="time (ms)")
+    _growth(axes[1], _data.peaks(run, "growth"))
+    axes[1].set(xlabel="n", ylabel="memory added (MB)")
+    ranks = _data.speed_ratios(_data.seconds(run, "growth_rank"), "direct")
+    _ranks(axes[2], ranks)
+    size = "/".join(str(n) for n in sorted(ranks["n"].unique()))
+    axes[2].set(xlabel=f"rank (n = {size})", ylabel="extra time over direct (%)")
+    first = times.iloc[0]
+    about = f"{first['machine']}; exponents in brackets; hollow: machine was loaded"
+    figure.supxlabel(about, fontsize=7)
+    _style.figure_legend(figure, axes)
+    return figure
+
+
+def exponent(sizes: pd.Series, values: pd.Series) -> float:
+    """Slope of log(value) against log(size) by least squares, over the upper half of the sizes."""
+    upper = slice(len(sizes) // 2, None)
+    if len(sizes) < 2:
+        return float("nan")
+    x, y = np.log(np.asarray(sizes, float)[upper]), np.log(np.asarray(values, float)[upper])
+    return float(np.polyfit(x, y, 1)[0]) if len(x) > 1 else float("nan")
+
+
+def _growth(axis: Axes, table: pd.DataFrame) -> None:
+    for method in _style.order(table["method"].unique()):
+        rows = table[table["method"] == method]
+        medians = rows.groupby("n")["value"].median()
+        slope = exponent(medians.index.to_series(), medians)
+        axis.plot(
+            medians.index.astype(float), medians, color=_style.colour(method),
+            marker=_style.marker(method), label=_style.label(method),
+            markerfacecolor="white" if rows["loaded"].any() else None,
+        )  # fmt: skip
+        if np.isfinite(slope):
+            axis.annotate(
+                f"[{slope:.2f}]", (float(medians.index[-1]), medians.iloc[-1]), fontsize=6,
+                color=_style.colour(method), xytext=(3, 0), textcoords="offset points",
+            )  # fmt: skip
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.tick_params(axis="x", labelsize=6)
+    axis.margins(x=0.18)
+
+
+def _ranks(axis: Axes, ratios: pd.DataFrame) -> None:
+    ratios = ratios[ratios["method"] != "direct"].assign(extra=100 / ratios["ratio"] - 100)
+    for method in _style.order(ratios["method"].unique()):
+        grouped = ratios[ratios["method"] == method].groupby("rank")["extra"]
+        middle = grouped.median()
+        low, high = middle - grouped.quantile(0.05), grouped.quantile(0.95) - middle
+        axis.errorbar(
+            middle.index.astype(float), middle, yerr=[low.clip(lower=0), high.clip(lower=0)],
+            color=_style.colour(method), marker=_style.marker(method), label=_style.label(method),
+            capsize=2, elinewidth=0.7,
+            markerfacecolor="white"
+            if ratios.loc[ratios["method"] == method, "loaded"].any() else None,
+        )  # fmt: skip
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:g}")

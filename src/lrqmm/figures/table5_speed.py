@@ -1,0 +1,116 @@
+"""Table 5: time of each method beside SGEMM and direct, with intervals and that run's error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from lrqmm.figures import _data, _style
+from lrqmm.store import Run
+
+SETTING = [
+    "m", "k", "n", "library", "method", "execution", "b_prepared", "bits", "rank", "terms",
+    "oversampling", "power_iterations", "factor_dtype",
+]  # fmt: skip
+SAME = ["shard", "setting", "m", "k", "n"]
+SHOWN = {
+    "b_prepared": "B prepared",
+    "oversampling": "p",
+    "power_iterations": "q",
+    "factor_dtype": "factors",
+}
+
+
+def tabulate(run: Run) -> pd.DataFrame:
+    """A row a shape, method and setting.
+
+    Ratios are medians over rounds of the time beside the other method's in the same round, with a
+    bootstrap 95% interval; `direct` is compared with B prepared where the method has it prepared.
+    The ceiling is the time that the modelled operations and bytes take at the rates measured in the
+    same process (GEMM rates of the machine, copy bandwidth); drift is the last tenth of the samples
+    over the first.
+    """
+    every = run.experiment("time")
+    times = _data.seconds(run, "time")
+    sgemm, direct = (_data.speed_ratios(times, name) for name in ("sgemm", "direct"))
+    rows = []
+    for setting, own in _data.whole_products(times).groupby(SETTING, dropna=False, sort=False):
+        first = own.iloc[0]
+        beside = _like(every, first, SAME)
+        of_sgemm, of_direct = (
+            _like(table, first, [*SAME, "b_prepared"]) for table in (sgemm, direct)
+        )
+        cpu = _like(beside, first, ["method", "b_prepared"])
+        rows.append(
+            {
+                **dict(zip(SETTING, setting, strict=True)),
+                **_times(own["value"]),
+                "CPU ms": 1e3 * _value(cpu, "cpu_seconds"),
+                "times SGEMM's speed": _words(of_sgemm["ratio"], "{:.2f}"),
+                "extra over direct": _words(100 / of_direct["ratio"] - 100, "{:+.0f}%"),
+                "% of ceiling": _ceiling(beside, own["value"].median()),
+                "error": _value(beside, "relative_error"),
+                "peak MB": _value(beside, "peak_bytes") / 1e6,
+                "samples": len(own),
+                "loaded": bool(own["loaded"].any()),
+            }
+        )
+    made = pd.DataFrame(rows).sort_values(["n", "m", "k"], kind="stable")
+    made = made.rename(columns=SHOWN)
+    made.attrs["title"] = "Table 5: time beside SGEMM and direct, and the error of the same run"
+    return made
+
+
+def _times(seconds: pd.Series) -> dict[str, Any]:
+    tenth = max(1, len(seconds) // 10)
+    ordered = seconds.to_numpy()
+    return {
+        "ms": 1e3 * seconds.median(),
+        "5th": 1e3 * seconds.quantile(0.05),
+        "95th": 1e3 * seconds.quantile(0.95),
+        "drift": float(ordered[-tenth:].mean() / ordered[:tenth].mean()),
+    }
+
+
+def _like(table: pd.DataFrame, first: pd.Series, keys: list[str]) -> pd.DataFrame:
+    """The rows that agree with one row in these columns."""
+    return table[(table[keys] == first[keys]).all(axis=1)]
+
+
+def _words(values: pd.Series, form: str) -> str | None:
+    """Median and bootstrap interval; None where the baseline was not timed."""
+    if values.empty:
+        return None
+    low, high = (form.format(end) for end in _data.median_interval(values))
+    return f"{form.format(values.median())} [{low}, {high}]"
+
+
+def _value(beside: pd.DataFrame, metric: str, phase: str | None = None) -> float:
+    rows = beside[beside["metric"] == metric]
+    rows = rows[rows["phase"] == phase] if phase else rows
+    return float(rows["value"].median()) if len(rows) else float("nan")
+
+
+def _ceiling(beside: pd.DataFrame, seconds: float) -> float:
+    least = sum(
+        _value(beside, metric, "model") / _value(beside, rate)
+        for metric, rate in (
+            ("integer_operations", "integer_operations_per_second"),
+            ("float_operations", "float_operations_per_second"),
+            ("bytes", "copy_bytes_per_second"),
+        )
+    )
+    return 100 * least / seconds
+
+
+def text(run: Run) -> str:
+    """The table for a terminal."""
+    made = tabulate(run).drop(columns=["m", "k", "library", "bits", "terms", "factors", "drift"])
+    made["method"] = made["method"].map(_style.label)
+    shown: str = (
+        made.astype(object)
+        .where(made.notna(), "")
+        .to_string(index=False, float_format=lambda x: f"{x:.3g}")
+    )
+    return shown
