@@ -25,7 +25,7 @@ def draw(run: Run) -> Figure:
     size = "/".join(str(n) for n in sorted(ranks["n"].unique()))
     axes[2].set(xlabel=f"rank (n = {size})", ylabel="extra time over direct (%)")
     first = times.iloc[0]
-    about = f"{first['machine']}; exponents in brackets; hollow: machine was loaded"
+    about = f"{first['machine']}; n^: fitted exponents; hollow: machine was loaded"
     figure.supxlabel(about, fontsize=7)
     _style.figure_legend(figure, axes)
     return figure
@@ -41,7 +41,7 @@ def exponent(sizes: pd.Series, values: pd.Series) -> float:
 
 
 def _growth(axis: Axes, table: pd.DataFrame) -> None:
-    for method in _style.order(table["method"].unique()):
+    for line, method in enumerate(_style.order(table["method"].unique())):
         rows = table[table["method"] == method]
         medians = rows.groupby("n")["value"].median()
         slope = exponent(medians.index.to_series(), medians)
@@ -51,15 +51,14 @@ def _growth(axis: Axes, table: pd.DataFrame) -> None:
             markerfacecolor="white" if rows["loaded"].any() else None,
         )  # fmt: skip
         if np.isfinite(slope):
-            axis.annotate(
-                f"[{slope:.2f}]", (float(medians.index[-1]), medians.iloc[-1]), fontsize=6,
-                color=_style.colour(method), xytext=(3, 0), textcoords="offset points",
+            axis.text(
+                0.04, 0.95 - 0.08 * line, f"n^{slope:.2f}", fontsize=7, va="top",
+                color=_style.colour(method), transform=axis.transAxes,
             )  # fmt: skip
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.tick_params(axis="x", labelsize=6)
-    axis.margins(x=0.18)
 
 
 def _ranks(axis: Axes, ratios: pd.DataFrame) -> None:
