@@ -167,10 +167,13 @@ def test_every_parameter_does_what_it_does_in_memory(method, params):
 QUANTISER = ("granularity", "zero_point")
 
 
+@pytest.mark.parametrize("sketch", ["gaussian", "ones+gaussian"])
+@pytest.mark.parametrize("shape", [(12, 14, 12), (14, 12, 14), (1, 30, 1)])
 @pytest.mark.parametrize("method", ["lrqmm", "lrqmm_aware"])
-def test_a_residual_of_full_rank_is_restored(method):
-    A, B = normal(12, 14), normal(14, 12)
-    C = tiled.matmul(A, B, method, bits=2, rank=12, oversampling=20, sketch="gaussian")
+def test_a_residual_of_full_rank_is_restored(method, shape, sketch):
+    m, k, n = shape
+    A, B = normal(m, k), normal(k, n)
+    C = tiled.matmul(A, B, method, bits=2, rank=min(m, k), oversampling=20, sketch=sketch)
     assert distance(C, product(A, B)) < 1e-5
     assert distance(lrqmm.matmul(A, B, "direct", bits=2), product(A, B)) > 0.1
 

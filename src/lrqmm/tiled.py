@@ -35,6 +35,8 @@ from numpy.typing import NDArray
 
 from lrqmm import _checks, methods
 from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
+from lrqmm.methods.lrqmm_aware import LRQMMAware
+from lrqmm.methods.mean_fix import MeanFix
 from lrqmm.quantize import Quantized, Quantizer, group_length, product
 
 METHODS = ("direct", "lrqmm", "lrqmm_aware", "mean_fix", "sgemm")
@@ -403,7 +405,8 @@ def _leading(Y: Floats, rank: int) -> Floats:
 def _lrqmm_part(X: Vectors, rank: int, c: LowRank, side: int) -> LowRankPart:
     """R ≈ (R P) Pᵀ: one pass over X, and none where the mean is all of P."""
     count, k = X.X.shape
-    mean = np.full((k, int(c.sketch.startswith("ones"))), k**-0.5, np.float32)
+    ones = c.sketch.startswith("ones") and rank < count  # else P spans all of R without the mean
+    mean = np.full((k, int(ones)), k**-0.5, np.float32)
     if rank == mean.shape[1]:
         return LowRankPart(mean)
     width = min(rank + c.oversampling, count, k)
@@ -427,13 +430,15 @@ def _aware_part(
 def _low_rank_parts(composition: Any, A: Vectors, B: Vectors) -> tuple[LowRankPart, LowRankPart]:
     """L_A and L_Bᵀ; of rank 0 where there is none."""
     (m, k), n = A.X.shape, B.X.shape[0]
-    name, c = type(composition.compensator).__name__, composition.compensator
-    if name == "MeanFix":
+    c = composition.compensator
+    if isinstance(c, MeanFix):
         mean = LowRankPart(np.full((k, 1), k**-0.5, np.float32))
         return mean, mean
     none = LowRankPart(np.empty((k, 0), np.float32))
-    left, right = _ranks(c, m, k, n) if isinstance(c, LowRank) else (0, 0)
-    if name == "LRQMMAware":
+    if not isinstance(c, LowRank):
+        return none, none
+    left, right = _ranks(c, m, k, n)
+    if isinstance(c, LRQMMAware):
         L_A = _aware_part(A, left, B, B.exact, c, LEFT) if left else none
         L_B = _aware_part(B, right, A, A.approx, c, RIGHT) if right else none
     else:

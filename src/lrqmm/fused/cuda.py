@@ -323,6 +323,12 @@ def int_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return C
 
 
+@_jit
+def _high(x: tl.tensor) -> tl.tensor:
+    """The leading 11 bits of x, which TF32 holds; the rest of x is exact too in float32."""
+    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+
+
 @_product_tiles(["M", "N", "K", "Q"])
 @_jit
 def _scaled_product(
@@ -348,7 +354,7 @@ def _scaled_product(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    BLOCK_Q: tl.constexpr = 32,
+    BLOCK_Q: tl.constexpr = 16,
 ) -> None:
     row, column = _tile(M, N, BLOCK_M, BLOCK_N)
     sums = _sums(a, b, row, column, M, N, K, stride_a, stride_ak, stride_b, stride_bk, BLOCK_K)
@@ -362,8 +368,11 @@ def _scaled_product(
             of_y = column[None, :] * stride_y + q[:, None] * stride_yq
             x = tl.load(X + of_x, mask=in_m[:, None] & (q < Q)[None, :], other=0.0)
             y = tl.load(Y + of_y, mask=(q < Q)[:, None] & in_n[None, :], other=0.0)
-            # three TF32 products of high and low parts leave about 2^-20 |x| |y|; one leaves 2^-10
-            c = tl.dot(x, y, c, input_precision="tf32x3")
+            # one TF32 product errs by 2^-10 of each term; high and low parts by 2^-18
+            high_x, high_y = _high(x), _high(y)
+            c = tl.dot(x - high_x, high_y, c, input_precision="tf32")
+            c = tl.dot(high_x, y - high_y, c, input_precision="tf32")
+            c = tl.dot(high_x, high_y, c, input_precision="tf32")
     tl.store(C + row[:, None] * N + column[None, :], c, mask=in_m[:, None] & in_n[None, :])
 
 
@@ -378,7 +387,7 @@ def scaled_product(
     """C = diag(s) a bᵀ diag(t) + X Yᵀ, (m, n) float32, written once.
 
     a (m, k), b (n, k) int8; s (m,), t (n,) float32; X (m, q), Y (n, q) float32 or None.
-    Errors: 2^-22 of |s_i t_j (a bᵀ)_ij|, and about (q + 4) 2^-22 of (|X| |Y|ᵀ)_ij.
+    Errors: 2^-22 of |s_i t_j (a bᵀ)_ij|, and about (q + 16) 2^-22 of (|X| |Y|ᵀ)_ij.
     """
     _check(a)
     (m, k), n = a.shape, b.shape[0]
