@@ -10,7 +10,7 @@ EXTRAS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env run bench figures notebooks test lint clean lock
+.PHONY: env run bench reference figures notebooks test lint clean lock
 
 run: env
 	$(BIN)/snakemake --cores all
@@ -38,6 +38,12 @@ bench: env
 	$(BIN)/snakemake --cores all --configfile config/bench.yaml
 	$(BIN)/python -c 'from lrqmm.store import read_run; from lrqmm.figures import table5_speed; \
 		print(table5_speed.text(read_run("results/bench")))'
+
+# The study from a clean checkout on an idle machine, kept as results/reference/NAME.
+NAME ?= $(error say which machine: make reference NAME=cpu-2core)
+reference: env
+	$(BIN)/snakemake --cores all --config run=results/$(NAME)
+	$(BIN)/python -m lrqmm.reference results/$(NAME) results/reference/$(NAME)
 
 test: env lint
 	$(BIN)/pytest -n auto --dist loadfile

@@ -35,7 +35,7 @@ def _keep_threads():
     torch.set_num_threads(before)
 
 
-SHAPES = ((12, 20, 16), (9, 8, 7))
+SHAPES = ((12, 20, 16), (9, 7, 8))
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_an_unsupported_baseline_is_not_silently_left_out(files):
     [
         ([{"bits": 4}, {"bits": 9}], ValueError, "bits is 9; allowed"),
         ([{"bits": 4}, {"bots": 4}], TypeError, "no parameter 'bots'"),
-        ([{"rank": 8}, {"rank": 9}], ValueError, "rank is 9; allowed: 0 to .* = 8 for a 9 x 8 by"),
+        ([{"rank": 8}, {"rank": 9}], ValueError, "rank is 8; allowed: 0 to .* = 7 for a 9 x 7 by"),
     ],
 )
 def test_wrong_settings_stop_before_anything_is_measured(
@@ -275,6 +275,20 @@ def test_fused_products_are_timed_with_b_prepared_and_not(files, library):
     expected = measured(files, "lrqmm", "error", settings, library=library)
     found = errors.groupby("input_seed")["value"].max()
     np.testing.assert_allclose(found, expected["value"], rtol=1e-6)
+
+
+def test_codes_of_four_bits_are_stored_two_a_byte(files):
+    settings = [{"bits": 8}, {"bits": 3}]
+    table = measured(files, "direct", "time", settings)
+    stored = table[table["metric"] == "code_bytes"].set_index("bits")
+    whole = (stored["k"] * stored["n"]).astype(float)
+    assert (stored["k"] % 2).any()  # an odd row ends in half a byte
+    assert stored.loc[8, "value"].tolist() == whole.loc[8].tolist()
+    assert stored.loc[3, "value"].tolist() == ((stored["k"] + 1) // 2 * stored["n"]).loc[3].tolist()
+    unpacking = table[table["metric"] == "unpack_seconds"]
+    assert set(unpacking["bits"]) == {3}
+    assert unpacking.groupby("input_seed").size().tolist() == [3, 3]
+    assert "code_bytes" not in set(measured(files, "sgemm", "time", [{}])["metric"])
 
 
 def test_products_are_timed_in_turns():

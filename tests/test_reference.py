@@ -1,11 +1,15 @@
 """The committed runs are whole, clean, and show what the README says."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lrqmm import reference
 from lrqmm.figures import list_figures, make
-from lrqmm.store import read_run
+from lrqmm.reference import keep, objections
+from lrqmm.store import StoreError, read_run
 
 RUNS = sorted((Path(__file__).parent.parent / "results/reference").iterdir())
 
@@ -16,11 +20,30 @@ def run(request):
 
 
 def test_measured_from_one_clean_commit_on_an_idle_machine(run):
-    table = run.measurements
-    assert table["git_commit"].nunique() == 1
-    assert not table["git_dirty"].any()
-    assert not table.loc[table["metric"] == "seconds", "loaded"].any()
-    assert not (table["status"] == "failed").any()
+    assert objections(run) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table.assign(git_dirty=True), "files that are not committed"),
+        (lambda table: table.assign(loaded=True), "machine was loaded: [a-z_]+-"),
+        (lambda table: table.assign(status="failed"), "failed: [a-z_]+-"),
+        (lambda table: table.assign(git_commit=table["shard"]), "several commits"),
+    ],
+)
+def test_what_makes_no_reference_is_named(run, change, words):
+    (found,) = objections(replace(run, measurements=change(run.measurements)))
+    assert re.search(words, found)
+
+
+def test_a_run_is_kept_whole_or_refused(run, tmp_path, monkeypatch):
+    keep(run.folder, tmp_path / "kept")
+    assert read_run(tmp_path / "kept").measurements.equals(run.measurements)
+    monkeypatch.setattr(reference, "objections", lambda _: ["too slow"])
+    with pytest.raises(StoreError, match="no reference run: too slow"):
+        keep(run.folder, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
 
 
 def test_every_figure_has_its_measurements(run):

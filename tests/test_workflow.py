@@ -39,7 +39,7 @@ def test_small_study_from_inputs_to_figures(small):
     table = read_run(run).measurements
     assert set(table["experiment"]) == {
         "rank", "size", "distributions", "ablation", "resnet50", "time", "time_plain", "growth",
-        "growth_rank", "pareto", "cost",
+        "growth_rank", "pareto", "cost", "time_int4", "shapes",
     }  # fmt: skip
     assert set(table.loc[table["status"] != "ok", "method"]) <= {"tf32"}
     layers = table[(table["experiment"] == "resnet50") & (table["method"] == "direct")]

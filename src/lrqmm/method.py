@@ -43,6 +43,12 @@ class Method:
         """All parameters with their values."""
         return dict(self._implementation.parameters)
 
+    @property
+    def code_bits(self) -> int | None:
+        """Bits of a code; None where nothing is quantised."""
+        quantizer = getattr(self._implementation, "quantizer", None)
+        return None if quantizer is None else int(quantizer.code_bits)
+
     def __repr__(self) -> str:
         inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters.items())
         return f"{self.name}({inside})"

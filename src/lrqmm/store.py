@@ -23,6 +23,8 @@ METRICS = (
     "seconds",
     "cpu_seconds",
     "peak_bytes",
+    "code_bytes",
+    "unpack_seconds",
     "copy_bytes_per_second",
     "integer_operations_per_second",
     "float_operations_per_second",

@@ -11,28 +11,33 @@ from lrqmm.store import Run
 
 def errors(run: Run, experiment: str) -> pd.DataFrame:
     """Rows of relative error of an experiment, failures and unsupported settings left out."""
-    return _metric(run, experiment, "relative_error")
+    return _metric(run, (experiment,), "relative_error")
 
 
-def seconds(run: Run, experiment: str) -> pd.DataFrame:
-    """Rows of time of an experiment: every sample, whole products (`phase` null) and phases."""
-    return _metric(run, experiment, "seconds")
+def seconds(run: Run, *experiments: str) -> pd.DataFrame:
+    """Rows of time of experiments: every sample, whole products (`phase` null) and phases."""
+    return _metric(run, experiments, "seconds")
 
 
 def peaks(run: Run, experiment: str) -> pd.DataFrame:
     """Rows of memory that one product adds, in MB."""
-    table = _metric(run, experiment, "peak_bytes")
+    table = _metric(run, (experiment,), "peak_bytes")
     return table.assign(value=table["value"] / 1e6)
 
 
-def _metric(run: Run, experiment: str, metric: str) -> pd.DataFrame:
-    table = run.experiment(experiment)
-    table = table[(table["metric"] == metric) & (table["status"] == "ok")]
+def ok(run: Run, *experiments: str) -> pd.DataFrame:
+    """Every value of experiments."""
+    table = run.measurements
+    return table[table["experiment"].isin(experiments) & (table["status"] == "ok")]
+
+
+def _metric(run: Run, experiments: tuple[str, ...], metric: str) -> pd.DataFrame:
+    table = ok(run, *experiments)
+    table = table[table["metric"] == metric]
     if table.empty:
-        raise NothingToDraw(
-            f"this run has no {metric.replace('_', ' ')} of the experiment '{experiment}'"
-        )
-    return table
+        named = " or ".join(f"'{name}'" for name in experiments)
+        raise NothingToDraw(f"this run has no {metric.replace('_', ' ')} of the experiment {named}")
+    return table.copy()
 
 
 def arrays(run: Run, experiment: str) -> pd.DataFrame:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
-import pandas as pd
 from matplotlib.figure import Figure
 
-from lrqmm.figures import NothingToDraw, _data, _style
+from lrqmm.figures import _data, _style
 from lrqmm.store import Run
+
+EXECUTIONS = {"time": "fast path", "time_plain": "plain array code"}
 
 
 def draw(run: Run) -> Figure:
     """A panel a library and execution; medians of the ratio, 5th to 95th percentile."""
-    found = []
-    for experiment, execution in (("time", "fast path"), ("time_plain", "plain array code")):
-        try:
-            ratios = _data.speed_ratios(_data.seconds(run, experiment))
-        except NothingToDraw:
-            continue
-        ratios = ratios[~ratios["b_prepared"].fillna(False).astype(bool)]
-        found.append(ratios.assign(panel=ratios["library"] + ", " + execution))
-    if not found:
-        raise NothingToDraw("this run has no seconds of the experiments 'time', 'time_plain'")
-    table = _data.power_variants(pd.concat(found))
+    ratios = _data.speed_ratios(_data.seconds(run, *EXECUTIONS))
+    ratios = ratios[~ratios["b_prepared"].fillna(False).astype(bool)]
+    execution = ratios["experiment"].map(EXECUTIONS)
+    table = _data.power_variants(ratios.assign(panel=ratios["library"] + ", " + execution))
     panels = list(dict.fromkeys(table["panel"]))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(_style.WIDTH, 3.5), sharey=True, squeeze=False

@@ -1,4 +1,4 @@
-"""Figure 6: how time and memory grow with size, and time with rank."""
+"""Figure 6: how time and memory grow with size, time with rank, and speed on networks' shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from lrqmm.store import Run
 def draw(run: Run) -> Figure:
     """Medians over samples on log-log axes; exponents fitted to the upper half of the sizes."""
     times = _data.whole_products(_data.seconds(run, "growth"))
-    figure, axes = plt.subplots(1, 3, figsize=(_style.WIDTH, 3.0))
+    figure, grid = plt.subplots(2, 2, figsize=(_style.WIDTH, 5.4))
+    axes = grid.flat
     _growth(axes[0], times.assign(value=1e3 * times["value"]))
     axes[0].set(xlabel="n", ylabel="time (ms)")
     _growth(axes[1], _data.peaks(run, "growth"))
@@ -24,6 +25,8 @@ def draw(run: Run) -> Figure:
     _ranks(axes[2], ranks)
     size = "/".join(str(n) for n in sorted(ranks["n"].unique()))
     axes[2].set(xlabel=f"rank (n = {size})", ylabel="extra time over direct (%)")
+    _shapes(axes[3], _data.speed_ratios(_data.seconds(run, "shapes")))
+    axes[3].set(xlabel="speed against SGEMM")
     first = times.iloc[0]
     about = f"{first['machine']}; n^: fitted exponents; hollow: machine was loaded"
     figure.supxlabel(about, fontsize=7)
@@ -74,5 +77,26 @@ def _ranks(axis: Axes, ratios: pd.DataFrame) -> None:
             markerfacecolor="white"
             if ratios.loc[ratios["method"] == method, "loaded"].any() else None,
         )  # fmt: skip
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:g}")
+
+
+def _shapes(axis: Axes, ratios: pd.DataFrame) -> None:
+    """A line a shape, smallest product at the bottom; medians, 5th to 95th percentile."""
+    shape = ["m", "k", "n"]
+    volume = ratios[shape].astype(float).prod(axis=1)
+    shapes = ratios.assign(volume=volume).sort_values("volume").groupby(shape, sort=False)
+    names = [f"{m}×{k}×{n}" for m, k, n in shapes.groups]
+    for line, (_, here) in enumerate(shapes):
+        for method in _style.order(here["method"].unique()):
+            rows = here[here["method"] == method]
+            low, middle, high = rows["ratio"].quantile([0.05, 0.5, 0.95])
+            axis.errorbar(
+                middle, line, xerr=[[middle - low], [high - middle]], color=_style.colour(method),
+                marker=_style.marker(method), label=_style.label(method), capsize=2, ls="",
+                elinewidth=0.7, markerfacecolor="white" if rows["loaded"].any() else None,
+            )  # fmt: skip
+    axis.axvline(1, color=_style.colour("sgemm"), ls="--", lw=1)
+    axis.set_yticks(range(len(names)), names, fontsize=6)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter("{x:g}")

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import array_api_compat as compat
 import numpy as np
 import psutil
+import torch
 
 from lrqmm._checks import Array
 from lrqmm.backends import backend_of, library_of
@@ -30,9 +30,12 @@ def ceiling(like: Array) -> dict[str, float]:
 
     Returns
     -------
-    copy_bytes_per_second (read and written), float_operations_per_second of a square SGEMM and
-    integer_operations_per_second of the exact int8 product, a multiply-add as two operations
+    copy_bytes_per_second (read and written, beyond the caches), float_operations_per_second of a
+    square SGEMM and integer_operations_per_second of the exact int8 product, a multiply-add as two
+    operations; the best of several samples each
     """
+    if library_of(like) == "numpy":
+        like = torch.from_numpy(np.empty(1, np.float32))  # torch has the CPU's int8 product
     key = (library_of(like), str(compat.device(like)))
     if key not in _ceilings:
         _ceilings[key] = _measure(like)
@@ -53,6 +56,8 @@ def _measure(like: Array) -> dict[str, float]:
     codes = xp.asarray(numbers.astype(np.int8), device=device)
     floats = xp.asarray(numbers.astype(np.float32), device=device)
     out = xp.empty_like(floats)
+    # fresh memory is slow on a CPU; CuPy's comes from its pool
+    into = {} if library_of(like) == "cupy" else {"out": xp.empty_like(out, dtype=xp.int32)}
 
     def copy() -> None:
         target[...] = source
@@ -64,15 +69,14 @@ def _measure(like: Array) -> dict[str, float]:
             2.0 * n**3,
         ),
         "integer_operations_per_second": (
-            partial(backend.integer_matmul, codes, codes),
+            partial(backend.integer_matmul, codes, codes.T, **into),
             2.0 * n**3,
         ),
     }
     calls = {name: call for name, (call, _) in products.items()}
     seconds = time_products(calls, SAMPLES, partial(backend.synchronize, like))
     return {
-        name: work / median(wall for wall, _ in seconds[name])
-        for name, (_, work) in products.items()
+        name: work / min(wall for wall, _ in seconds[name]) for name, (_, work) in products.items()
     }
 
 
@@ -84,8 +88,6 @@ def is_cuda(x: Array) -> bool:
 def clock_hz(like: Array) -> float | None:
     """The device's present clock; None where it cannot be read."""
     if library_of(like) == "torch" and is_cuda(like):
-        import torch
-
         try:
             return 1e6 * float(torch.cuda.clock_rate(like.device))
         except (RuntimeError, ImportError):  # no NVML
@@ -103,8 +105,6 @@ def peak_bytes(product: Callable[[], object], like: Array) -> float | None:
     None elsewhere.
     """
     if library_of(like) == "torch" and is_cuda(like):
-        import torch
-
         held = torch.cuda.memory_allocated(like.device)
         torch.cuda.reset_peak_memory_stats(like.device)
         product()

@@ -28,6 +28,8 @@ from lrqmm.measure.error import exact_product, relative_error
 from lrqmm.measure.machine import ceiling, clock_hz, peak_bytes
 from lrqmm.measure.timing import time_phases, time_products
 from lrqmm.method import Method, get_method
+from lrqmm.packing import pack_int4, unpack_int4
+from lrqmm.quantize import Uniform
 
 Row = dict[str, Any]
 
@@ -174,10 +176,12 @@ def _error_row(C: Array, given: Input) -> Row:
 def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
     """Samples of the method and of the baselines in turns with it; the error of the same run.
 
-    Beside them: the phases, peak memory, the modelled cost, the machine's ceiling and its clock.
+    Beside them: the phases, peak memory, the bytes of the codes, the modelled cost, the machine's
+    ceiling and its clock.
     """
     A, B = given.A, given.B
     yield from _peak(method, given)
+    yield from _storage(method, given, shard["samples"])
     yield from _ceiling(A)
     timed = [method, *_baselines(shard, method)]
     out = _empty_result(A, B)
@@ -218,10 +222,32 @@ def _baselines(shard: Mapping[str, Any], method: Method) -> Iterator[Method]:
 
 
 def _peak(method: Method, given: Input) -> Iterator[Row]:
-    fresh = get_method(method.name, **method.parameters)  # without the work space of earlier calls
-    value = peak_bytes(partial(fresh.matmul, given.A, given.B, check_finite=False), given.A)
+    first, fresh = (  # fresh: without the work space of earlier calls; first: what libraries load
+        partial(get_method(method.name, **method.parameters).matmul, check_finite=False)
+        for _ in range(2)
+    )
+    first(given.A, given.B)
+    value = peak_bytes(partial(fresh, given.A, given.B), given.A)
     if value is not None:
         yield {"metric": "peak_bytes", "value": value}
+
+
+def _storage(method: Method, given: Input, samples: int) -> Iterator[Row]:
+    """Bytes of B's codes as they are stored; the time to unpack them where they lie two a byte."""
+    if method.code_bits is None:
+        return
+    if method.code_bits > 4:
+        each = 1 if method.code_bits <= 8 else 2
+        yield {"metric": "code_bytes", "value": float(each * math.prod(given.B.shape))}
+        return
+    codes = Uniform(bits=method.code_bits).quantize(given.B.T).codes
+    packed = pack_int4(codes)
+    yield {"metric": "code_bytes", "value": float(math.prod(packed.shape))}
+    synchronize = partial(backend_of(given.A).synchronize, given.A)
+    unpack = partial(unpack_int4, packed, codes.shape[1])
+    found = time_products({"unpack": unpack}, samples, synchronize)
+    for sample, (wall, _) in enumerate(found["unpack"]):
+        yield {"metric": "unpack_seconds", "sample": sample, "value": wall}
 
 
 def _empty_result(A: Array, B: Array) -> Array:

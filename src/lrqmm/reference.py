@@ -1,0 +1,58 @@
+"""Keep a run as a reference: `python -m lrqmm.reference RUN FOLDER` (`make reference NAME=...`).
+
+A reference run was measured whole, from one clean commit, on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from lrqmm.store import Run, StoreError, read_json, read_run
+
+
+def objections(run: Run) -> list[str]:
+    """Why a run is no reference, in words; none where it is."""
+    table = run.measurements
+    found = []
+    if table["git_commit"].nunique() > 1:
+        commits = ", ".join(sorted(commit[:12] for commit in table["git_commit"].unique()))
+        found.append(f"measured from several commits: {commits}")
+    for wrong, words in (
+        (table["git_dirty"], "measured from files that are not committed"),
+        ((table["metric"] == "seconds") & table["loaded"], "timed while the machine was loaded"),
+        (table["status"] == "failed", "failed"),
+    ):
+        if wrong.any():
+            shards = table.loc[wrong.fillna(False).astype(bool), "shard"]
+            found.append(f"{words}: {', '.join(sorted(shards.unique()))}")
+    return found
+
+
+def keep(source: Path, target: Path) -> None:
+    """Copy the measurements of a run folder, whole or not at all.
+
+    Raises
+    ------
+    StoreError : the run is damaged, or no reference; `objections` says why
+    """
+    found = objections(read_run(source))
+    if found:
+        raise StoreError(f"{source}: no reference run: {'; '.join(found)}")
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for name in (*read_json(source / "manifest.json")["files"], "manifest.json"):
+        (part / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, part / name)
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(part, target)
+
+
+if __name__ == "__main__":
+    try:
+        keep(Path(sys.argv[1]), Path(sys.argv[2]))
+    except StoreError as error:
+        sys.exit(str(error))
