@@ -16,6 +16,7 @@ import lrqmm
 from lrqmm import tiled
 from lrqmm.quantize import Uniform
 from lrqmm.rsvd import sketch_matrix
+from lrqmm.tiled import lowrank
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -97,7 +98,7 @@ def test_tiles_do_not_change_the_answer(on_disk, method, params):
 
 @pytest.mark.parametrize("sketch", ["gaussian", "ones+gaussian", "sign", "ones+sign"])
 def test_test_matrices_are_drawn_strip_by_strip(sketch):
-    rows = tiled._drawn(7, sketch, (5, 1))
+    rows = lowrank._drawn(7, sketch, (5, 1))
     drawn = [rows(slice(i, min(i + 3, 20))) for i in range(0, 20, 3)]
     expected = sketch_matrix(drawn[0], 20, 7, sketch, (5, 1))
     np.testing.assert_array_equal(np.concatenate(drawn), expected)
@@ -187,8 +188,8 @@ def test_the_parts_have_the_rank_and_an_orthonormal_side(monkeypatch, method, sk
         found.extend(low_rank_parts(*operands))
         return found
 
-    low_rank_parts = tiled._low_rank_parts
-    monkeypatch.setattr(tiled, "_low_rank_parts", parts)
+    low_rank_parts = tiled.low_rank_parts
+    monkeypatch.setattr(tiled, "low_rank_parts", parts)
     tiled.matmul(normal(30, 20), normal(20, 4), method, rank=6, bits=4, sketch=sketch)
     ranks = (4, 4) if method == "lrqmm_aware" else (6, 4)  # at most the smaller side of B, of R B
     for part, rank in zip(found, ranks, strict=True):

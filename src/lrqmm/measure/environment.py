@@ -30,6 +30,7 @@ MEASURING_CORE = (
     "fused/passes.cpp",
     "lowrank.py",
     "method.py",
+    "packing.py",
     "phases.py",
     "quantize.py",
     "rsvd.py",
