@@ -245,6 +245,20 @@ def test_libraries_agree(method, settings):
 # composition and discovery
 
 
+@pytest.mark.parametrize("granularity", ["vector", "tensor", "group:5"])
+@pytest.mark.parametrize(("zero_point", "zero_point_a"), [(None, "integer"), ("float", None)])
+def test_the_left_operand_may_be_quantized_otherwise(zero_point, zero_point_a, granularity):
+    A, B = sample("uniform01", 13, 22, 9, seed=3)
+    how = dict(bits=3, zero_point=zero_point, granularity=granularity)
+    of_a = Uniform(bits=6, zero_point=zero_point_a, granularity=granularity)
+    A_, B_ = of_a.quantize(A).dequantize(), Uniform(**how).quantize(B.T).dequantize().T
+    method = lrqmm.get_method("direct", bits_a=6, zero_point_a=zero_point_a, **how)
+    assert distance(method.matmul(A, B), product(A_, B_)) < 1e-6
+    # the compensators see A's own residual: at full rank all of it is won back
+    method = lrqmm.get_method("lrqmm", bits_a=6, zero_point_a=zero_point_a, rank=13, **how)
+    assert distance(method.matmul(A, B), product(A, B)) < 1e-5
+
+
 def test_any_quantizer_composes_with_any_compensator():
     A, B = sample("exponential", 60, 80, 70, seed=0)
     quantizers = {"uniform": dict(rounding="truncate"), "midpoint": {}}
@@ -269,8 +283,8 @@ def test_composed_parts_are_those_of_the_named_methods():
     composed = lrqmm.get_method("composed", quantizer="midpoint", compensator="lrqmm", rank=60)
     assert composed.name == "composed"
     assert set(composed.parameters) == {
-        "bits", "granularity", "rank", "terms", "oversampling", "power_iterations", "sketch",
-        "factor_dtype", "sides", "seed",
+        "bits", "bits_a", "granularity", "rank", "terms", "oversampling", "power_iterations",
+        "sketch", "factor_dtype", "sides", "seed",
     }  # fmt: skip
     with pytest.raises(ValueError, match="rank is 60; allowed"):
         composed.matmul(A, B)

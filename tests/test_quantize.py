@@ -285,6 +285,8 @@ def test_product_is_that_of_the_dequantized_operands(library, granularity, round
         ({"bits": 1}, ValueError, r"bits is 1; allowed: an integer 2 to 8"),
         ({"bits": 9}, ValueError, r"bits is 9; allowed: an integer 2 to 8"),
         ({"bits": 4.0}, TypeError, r"bits is 4.0; allowed: an integer 2 to 8"),
+        ({"bits_a": 1}, ValueError, r"bits_a is 1; allowed: an integer 2 to 8"),
+        ({"zero_point_a": "int"}, ValueError, r"zero_point_a is 'int'.*; allowed: 'same', None"),
         ({"granularity": "row"}, ValueError, r"granularity is 'row'; allowed: 'vector', 'tensor'"),
         (
             {"granularity": "group:0"},

@@ -149,9 +149,15 @@ def test_columns_are_fixed(tmp_path):
         wrong.to_parquet(path)
         with pytest.raises(StoreError, match=rf"t\.parquet.*{said}"):
             read_table(path)
-    frame.drop(columns=["metric", "bits"]).to_parquet(path)
-    with pytest.raises(StoreError, match=r"t\.parquet: columns are missing: bits, metric"):
+    frame.drop(columns=["metric", "input"]).to_parquet(path)
+    with pytest.raises(StoreError, match=r"t\.parquet: columns are missing: input, metric"):
         read_table(path)
+
+
+def test_a_run_older_than_a_parameter_is_still_read(tmp_path):
+    frame = table([row()])
+    frame.drop(columns=["bits_a", "execution"]).to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), frame)
 
 
 def test_types_are_fixed(tmp_path):

@@ -137,7 +137,7 @@ class Composition:
     def matmul(self, A: Array, prepared: Any, out: Array | None = None) -> Array:
         """The product; `out` may be used for it, or not."""
         right, state = prepared
-        left = Operand.quantize(A, self.quantizer)
+        left = Operand.quantize(A, self.quantizer.left)
         with phase("product"):
             C = product(left.quantized, right.quantized)
         correction = self.compensator.correct(left, right, state)
@@ -150,7 +150,8 @@ class Composition:
         return integer_route(like)
 
     def cost(self, m: int, k: int, n: int) -> Cost:
-        products = 1 if self.quantizer.code_bits <= 8 else 4  # codes wider than int8 are halved
+        halved = [q.code_bits > 8 for q in (self.quantizer.left, self.quantizer)]
+        products = 2 ** sum(halved)  # codes wider than int8 are products of two halves
         quantize = 5 * (m * k + k * n)  # float32 in, int8 out
         gemm = m * k + k * n + 4 * m * n  # codes in, int32 out
         scaling = 8 * m * n  # int32 in, float32 out

@@ -13,10 +13,10 @@ Source: the scale max|X| / (2^(b-1) - 1), per tensor or "vector-wise", is our re
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from array_api_compat import array_namespace
 
@@ -68,6 +68,7 @@ class Quantizer(ABC):
     Parameters
     ----------
     bits : 2 to 8
+    bits_a : of the left operand, where it has others than the right one
     granularity : scales shared by a 'vector' (row of A, column of B), the whole 'tensor', or
         'group:N' (N consecutive elements of a vector; the last group may be shorter)
     """
@@ -75,11 +76,19 @@ class Quantizer(ABC):
     name: ClassVar[str]
 
     bits: int = 8
+    bits_a: int | None = None
     granularity: str = "vector"
 
     def __post_init__(self) -> None:
         _checks.integer("bits", self.bits, 2, 8)
+        if self.bits_a is not None:
+            _checks.integer("bits_a", self.bits_a, 2, 8)
         group_length(self.granularity, 1)
+
+    @property
+    def left(self) -> Self:
+        """The quantiser of the left operand."""
+        return self if self.bits_a is None else replace(self, bits=self.bits_a, bits_a=None)
 
     @property
     def code_bits(self) -> int:
@@ -116,17 +125,27 @@ class Uniform(Quantizer):
         the minimum). The extreme elements of a vector keep their level under truncation too.
     zero_point : None (symmetric, 2^b - 1 levels), 'integer' or 'float' (2^b levels from the
         minimum to the maximum; 'integer' represents zero exactly)
+    zero_point_a : of the left operand; 'same' as the right one's
     """
 
     name: ClassVar[str] = "uniform"
 
     rounding: str = "nearest"
     zero_point: str | None = None
+    zero_point_a: str | None = "same"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _checks.choice("rounding", self.rounding, ROUNDINGS)
         _checks.choice("zero_point", self.zero_point, ZERO_POINTS)
+        _checks.choice("zero_point_a", self.zero_point_a, ("same", *ZERO_POINTS))
+
+    @property
+    def left(self) -> Self:
+        left = super().left
+        if self.zero_point_a == "same":
+            return left
+        return replace(left, zero_point=self.zero_point_a, zero_point_a="same")
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         if self.zero_point is None:

@@ -36,9 +36,11 @@ METRICS = (
 STATUSES = ("ok", "unsupported", "failed")
 PARAMETERS = {
     "bits": "Int64",
+    "bits_a": "Int64",
     "rounding": "string",
     "granularity": "string",
     "zero_point": "string",
+    "zero_point_a": "string",
     "rank": "Int64",
     "terms": "string",
     "oversampling": "Int64",
@@ -199,6 +201,9 @@ def _read_parquet(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
         frame = pd.read_parquet(path)
     except Exception as error:  # pyarrow raises several kinds for a damaged file
         raise StoreError(f"{path}: cannot be read: {error}") from None
+    for place, name in enumerate(schema.columns):
+        if name in PARAMETERS and name not in frame:  # the run is older than the parameter
+            frame.insert(min(place, frame.shape[1]), name, None)
     missing = set(schema.columns) - set(frame.columns)
     if missing:
         raise StoreError(f"{path}: columns are missing: {', '.join(sorted(missing))}")

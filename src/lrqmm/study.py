@@ -319,7 +319,8 @@ def _check_array_setting(where: str, measure: str, setting: dict[str, Any]) -> N
     try:
         if measure == "steps":
             _checks.integer("rank", setting.pop("rank", None), 1, 32)
-        _checks.known("unknown parameter", setting, [field.name for field in fields(Uniform)])
+        own = [field.name for field in fields(Uniform) if not field.name.endswith("_a")]
+        _checks.known("unknown parameter", setting, own)
         Uniform(**setting)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config: {where}.settings: {error}") from None

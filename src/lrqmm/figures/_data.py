@@ -96,7 +96,9 @@ def median_interval(values: pd.Series) -> tuple[float, float]:
 
 def variants(table: pd.DataFrame) -> pd.DataFrame:
     """Rows with a column `variant`: the method, and what sets it apart from the method's usual."""
-    zero_point = table["zero_point"].notna().map({True: " + zero point", False: ""})
+    of_left = table["zero_point_a"].fillna("none").isin(("integer", "float"))
+    with_one = table["zero_point"].notna() | of_left
+    zero_point = with_one.map({True: " + zero point", False: ""})
     truncated = (table["rounding"] == "truncate").fillna(False)
     truncated = truncated.map({True: ", truncated", False: ""})
     return table.assign(variant=table["method"] + zero_point + truncated)

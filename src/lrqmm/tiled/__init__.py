@@ -133,7 +133,7 @@ def _sizes(
         quantizer = composition.quantizer
         group = group_length(quantizer.granularity, k)
         vector = 2 * k + 16 * math.ceil(k / group)  # codes, and a copy that the product may take
-        if quantizer.zero_point is not None:
+        if quantizer.zero_point is not None or quantizer.left.zero_point is not None:
             vector += 8 * group  # torch sums codes as int64
         if isinstance(composition.compensator, LowRank):
             c = composition.compensator
@@ -204,7 +204,8 @@ def _compensated(C: NDArray[Any], composition: Any, A: Vectors, B: Vectors) -> N
     The correction of a tile is a product of thin matrices, of A's rows and B's columns:
     Ã L_B + L_A B̃ + L_A L_B = [Ã V_B + U_A V_AᵀV_B | U_A] [U_B | B̃ᵀV_A]ᵀ
     """
-    A, B = A.with_quantizer(composition.quantizer), B.with_quantizer(composition.quantizer)
+    quantizer = composition.quantizer
+    A, B = A.with_quantizer(quantizer.left), B.with_quantizer(quantizer)
     L_A, L_B = low_rank_parts(composition, A, B)
     terms = getattr(composition.compensator, "terms", "full")
     both = L_A.V.T @ L_B.V if terms == "full" else None
