@@ -69,8 +69,8 @@ def dominant(Q, M, rank):
     return Q @ U[:, :rank] if Q.shape[1] > rank else Q
 
 
-def float64(A, B, method, bits, rounding, rank=16, p=0, q=0, terms="full", sides="ab"):
-    codes, scale = encoded(A, bits, rounding)
+def float64(A, B, method, bits, rounding, rank=16, p=0, q=0, terms="full", sides="ab", bits_a=None):
+    codes, scale = encoded(A, bits_a or bits, rounding)
     A, approx_A = A.astype(np.float64), scale[:, None] * codes
     codes, scale = encoded(B.T, bits, rounding)
     B, approx_B = B.astype(np.float64), (scale[:, None] * codes).T
@@ -100,7 +100,7 @@ def deviation(A, B, method, bits, rounding, **options):
     if method != "direct":
         given.setdefault("power_iterations", 0)
     C = lrqmm.matmul(A, B, method, bits=bits, rounding=rounding, execution="fused", **given)
-    direct = float64(A, B, "direct", bits, rounding)
+    direct = float64(A, B, "direct", bits, rounding, bits_a=options.get("bits_a"))
     expected = float64(A, B, method, bits, rounding, **options)
     error = np.linalg.norm(direct - oracle.product(A, B))
     return np.linalg.norm(oracle.to_numpy(C) - expected) / error
@@ -130,7 +130,15 @@ def test_within_one_percent_of_a_float64_execution(seed):
 @pytest.mark.parametrize("method", ["lrqmm", "lrqmm_aware"])
 @pytest.mark.parametrize(
     "options",
-    [dict(q=1), dict(p=5), dict(p=4, q=2), dict(terms="first"), dict(sides="a"), dict(sides="b")],
+    [
+        dict(q=1),
+        dict(p=5),
+        dict(p=4, q=2),
+        dict(terms="first"),
+        dict(sides="a"),
+        dict(sides="b"),
+        dict(bits_a=6),
+    ],
     ids=str,
 )
 def test_every_option_follows_the_float64_execution(method, options):

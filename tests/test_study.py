@@ -314,7 +314,7 @@ def test_mistakes_at_the_top(change, said):
         ),
         (
             {"overrides": {"direct": {"rank": 4}}},
-            r"one\.overrides\.direct: unknown parameter 'rank'; allowed: bits, bits_a, execution, gran",
+            r"one\.overrides\.direct: unknown parameter 'rank'; allowed: bits, bits_a, execution",
         ),
         ({"overrides": {"lrqmm": {"rank": 17}}}, "method lrqmm: rank is 17; allowed: 0 to .* = 16"),
         (

@@ -31,6 +31,7 @@ LARGEST_K = (2**31 - 1) // 127**2
 COVERED: dict[str, tuple[Any, ...]] = {
     "granularity": ("vector",),
     "zero_point": (None,),
+    "zero_point_a": ("same", None),
     "terms": ("full", "first"),
     "sketch": ("ones+sign", "sign"),
     "factor_dtype": ("int8",),
@@ -83,7 +84,10 @@ class Fused(Composition):
         Bt = _tensor(B).T
         space = self._space("right") if scratch else None
         residual = rank > 0 or (self._aware and self._rank(B, "a") > 0)  # R_A B takes B exactly
-        coded = kernels.quantize(Bt, *self._codes, rank=rank, residual=residual, space=space)
+        how: Any = self.quantizer
+        coded = kernels.quantize(
+            Bt, how.bits, how.rounding, rank=rank, residual=residual, space=space
+        )
         if rank and not self._aware:
             self._compensate(coded, None, rank, RIGHT, kernels)
             coded.digits = None  # not needed again
@@ -94,7 +98,10 @@ class Fused(Composition):
         right = prepared.coded
         space = self._space("left")
         rank = self._rank(A, "a")
-        left = kernels.quantize(_tensor(A), *self._codes, rank=rank, residual=rank > 0, space=space)
+        how: Any = self.quantizer.left
+        left = kernels.quantize(
+            _tensor(A), how.bits, how.rounding, rank=rank, residual=rank > 0, space=space
+        )
         terms = getattr(self.compensator, "terms", "full")
         with prepared.lock:  # the product-aware factors of B belong to one product
             if rank:
@@ -140,10 +147,6 @@ class Fused(Composition):
             moved += other * (2 * k * n + m * k)
         update = 2 * m * n * (ra + rb) + 2 * m * ra * rb
         return direct + Cost(operations, update, moved)
-
-    @property
-    def _codes(self) -> tuple[int, str]:
-        return self.quantizer.bits, self.quantizer.rounding  # type: ignore[attr-defined]
 
     @property
     def _aware(self) -> bool:
