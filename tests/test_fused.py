@@ -323,7 +323,7 @@ def test_wrong_out(out, error, message):
             lrqmm.get_method(method).matmul(A, B, out=out)
 
 
-@pytest.mark.parametrize("method", ["sgemm", "direct", "two_slice", "bf16"])
+@pytest.mark.parametrize("method", ["sgemm", "direct", "two_slice", "bf16", "fp8"])
 def test_every_method_writes_to_out(method):
     A, B = (torch.rand(9, 9) for _ in range(2))
     own = lrqmm.get_method(method)

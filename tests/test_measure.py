@@ -250,7 +250,8 @@ def test_times_by_phase_and_beside_baselines(files):
     for metric in ("copy_bytes", "integer_operations", "float_operations"):
         assert (table.loc[table["metric"] == f"{metric}_per_second", "value"] > 1e6).all()
     model = table[table["phase"] == "model"]
-    assert set(model["metric"]) == {"bytes", "integer_operations", "float_operations"}
+    operations = {"integer_operations", "float_operations"}
+    assert set(model["metric"]) == {"bytes", "operand_bits", *operations}
 
 
 @pytest.mark.parametrize("library", ["torch", "numpy"])
@@ -275,6 +276,14 @@ def test_fused_products_are_timed_with_b_prepared_and_not(files, library):
     expected = measured(files, "lrqmm", "error", settings, library=library)
     found = errors.groupby("input_seed")["value"].max()
     np.testing.assert_allclose(found, expected["value"], rtol=1e-6)
+
+
+def test_what_is_emulated_has_an_error_and_no_time(files, monkeypatch):
+    monkeypatch.setattr("lrqmm.methods.fp8.has_float8", lambda device: False)
+    errors = measured(files, "fp8", "error", [{}])
+    assert errors["value"].between(1e-3, 0.05).all()
+    (reason,) = measured(files, "fp8", "time", [{}])["reason"].unique()
+    assert "emulated" in reason
 
 
 def test_codes_of_four_bits_are_stored_two_a_byte(files):
@@ -440,6 +449,7 @@ def hashes():
         ("methods/lrqmm.py", {"lrqmm"}),
         ("methods/midpoint.py", {"midpoint"}),
         ("methods/bf16.py", {"bf16"}),
+        ("methods/fp8.py", {"fp8"}),
         ("figures/_style.py", set()),
         ("measure/progress.py", set()),
         ("inputs/packages.py", set()),

@@ -14,7 +14,7 @@ from lrqmm.quantize import Uniform
 
 WHOLE = 1000  # an oversampling that makes the randomised SVD exact
 LOW_RANK = ("lrqmm", "lrqmm_aware")
-EVERYWHERE = [name for name in lrqmm.list_methods() if name not in ("bf16", "tf32")]
+EVERYWHERE = [name for name in lrqmm.list_methods() if name not in ("bf16", "fp8", "tf32")]
 QUANTIZED = [name for name in EVERYWHERE if name != "sgemm"]
 
 
@@ -360,6 +360,34 @@ def test_cost_model_agrees_with_counted_operations(monkeypatch, method, settings
     else:
         assert counted["float_operations"] == model.float_operations
     assert 0 < model.bytes <= counted["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "bits"),
+    [
+        ("sgemm", {}, 32 * (20 * 30 + 30 * 50)),
+        ("bf16", {}, 16 * (20 * 30 + 30 * 50)),
+        ("direct", dict(bits=4), 4 * (20 * 30 + 30 * 50) + 32 * (20 + 50)),
+        ("direct", dict(bits=4, bits_a=8), 8 * 20 * 30 + 4 * 30 * 50 + 32 * (20 + 50)),
+        ("direct", dict(bits=4, granularity="tensor"), 4 * (20 * 30 + 30 * 50) + 64),
+        ("direct", dict(bits=4, granularity="group:8"), 4 * (600 + 1500) + 32 * 4 * (20 + 50)),
+        ("direct", dict(bits=4, zero_point_a="integer"), 4 * (600 + 1500) + 32 * 70 + 4 * 20),
+        ("direct", dict(bits=4, zero_point="float"), 4 * (600 + 1500) + 64 * 70),
+        ("two_slice", dict(bits=4), 8 * (600 + 1500) + 64 * 70),
+        ("mean_fix", dict(bits=4), 4 * (600 + 1500) + 64 * 70),
+        ("lrqmm", dict(bits=4, rank=2), 4 * 2100 + 32 * 70 + 32 * 2 * (20 + 30 + 30 + 50)),
+        ("lrqmm", dict(bits=4, rank=2, sides="b"), 4 * 2100 + 32 * 70 + 32 * 2 * (30 + 50)),
+        ("lrqmm_aware", dict(bits=4, rank=25), 4 * 2100 + 32 * (70 + 20 * 50 + 25 * 80)),
+        (
+            "lrqmm",
+            dict(bits=4, rank=2, factor_dtype="int8"),
+            4 * 2100 + 32 * 70 + 8 * 2 * (20 + 30 + 30 + 50) + 32 * 8,
+        ),
+    ],
+    ids=str,
+)
+def test_bits_that_hold_the_operands(method, settings, bits):
+    assert lrqmm.get_method(method, **settings).cost(20, 30, 50).operand_bits == bits
 
 
 @pytest.mark.parametrize("method", LOW_RANK)

@@ -20,21 +20,27 @@ from lrqmm.quantize import Quantized, Quantizer, Uniform, product
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds (counted as two operations) of matrix products, and bytes moved at the least.
+    """What a product takes, as modelled; QR and SVD of thin matrices are left out.
 
-    Bytes count each operand, code and result once a pass, as a fused implementation would move
-    them; QR and SVD of thin matrices are left out.
+    Attributes
+    ----------
+    integer_operations, float_operations : of matrix products, a multiply-add as two
+    bytes : moved at the least; each operand, code and result once a pass, as a fused
+        implementation would move them
+    operand_bits : that hold both operands: codes, scales, zero points, factors
     """
 
     integer_operations: int = 0
     float_operations: int = 0
     bytes: int = 0
+    operand_bits: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.integer_operations + other.integer_operations,
             self.float_operations + other.float_operations,
             self.bytes + other.bytes,
+            self.operand_bits + other.operand_bits,
         )
 
 
@@ -82,6 +88,9 @@ class Operand:
 @dataclass(frozen=True, kw_only=True)
 class Compensator(ABC):
     """Wins back part of what quantisation threw away; subclasses add their parameters."""
+
+    slices: ClassVar[int] = 1
+    """Matrices of codes that are kept of each operand."""
 
     def check_shape(self, m: int, k: int, n: int) -> None:  # noqa: B027 - most have nothing to check
         """Raise ValueError where a parameter does not fit an m x k by k x n product."""
@@ -158,9 +167,14 @@ class Composition:
         direct = Cost(
             integer_operations=products * 2 * m * k * n,
             bytes=quantize + products * gemm + scaling,
+            operand_bits=self._operand_bits(m, k, n),
         )
         extra = self.compensator.cost(m, k, n)
         return direct + replace(extra, integer_operations=products * extra.integer_operations)
+
+    def _operand_bits(self, m: int, k: int, n: int) -> int:
+        one = self.quantizer.left.stored_bits(m, k) + self.quantizer.stored_bits(n, k)
+        return self.compensator.slices * one
 
 
 @dataclass(frozen=True)

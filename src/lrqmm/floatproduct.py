@@ -57,4 +57,5 @@ class FloatProduct:
     def cost(self, m: int, k: int, n: int) -> Cost:
         cast = 0 if BYTES[self.precision] == 4 else 6 * (m * k + k * n)
         moved = BYTES[self.precision] * (m * k + k * n) + 4 * m * n
-        return Cost(float_operations=2 * m * k * n, bytes=cast + moved)
+        held = 8 * BYTES[self.precision] * (m * k + k * n)
+        return Cost(float_operations=2 * m * k * n, bytes=cast + moved, operand_bits=held)

@@ -112,7 +112,10 @@ class LowRank(Compensator):
         operations = 2 * (m * k * rb + ra * k * n + m * (ra + rb) * n)
         if self.terms == "full":
             operations += 2 * ra * rb * (k + m)
-        return Cost(float_operations=operations, bytes=m * k + k * n + 8 * m * n)
+        each, scale = (32, 0) if self.factor_dtype == "float32" else (8, 32)  # scales by column
+        factors = each * (ra * (m + k) + rb * (k + n)) + scale * 2 * (ra + rb)
+        moved = m * k + k * n + 8 * m * n
+        return Cost(float_operations=operations, bytes=moved, operand_bits=factors)
 
 
 def compensate(

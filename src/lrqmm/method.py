@@ -49,6 +49,11 @@ class Method:
         quantizer = getattr(self._implementation, "quantizer", None)
         return None if quantizer is None else int(quantizer.code_bits)
 
+    def emulated(self, like: Array) -> bool:
+        """Whether products of arrays like this one are only imitated: their time means nothing."""
+        found = getattr(self._implementation, "emulated", None)
+        return found is not None and bool(found(like))
+
     def __repr__(self) -> str:
         inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters.items())
         return f"{self.name}({inside})"

@@ -24,6 +24,7 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.backends import integer_matmul
 
+SCALE_BITS = 32
 ROUNDINGS = ("nearest", "truncate")
 ZERO_POINTS = (None, "integer", "float")
 SMALLEST_SCALE = 2.0**-126  # the smallest normal float32: a vector below it is quantised to zero
@@ -95,6 +96,15 @@ class Quantizer(ABC):
         """Bits that a signed code needs."""
         return self.bits
 
+    def stored_bits(self, rows: int, k: int) -> int:
+        """Bits that hold a quantised operand: codes, and a float32 scale a vector or group."""
+        return self.bits * rows * k + SCALE_BITS * self._scales(rows, k)
+
+    def _scales(self, rows: int, k: int) -> int:
+        return (
+            1 if self.granularity == "tensor" else rows * -(-k // group_length(self.granularity, k))
+        )
+
     def quantize(self, X: Array) -> Quantized:
         """Quantise X, (rows, k) float32 and finite, along its last axis."""
         xp = array_namespace(X)
@@ -146,6 +156,11 @@ class Uniform(Quantizer):
         if self.zero_point_a == "same":
             return left
         return replace(left, zero_point=self.zero_point_a, zero_point_a="same")
+
+    def stored_bits(self, rows: int, k: int) -> int:
+        """With a zero point beside each scale: a code, or a float32."""
+        each = {None: 0, "integer": self.bits, "float": SCALE_BITS}[self.zero_point]
+        return super().stored_bits(rows, k) + each * self._scales(rows, k)
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         if self.zero_point is None:

@@ -25,6 +25,7 @@ METHODS: dict[str, tuple[str, Any, str]] = {
     "full_residual": ("full residual (ceiling)", _PALETTE[7], "X"),
     "sgemm": ("SGEMM (float32)", _PALETTE[5], "*"),
     "bf16": ("bfloat16", _PALETTE[9], "h"),
+    "fp8": ("float8 (e4m3)", _PALETTE[6], "d"),
     "tf32": ("TF32", _PALETTE[8], "p"),
 }
 INPUTS = {name: title for name, (title, _) in DISTRIBUTIONS.items()} | {"resnet50": "ResNet-50"}

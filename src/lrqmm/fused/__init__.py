@@ -2,13 +2,14 @@
 
 `get_method(name, execution="fused")` gives it; the plain array code is its oracle. It covers what
 users run for speed: a scale a row and column, symmetric codes, sketches of ±1, thin
-factors in int8.
+factors in int8. `algorithm` has the formulas; the kernels are in `cpu`, `cuda` (torch) and `cupy`.
 """
 
 from __future__ import annotations
 
 import importlib
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -82,25 +83,33 @@ class Fused(Composition):
         _check_k(B.shape[0])
         rank = self._rank(B, "b")
         Bt = _tensor(B).T
-        space = self._space("right") if scratch else None
+        space = self._space("right", kernels, Bt) if scratch else None
         residual = rank > 0 or (self._aware and self._rank(B, "a") > 0)  # R_A B takes B exactly
         how: Any = self.quantizer
-        coded = kernels.quantize(
-            Bt, how.bits, how.rounding, rank=rank, residual=residual, space=space
-        )
-        if rank and not self._aware:
-            self._compensate(coded, None, rank, RIGHT, kernels)
-            coded.digits = None  # not needed again
+        with _current(B):
+            coded = kernels.quantize(
+                Bt, how.bits, how.rounding, rank=rank, residual=residual, space=space
+            )
+            if rank and not self._aware:
+                self._compensate(coded, None, rank, RIGHT, kernels)
+                coded.digits = None  # not needed again
         return Prepared(coded)
 
     def matmul(self, A: Array, prepared: Prepared, out: Array | None = None) -> Array:
         kernels = _kernels(A)
+        with _current(A):
+            C = self._multiply(_tensor(A), prepared, None if out is None else _tensor(out), kernels)
+        if out is not None:
+            return out
+        return C.numpy() if library_of(A) == "numpy" else C
+
+    def _multiply(self, A: Array, prepared: Prepared, out: Array | None, kernels: Any) -> Array:
         right = prepared.coded
-        space = self._space("left")
+        space = self._space("left", kernels, A)
         rank = self._rank(A, "a")
         how: Any = self.quantizer.left
         left = kernels.quantize(
-            _tensor(A), how.bits, how.rounding, rank=rank, residual=rank > 0, space=space
+            A, how.bits, how.rounding, rank=rank, residual=rank > 0, space=space
         )
         terms = getattr(self.compensator, "terms", "full")
         with prepared.lock:  # the product-aware factors of B belong to one product
@@ -109,15 +118,13 @@ class Fused(Composition):
             spare = int(right.room.shape[0]) - right.rows
             if self._aware and spare:
                 self._compensate(right, left, spare, RIGHT, kernels)
-            target = None if out is None else _tensor(out)
             update = partial(algorithm.update, left, right, terms)
-            C = kernels.multiply(left, right, update, target, space)
-        if out is not None:
-            return out
-        return C.numpy() if library_of(A) == "numpy" else C
+            return kernels.multiply(left, right, update, out, space)
 
     def integer_route(self, like: Array) -> str:
-        return f"{integer_route(_tensor(like))}, fused passes in {_kernels(like).PASSES}"
+        kernels = _kernels(like)
+        products = getattr(kernels, "PRODUCTS", None) or integer_route(_tensor(like))
+        return f"{products}, fused passes in {kernels.PASSES}"
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         """Thin products are integer products here; every pass over a matrix moves int8."""
@@ -133,6 +140,7 @@ class Fused(Composition):
         direct = Cost(
             integer_operations=2 * (m + ra) * k * (n + rb),
             bytes=5 * both + both + 4 * m * n + 8 * m * n,  # quantise, multiply, scale
+            operand_bits=self._operand_bits(m, k, n),
         )
         if not ra + rb:
             return direct
@@ -146,7 +154,9 @@ class Fused(Composition):
             operations += 2 * (m * k * ra + k * n * rb) + 4 * other * (2 * k * n * ra + m * k * rb)
             moved += other * (2 * k * n + m * k)
         update = 2 * m * n * (ra + rb) + 2 * m * ra * rb
-        return direct + Cost(operations, update, moved)
+        bases = 32 * (m * ra + n * rb)  # Q of each side in float32, v in int8, a in float32
+        factors = bases + 8 * k * (ra + rb) + 32 * (ra + rb)
+        return direct + Cost(operations, update, moved, factors)
 
     @property
     def _aware(self) -> bool:
@@ -172,8 +182,9 @@ class Fused(Composition):
             Q = algorithm.product_basis(X, other, width, rank, side, options, kernels)
         algorithm.compensate(X, Q, kernels)
 
-    def _space(self, name: str) -> dict[str, Any]:
-        space: dict[str, Any] = self._spaces.__dict__.setdefault(name, {})
+    def _space(self, side: str, kernels: Any, X: Array) -> dict[str, Any]:
+        key = f"{side} {kernels.__name__} {X.device}"  # buffers stay with a library and device
+        space: dict[str, Any] = self._spaces.__dict__.setdefault(key, {})
         return space
 
 
@@ -189,10 +200,30 @@ def _kernels(X: Array) -> Any:
     library = library_of(X)
     if library == "numpy" or (library == "torch" and X.device.type == "cpu"):
         return importlib.import_module("lrqmm.fused.cpu")
+    if library == "cupy":
+        return importlib.import_module("lrqmm.fused.cupy")
+    if library == "torch" and X.device.type == "cuda":
+        try:
+            return importlib.import_module("lrqmm.fused.cuda")
+        except ModuleNotFoundError as error:
+            raise Unsupported(
+                f"fused execution on CUDA tensors needs {error.name}, which is not installed; "
+                "execution='plain' runs everywhere"
+            ) from None
     raise Unsupported(
-        f"no fused execution for {library} on this device: NumPy and torch on a CPU have it; "
-        "execution='plain' runs everywhere"
+        f"no fused execution for {library} on this device: NumPy, torch on a CPU or CUDA, and CuPy "
+        "have it; execution='plain' runs everywhere"
     )
+
+
+def _current(X: Array) -> AbstractContextManager[Any]:
+    """A context in which kernels are launched on the GPU of X."""
+    if library_of(X) == "cupy":
+        device: AbstractContextManager[Any] = X.device
+        return device
+    if library_of(X) == "torch" and X.device.type == "cuda":
+        return torch.cuda.device(X.device)
+    return nullcontext()
 
 
 def _tensor(X: Array) -> Any:

@@ -180,6 +180,8 @@ def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[R
     ceiling and its clock.
     """
     A, B = given.A, given.B
+    if method.emulated(A):
+        raise Unsupported(f"{method.name} is emulated on this device: its time means nothing")
     yield from _peak(method, given)
     yield from _storage(method, given, shard["samples"])
     yield from _ceiling(A)

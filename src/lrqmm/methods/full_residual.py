@@ -27,7 +27,8 @@ class FullResidual(Compensator):
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         both = m * k + k * n
-        return Cost(float_operations=4 * m * k * n, bytes=17 * both + 8 * m * n)
+        moved = 17 * both + 8 * m * n
+        return Cost(float_operations=4 * m * k * n, bytes=moved, operand_bits=32 * both)
 
 
 METHOD = Preset("full_residual", compensator=FullResidual)

@@ -39,7 +39,8 @@ class MeanFix(Compensator):
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         update = 2 * (m * k + k * n + 2 * m * n) + 2 * (k + m)
-        return Cost(float_operations=update, bytes=9 * (m * k + k * n) + 8 * m * n)
+        moved = 9 * (m * k + k * n) + 8 * m * n
+        return Cost(float_operations=update, bytes=moved, operand_bits=32 * (m + n))
 
 
 METHOD = Preset("mean_fix", compensator=MeanFix)

@@ -10,6 +10,7 @@ doi:10.1177/10943420241239588), with the library's scales.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lrqmm._checks import Array
 from lrqmm.composition import Compensator, Cost, Operand, Preset
@@ -20,6 +21,8 @@ from lrqmm.quantize import Quantized, product
 @dataclass(frozen=True, kw_only=True)
 class SecondSlice(Compensator):
     """The residuals at the operands' own bits."""
+
+    slices: ClassVar[int] = 2
 
     def prepare(self, B: Operand) -> Quantized:
         return B.quantize_residual()

@@ -1,0 +1,110 @@
+"""float8_e4m3fn operands, a scale a row of A and a column of B, as `torch._scaled_mm` takes them.
+
+    C = diag(s) a b diag(t), rounded to bfloat16;  X ≈ scale · codes, scale = max|x| / 448 a vector.
+
+On CUDA of compute capability 8.9 or higher the product runs in float8, with fast sums (about 14
+bits: they cost less than the codes' rounding); this has never been run on a GPU. On any other
+torch device the same codes are multiplied in float32: the error means something there, the time
+does not. The passes that quantise are torch's own, not fused, and count as part of the time.
+
+Source: the format is that of Micikevicius et al. (arXiv 2209.05433); a scale a vector: torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lrqmm._checks import Array, Unsupported
+from lrqmm.backends import library_of
+from lrqmm.backends.torch import exact_float32
+from lrqmm.composition import Cost
+from lrqmm.floatproduct import FloatProduct
+from lrqmm.phases import phase
+from lrqmm.quantize import SMALLEST_SCALE
+
+LARGEST = 448.0
+"""The largest float8_e4m3fn."""
+
+Coded = tuple[torch.Tensor, torch.Tensor]
+"""Codes (rows, k) float8_e4m3fn and scale (rows, 1) float32."""
+
+
+def encode(X: torch.Tensor) -> Coded:
+    """X (rows, k) float32, any strides -> row-major codes and scale, X ≈ scale · codes.
+
+    The scale is 0 where it would be below 2^-126. Errors: 2^-4 |x|, and scale 2^-10 near 0.
+    """
+    scale = X.abs().amax(dim=1, keepdim=True) / LARGEST
+    usable = scale >= SMALLEST_SCALE
+    codes = X / scale.where(usable, torch.inf)
+    row_major = torch.contiguous_format
+    return codes.to(torch.float8_e4m3fn, memory_format=row_major), scale.where(usable, 0.0)
+
+
+def in_float8(left: Coded, right: Coded) -> torch.Tensor:
+    """The product of A (m, k) and Bᵀ (n, k) by `torch._scaled_mm`; (m, n) bfloat16."""
+    (a, s), (b, t) = left, right
+    m, n = a.shape[0], b.shape[0]
+    s, t = _padded(s, columns=1), _padded(t, columns=1)
+    C = torch._scaled_mm(
+        _padded(a), _padded(b).T, s, t.T, out_dtype=torch.bfloat16, use_fast_accum=True
+    )
+    return C[:m, :n]
+
+
+def _padded(x: torch.Tensor, columns: int = 16) -> torch.Tensor:
+    """With zeros up to a multiple of 16 rows, and of `columns`, as `_scaled_mm` asks for."""
+    rows, k = x.shape
+    if rows % 16 == 0 and k % columns == 0:
+        return x
+    padded = x.new_zeros((rows + -rows % 16, k + -k % columns))
+    padded[:rows, :k] = x
+    return padded
+
+
+def in_float32(left: Coded, right: Coded) -> torch.Tensor:
+    """The same product with the codes multiplied in float32; (m, n) bfloat16."""
+    (a, s), (b, t) = left, right
+    with exact_float32():
+        return (s * (a.float() @ b.float().T) * t.T).bfloat16()
+
+
+def has_float8(device: torch.device) -> bool:
+    """Whether `in_float8` is fast here."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+@dataclass(frozen=True)
+class Float8(FloatProduct):
+    """C = A B through float8; what is prepared are the codes of Bᵀ."""
+
+    @property
+    def classes(self) -> tuple[type, ...]:
+        return (Float8,)
+
+    def prepare(self, B: Array, *, scratch: bool = False) -> Coded:
+        if library_of(B) != "torch":
+            raise Unsupported(f"{library_of(B)} has no float8 product; torch has one")
+        with phase("quantize"):
+            return encode(B.T)
+
+    def matmul(self, A: Array, B: Coded, out: Array | None = None) -> Array:
+        with phase("quantize"):
+            left = encode(A)
+        with phase("product"):
+            C = in_float8(left, B) if has_float8(A.device) else in_float32(left, B)
+            return C.float() if out is None else out.copy_(C)
+
+    def emulated(self, like: Array) -> bool:
+        return library_of(like) == "torch" and not has_float8(like.device)
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        both = m * k + k * n
+        moved = 5 * both + both + 4 * m * n  # quantise, multiply
+        held = 8 * both + 32 * (m + n)
+        return Cost(float_operations=2 * m * k * n, bytes=moved, operand_bits=held)
+
+
+METHOD = Float8("fp8", "float8")
