@@ -10,19 +10,22 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from lrqmm.store import Run, StoreError, read_json, read_run
 
 
 def objections(run: Run) -> list[str]:
     """Why a run is no reference, in words; none where it is."""
-    table = run.measurements
+    table = pd.concat([run.measurements, run.networks], ignore_index=True)
+    timed = table["metric"].isin(("seconds", "seconds_per_item"))
     found = []
     if table["git_commit"].nunique() > 1:
         commits = ", ".join(sorted(commit[:12] for commit in table["git_commit"].unique()))
         found.append(f"measured from several commits: {commits}")
     for wrong, words in (
         (table["git_dirty"], "measured from files that are not committed"),
-        ((table["metric"] == "seconds") & table["loaded"], "timed while the machine was loaded"),
+        (timed & table["loaded"], "timed while the machine was loaded"),
         (table["status"] == "failed", "failed"),
     ):
         if wrong.any():

@@ -32,6 +32,7 @@ METRICS = (
     "integer_operations",
     "float_operations",
     "bytes",
+    "operand_bits",
 )
 STATUSES = ("ok", "unsupported", "failed")
 PARAMETERS = {
@@ -60,6 +61,26 @@ def _column(dtype: str, *checks: pa.Check, nullable: bool = False) -> pa.Column:
 
 _positive = pa.Check.ge(0)
 
+_PROVENANCE = {  # where and with what
+    "shard": _column("string"),
+    "library": _column("string"),
+    "device": _column("string"),
+    "machine": _column("string"),
+    "threads": _column("Int64"),
+    "compute_dtype": _column("string"),
+    "integer_route": _column("string"),
+    "loaded": _column("boolean"),
+    "code_hash": _column("string"),
+    "version": _column("string"),
+    "git_commit": _column("string"),
+    "git_dirty": _column("boolean"),
+    "measured_at": _column("string"),
+}
+_valued = pa.Check(
+    lambda table: table["value"].notna() == (table["status"] == "ok"),
+    error="a row has a value exactly where its status is 'ok'",
+)
+
 SCHEMA = pa.DataFrameSchema(
     {
         # what was measured
@@ -84,25 +105,55 @@ SCHEMA = pa.DataFrameSchema(
         "value": _column("float64", _positive, nullable=True),
         "status": _column("string", pa.Check.isin(STATUSES)),
         "reason": _column("string", nullable=True),
-        # where and with what
-        "shard": _column("string"),
-        "library": _column("string"),
-        "device": _column("string"),
-        "machine": _column("string"),
-        "threads": _column("Int64"),
-        "compute_dtype": _column("string"),
-        "integer_route": _column("string"),
-        "loaded": _column("boolean"),
-        "code_hash": _column("string"),
-        "version": _column("string"),
-        "git_commit": _column("string"),
-        "git_dirty": _column("boolean"),
-        "measured_at": _column("string"),
+        **_PROVENANCE,
     },
-    checks=pa.Check(
-        lambda table: table["value"].notna() == (table["status"] == "ok"),
-        error="a row has a value exactly where its status is 'ok'",
-    ),
+    checks=_valued,
+    strict=True,
+    ordered=True,
+)
+
+NETWORK_METRICS = (
+    "top1",
+    "top5",
+    "agreement",
+    "kl_divergence",
+    "logits_error",
+    "median_logits_error",
+    "perplexity",
+    "cosine",
+    "seconds_per_item",
+    "times_float_speed",
+    "average_bits",
+    "integer_operations",
+    "float_operations",
+    "own_error",
+    "accumulated_error",
+    "moved_by_others",
+)
+NETWORK_SCHEMA = pa.DataFrameSchema(
+    {
+        # what was measured
+        "experiment": _column("string"),
+        "network": _column("string"),
+        "reference": _column("string", nullable=True),  # what the float answers come from
+        "data": _column("string", nullable=True),
+        "per_gemm": _column("Int64", _positive),  # pictures, or windows of text, in a GEMM
+        "keep": _column("string"),  # layers in float32
+        "layer": _column("string", nullable=True),
+        "method": _column("string"),
+        "parameters": _column("string"),
+        **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
+        # the value, its 95% interval, over how many items
+        "metric": _column("string", pa.Check.isin(NETWORK_METRICS)),
+        "value": _column("float64", nullable=True),
+        "low": _column("float64", nullable=True),
+        "high": _column("float64", nullable=True),
+        "items": _column("Int64", _positive, nullable=True),
+        "status": _column("string", pa.Check.isin(STATUSES)),
+        "reason": _column("string", nullable=True),
+        **_PROVENANCE,
+    },
+    checks=_valued,
     strict=True,
     ordered=True,
 )
@@ -123,6 +174,10 @@ ARRAY_SCHEMA = pa.DataFrameSchema(
 )
 
 
+TABLES = {"measurements": SCHEMA, "networks": NETWORK_SCHEMA, "arrays": ARRAY_SCHEMA}
+"""A folder of a run: the schema of its tables."""
+
+
 class StoreError(ValueError):
     """A run folder or table that is not what it should be; the message names the file."""
 
@@ -135,12 +190,14 @@ class Run:
     ----------
     folder : the run's folder
     measurements : table of `SCHEMA`
+    networks : table of `NETWORK_SCHEMA`, scores of whole networks
     arrays : table of `ARRAY_SCHEMA`, the small matrices that figures show
     environment : what `environment.json` records of machine and software
     """
 
     folder: Path
     measurements: pd.DataFrame
+    networks: pd.DataFrame
     arrays: pd.DataFrame
     environment: dict[str, Any]
 
@@ -249,10 +306,10 @@ def read_run(folder: str | Path) -> Run:
             [folder / name for name in sorted(files) if name.startswith(f"{kind}/")],
             schema,
         )
-        for kind, schema in (("measurements", SCHEMA), ("arrays", ARRAY_SCHEMA))
+        for kind, schema in TABLES.items()
     }
     environment = read_json(folder / "environment.json")
-    return Run(folder, tables["measurements"], tables["arrays"], environment)
+    return Run(folder, **tables, environment=environment)
 
 
 def write_manifest(folder: str | Path, files: Iterable[str | Path], about: Any) -> None:

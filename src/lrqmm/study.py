@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Config = Mapping[str, Any]
 ARRAYS = ("spectrum", "steps")
 RESERVED = ("all", "resnet50")
+NETWORKS = {"resnet50": 4 * 10**9, "llama": 140 * 10**9, "minilm": 10**9}
+"""Networks, and about the multiply-adds that an item of data takes, for the time left."""
 
 
 class ConfigError(ValueError):
@@ -62,6 +64,7 @@ class Shard:
     samples: int = 0
     baselines: tuple[str, ...] = ()
     prepared: tuple[bool, ...] = ()
+    network: Config | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as a job is given it."""
@@ -70,6 +73,9 @@ class Shard:
     @property
     def work(self) -> int:
         """Multiply-adds of all its products, a measure of how long it takes."""
+        if self.network:
+            passes = self.network["items"] * len(self.network["per_gemm"])
+            return NETWORKS[self.network["network"]] * int(passes) * len(self.settings)
         volume = sum(given.m * given.k * given.n for given in self.inputs)
         repeats = 1
         if self.measure == "time":
@@ -194,6 +200,13 @@ def _expand(
     known_inputs: Sequence[str],
 ) -> Iterator[Shard]:
     where = f"experiments.{name}"
+    if experiment["measure"] == "network":
+        yield from _network_shards(name, where, experiment, chosen_methods)
+        return
+    if "inputs" not in experiment:
+        raise ConfigError(
+            f"config: {where}: inputs is missing, and {experiment['measure']} needs it"
+        )
     wanted = _names(experiment["inputs"], f"{where}.inputs", known_inputs)
     inputs = [
         given
@@ -232,6 +245,33 @@ def _expand(
                     tuple(experiment["baselines"]) if timed else (),
                     tuple(experiment["prepared"]) if timed else (),
                 )
+
+
+def _network_shards(
+    name: str, where: str, experiment: Config, chosen_methods: Sequence[str]
+) -> Iterator[Shard]:
+    """A shard a method: it loads the network once."""
+    if "network" not in experiment:
+        allowed = ", ".join(NETWORKS)
+        raise ConfigError(f"config: {where}: network is missing; allowed: {allowed}")
+    source = experiment["weights"]
+    if source != "packaged" and not Path(source).exists():
+        raise ConfigError(f"config: {where}: weights is {source!r}, which is not there")
+    keys = ("network", "weights", "data", "items", "length", "per_gemm", "keep")
+    _check_parameter_names(where, experiment, methods.list_methods())
+    for method in _names(experiment["methods"], f"{where}.methods", methods.list_methods()):
+        settings = _settings(where, method, experiment, ())
+        if method in chosen_methods:
+            yield Shard(
+                f"{name}-{method}-torch-0",
+                name,
+                "network",
+                "torch",
+                method,
+                (),
+                tuple(settings),
+                network={key: experiment[key] for key in keys},
+            )
 
 
 def _inputs(

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lrqmm.store import read_json, write_json
+from lrqmm.store import TABLES, read_json, write_json
 from lrqmm.study import Shard
 
 START_UP = 5e9  # multiply-adds that starting a process and loading libraries is worth
@@ -28,7 +28,7 @@ def begin(path: Path, folder: Path, shards: Iterable[Shard]) -> None:
 
 def output(folder: Path, shard: Shard) -> Path:
     """The file that a shard's rows are written to."""
-    kind = "arrays" if shard.method is None else "measurements"
+    kind = "networks" if shard.network else "measurements" if shard.method else "arrays"
     return folder / kind / f"{shard.name}.parquet"
 
 
@@ -42,7 +42,7 @@ def report(path: Path, folder: Path) -> str:
     done = [
         name
         for name in todo
-        if any((folder / kind / f"{name}.parquet").exists() for kind in ("arrays", "measurements"))
+        if any((folder / kind / f"{name}.parquet").exists() for kind in TABLES)
     ]
     ready = folder / "inputs.json"  # inputs are made first, and count for no shard
     started = max(record["started"], ready.stat().st_mtime if ready.exists() else 0)

@@ -1,0 +1,202 @@
+"""Where a network on low-bit products goes wrong: errors by layer, and ranks that follow them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lrqmm.composition import Cost
+from lrqmm.method import Method
+from lrqmm.networks.products import Product, gemm_layers, im2col, products, weight_matrix
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """Relative errors (Frobenius) of one layer's output.
+
+    Attributes
+    ----------
+    own : against the float layer on the same input: what this layer's product adds
+    accumulated : against the float network's output of this layer: what all up to here have added
+    """
+
+    own: float
+    accumulated: float
+
+
+@torch.no_grad()
+def layer_errors(
+    low: nn.Module, reference: nn.Module, batches: Iterable[Tensor]
+) -> dict[str, LayerError]:
+    """Errors of every replaced layer over batches, in running order.
+
+    Parameters
+    ----------
+    low : of `with_products`
+    reference : the network that it was made from
+    batches : inputs of both, one batch in memory at a time
+    """
+    sums: dict[str, list[float]] = {}
+    kept: dict[str, Tensor] = {}
+    replaced = products(low)
+
+    def keep(name: str, x: Tensor, y: Tensor) -> None:
+        kept[name] = y
+
+    def compare(name: str, x: Tensor, y: Tensor) -> None:
+        own, whole = replaced[name].layer(x), kept.pop(name)
+        found = sums.setdefault(name, [0.0] * 4)
+        for i, z in enumerate((y - own, own, y - whole, whole)):
+            found[i] += float(torch.linalg.norm(z)) ** 2
+
+    for batch in batches:
+        with _watched(gemm_layers(reference), keep):
+            reference(batch)
+        with _watched(replaced, compare):
+            low(batch)
+    return {
+        name: LayerError(_ratio(own, size), _ratio(accumulated, whole))
+        for name, (own, size, accumulated, whole) in sums.items()
+    }
+
+
+def _ratio(error: float, size: float) -> float:
+    return math.sqrt(error / size) if size else 0.0
+
+
+@contextmanager
+def _watched(
+    layers: Mapping[str, nn.Module], see: Callable[[str, Tensor, Tensor], None]
+) -> Iterator[None]:
+    """Calls see(name, input, output) whenever a layer runs."""
+    hooks = [
+        layer.register_forward_hook(lambda _, x, y, name=name: see(name, x[0], y))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """Ranks by layer that a budget was spent on.
+
+    Attributes
+    ----------
+    ranks : by layer name
+    error : root mean square over layers of the own relative errors at these ranks
+    average_bits : bits that hold codes, scales and factors, over the elements of all operands
+    """
+
+    ranks: dict[str, int]
+    error: float
+    average_bits: float
+
+
+@torch.no_grad()
+def choose_ranks(
+    model: nn.Module,
+    batch: Tensor,
+    method: Callable[[int], Method],
+    *,
+    ranks: Sequence[int] = (0, 1, 2, 4, 8, 16, 32, 64),
+    error: float | None = None,
+    average_bits: float | None = None,
+) -> RankPlan:
+    """Spend rank where it wins most: greedily, the step that removes most squared error a bit.
+
+    The sum over layers of the squared own relative errors stands for the network's error: it takes
+    the layers' errors as independent and equally important.
+
+    Parameters
+    ----------
+    model : float network
+    batch : a sample of its inputs, on which every layer's product is tried at every rank
+    method : a rank to a method: `lambda rank: get_method("lrqmm_aware", bits=4, rank=rank)`
+    ranks : to choose from, rising; a layer goes up to its own limit
+    error : stop once the root mean square of the layers' errors is this small
+    average_bits : never exceed this many bits an element
+
+    Raises
+    ------
+    ValueError : neither or both of `error` and `average_bits`, ranks that do not rise
+    """
+    if (error is None) == (average_bits is None):
+        raise ValueError("allowed: one of error and average_bits")
+    if list(ranks) != sorted(set(ranks)):
+        raise ValueError(f"ranks is {tuple(ranks)}; allowed: rising ranks")
+    options = _options(model, batch, method, ranks)
+    elements = sum(steps[0].elements for steps in options.values())
+    level = dict.fromkeys(options, 0)
+
+    def total(name: str) -> _Option:
+        return options[name][level[name]]
+
+    while True:
+        squared = sum(total(name).error ** 2 for name in options)
+        bits = sum(total(name).bits for name in options)
+        reached = math.sqrt(squared / len(options))
+        if error is not None and reached <= error:
+            break
+        gains = {
+            name: (total(name).error ** 2 - step.error**2) / max(step.bits - total(name).bits, 1)
+            for name, steps in options.items()
+            for step in steps[level[name] + 1 : level[name] + 2]
+            if average_bits is None
+            or bits - total(name).bits + step.bits <= average_bits * elements
+        }
+        if not gains:
+            break
+        level[max(gains, key=lambda name: gains[name])] += 1
+    return RankPlan({name: total(name).rank for name in options}, reached, bits / elements)
+
+
+@dataclass(frozen=True)
+class _Option:
+    rank: int
+    error: float
+    bits: int
+    elements: int
+
+
+def _options(
+    model: nn.Module, batch: Tensor, method: Callable[[int], Method], ranks: Sequence[int]
+) -> dict[str, list[_Option]]:
+    """Error and bits of each layer's product at each rank that fits it."""
+    found: dict[str, list[_Option]] = {}
+    tried = [(rank, method(rank)) for rank in ranks]
+    layers = gemm_layers(model)
+
+    def measure(name: str, x: Tensor, y: Tensor) -> None:
+        layer = layers[name]
+        A, B = im2col(layer, x)[0], weight_matrix(layer)
+        exact = A @ B
+        m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
+        groups = math.prod(A.shape[:-2])
+        for rank, own in tried:
+            if rank > max(min(m, k), min(k, n)):
+                break
+            missed = torch.linalg.norm(own.matmul(A, B, check_finite=False) - exact)
+            bits = groups * own.cost(m, k, n).operand_bits
+            relative = _ratio(float(missed) ** 2, float(torch.linalg.norm(exact)) ** 2)
+            elements = groups * (m * k + k * n)
+            found.setdefault(name, []).append(_Option(rank, relative, bits, elements))
+
+    with _watched(layers, measure):
+        model(batch)
+    return found
+
+
+def total_cost(low: nn.Module) -> tuple[Cost, float]:
+    """Cost of the latest forward pass, and average bits an element of the products' operands."""
+    replaced: list[Product] = list(products(low).values())
+    cost = sum((product.cost for product in replaced), Cost())
+    return cost, cost.operand_bits / sum(product.elements for product in replaced)

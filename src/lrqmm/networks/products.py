@@ -1,0 +1,204 @@
+"""Low-bit products inside a network: each convolution and linear layer is one GEMM by a method.
+
+    convolution   Y = im2col(X) Wᵀ + b     a row of im2col(X) for each place of the output
+    linear layer  Y = X Wᵀ + b             a row of X for each picture or token
+
+A forward pass multiplies all rows of its batch in one GEMM a layer, so ten pictures in a GEMM are a
+batch of ten. Products of two activations (attention scores) stay in float.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lrqmm.composition import Cost
+from lrqmm.method import Method, get_method
+
+Layer = nn.Conv2d | nn.Linear
+Shape = tuple[int, int, int]
+
+PADDING = {"zeros": "constant", **{name: name for name in ("reflect", "replicate", "circular")}}
+"""`nn.Conv2d`'s names of paddings, and `F.pad`'s."""
+
+
+class Product(nn.Module):
+    """A convolution or linear layer that multiplies by a method; its weight is prepared once.
+
+    Attributes
+    ----------
+    layer : the layer itself, whose weight and bias are used
+    method : what multiplies
+    shape : (m, k, n) of the latest product, groups taken together; None before the first
+    """
+
+    def __init__(self, layer: Layer, method: Method) -> None:
+        super().__init__()
+        self.layer = layer
+        self.method = method
+        self.shape: Shape | None = None
+        self._prepared = method.prepare(weight_matrix(layer))
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        A, places = im2col(layer, x)
+        C: Tensor = self.method.matmul(A, self._prepared, check_finite=False)
+        self.shape = (A.shape[-2], A.shape[-1], C.shape[-1])
+        if C.ndim == 3:  # groups x m x n: the channels of all groups side by side
+            C = C.transpose(0, 1).flatten(1)
+        if layer.bias is not None:
+            C += layer.bias
+        C = C.reshape(*places, -1)
+        return C if isinstance(layer, nn.Linear) else C.permute(0, 3, 1, 2)
+
+    @property
+    def cost(self) -> Cost:
+        """Modelled cost of the latest product."""
+        groups, shape = self._latest()
+        return sum((self.method.cost(*shape) for _ in range(groups)), Cost())
+
+    @property
+    def elements(self) -> int:
+        """Elements of both operands of the latest product."""
+        groups, (m, k, n) = self._latest()
+        return groups * (m * k + k * n)
+
+    def _latest(self) -> tuple[int, Shape]:
+        if self.shape is None:
+            raise ValueError("no product was computed yet; allowed: after a forward pass")
+        return getattr(self.layer, "groups", 1), self.shape
+
+
+def with_products(
+    model: nn.Module,
+    method: str | Method | Mapping[str, Method],
+    *,
+    keep: Iterable[str] = (),
+    **params: Any,
+) -> nn.Module:
+    """A copy of a network whose convolutions and linear layers multiply by a method.
+
+    Parameters
+    ----------
+    model : any torch module; float32, on any device. The copy shares its weights.
+    method : a method's name, with its parameters in `params`; a `Method`; or a mapping of patterns
+        of layer names ('res2*') to methods, of which a layer takes the first that fits
+    keep : patterns of layer names that stay in float32, as method 'sgemm'
+
+    Returns
+    -------
+    nn.Module in evaluation mode, each such layer replaced by a `Product` of the same name
+
+    Raises
+    ------
+    ValueError : a network without such layers, a pattern that fits none, a layer that no pattern
+        fits, a method's name or parameter that is not allowed
+    """
+    if isinstance(method, str):
+        method = get_method(method, **params)
+    elif params:
+        raise TypeError(f"parameters {', '.join(params)} are given; allowed with a method's name")
+    chosen = {"*": method} if isinstance(method, Method) else dict(method)
+    chosen = {**dict.fromkeys(keep, get_method("sgemm")), **chosen}
+    layers = gemm_layers(model)
+    if not layers:
+        raise ValueError("the network has no layer to replace; allowed: nn.Conv2d, nn.Linear")
+    for pattern in chosen:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise ValueError(f"pattern {pattern!r} fits no layer; there are {', '.join(layers)}")
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    replaced = copy.deepcopy(model, shared).eval()
+    for name, layer in gemm_layers(replaced).items():
+        own = next((m for pattern, m in chosen.items() if fnmatchcase(name, pattern)), None)
+        if own is None:
+            raise ValueError(f"layer {name!r} fits no pattern; allowed: '*' for all others")
+        parent, _, child = name.rpartition(".")
+        setattr(replaced.get_submodule(parent), child, Product(layer, own))
+    return replaced
+
+
+def gemm_layers(model: nn.Module) -> dict[str, Layer]:
+    """Convolutions and linear layers by name, in the order of the module's definition."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+
+
+def products(model: nn.Module) -> dict[str, Product]:
+    """The replaced layers of `with_products`, by the names of the layers."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Product)}
+
+
+def weight_matrix(layer: Layer) -> Tensor:
+    """B of a layer: (k, n), or (groups, k, n) of a grouped convolution; channels count fastest."""
+    W = layer.weight.detach()
+    if isinstance(layer, nn.Linear):
+        return W.T
+    filters = W.permute(0, 2, 3, 1).reshape(layer.groups, W.shape[0] // layer.groups, -1)
+    return filters.transpose(1, 2) if layer.groups > 1 else filters[0].T
+
+
+def im2col(layer: Layer, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """A of a layer applied to x, (m, k) or (groups, m, k); and what its m rows are.
+
+    The rows are (pictures, height, width) of a convolution's output, the leading dimensions of a
+    linear layer's input. Columns count the channels fastest, then the filter's width and height, so
+    that runs of channels are copied whole.
+    """
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, x.shape[-1]), x.shape[:-1]
+    padded = F.pad(x, _padding(layer), mode=PADDING[layer.padding_mode])
+    x = padded.permute(0, 2, 3, 1).contiguous()
+    pictures, down, right, channel = x.stride()
+    places = (x.shape[0], *_places(layer, x))
+    windows = x.as_strided(
+        (*places, *layer.kernel_size, x.shape[3]),
+        (
+            pictures,
+            down * layer.stride[0],
+            right * layer.stride[1],
+            down * layer.dilation[0],
+            right * layer.dilation[1],
+            channel,
+        ),
+    )
+    if layer.groups == 1:
+        return windows.reshape(math.prod(places), -1), places
+    windows = windows.view(*windows.shape[:5], layer.groups, -1).movedim(5, 0)
+    return windows.reshape(layer.groups, math.prod(places), -1), places
+
+
+def _places(layer: nn.Conv2d, padded: Tensor) -> tuple[int, int]:
+    """Height and width of a convolution's output; padded (pictures, height, width, channels)."""
+    height, width = (
+        (size - reach * (kernel - 1) - 1) // step + 1
+        for size, kernel, reach, step in zip(
+            padded.shape[1:3], layer.kernel_size, layer.dilation, layer.stride, strict=True
+        )
+    )
+    return height, width
+
+
+def _padding(layer: nn.Conv2d) -> tuple[int, int, int, int]:
+    """Places added to the left, right, top and bottom."""
+    if layer.padding == "valid":
+        return 0, 0, 0, 0
+    if layer.padding == "same":  # the odd one goes to the right and the bottom
+        vertical, horizontal = (
+            reach * (kernel - 1)
+            for kernel, reach in zip(layer.kernel_size, layer.dilation, strict=True)
+        )
+        left, top = horizontal // 2, vertical // 2
+        return left, horizontal - left, top, vertical - top
+    down, right = (int(size) for size in layer.padding)
+    return right, right, down, down
