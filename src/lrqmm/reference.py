@@ -43,7 +43,10 @@ def keep(source: Path, target: Path) -> None:
     """
     found = objections(read_run(source))
     if found:
-        raise StoreError(f"{source}: no reference run: {'; '.join(found)}")
+        raise StoreError(
+            f"{source}: no reference run: {'; '.join(found)}. To measure some shards anew, delete "
+            "their tables with figures/, tables/ and manifest.json of the run, and run it again"
+        )
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     for name in (*read_json(source / "manifest.json")["files"], "manifest.json"):
