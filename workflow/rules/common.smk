@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from lrqmm import figures
 from lrqmm.inputs.files import InputError, check_pair, sha256
+from lrqmm.inputs.packages import PackageError, check_archives
 from lrqmm.measure import progress
 from lrqmm.measure.environment import PACKAGE, available_cores, code_hash, file_hash
 from lrqmm.study import ConfigError, plan
@@ -31,7 +32,8 @@ PROGRESS = RUN / "progress.json"
 SHARDS = {shard.name: shard for shard in study.shards}
 TIMED = [shard.name for shard in study.shards if shard.measure == "time"]
 ARRAYS = [shard.name for shard in study.shards if shard.method is None]
-ERRORS = [name for name in SHARDS if name not in TIMED + ARRAYS]
+NETWORKS = [shard.name for shard in study.shards if shard.network]
+ERRORS = [name for name in SHARDS if name not in TIMED + ARRAYS + NETWORKS]
 
 
 def any_of(names):
@@ -48,7 +50,8 @@ def plan_of(wildcards):
 
 
 def code_of(wildcards):
-    return code_hash(SHARDS[wildcards.shard].method)
+    shard = SHARDS[wildcards.shard]
+    return code_hash(shard.method, network=bool(shard.network))
 
 
 def source_hash(*names):
@@ -65,7 +68,11 @@ def drawn():
 
 
 def check_inputs():
-    """Matrix files that are already there must be what was written, before anything is measured."""
+    """Files that are already there must be what was written, before anything is measured."""
+    try:
+        check_archives()
+    except PackageError as error:
+        raise WorkflowError(str(error))
     for path in study.inputs:
         if os.path.exists(path):
             try:

@@ -64,6 +64,28 @@ rule measure_arrays:
         "../scripts/measure_arrays.py"
 
 
+# A network's passes are timed too, so its shards have the machine to themselves.
+rule measure_networks:
+    input:
+        ready=ancient(INPUTS_READY),
+    output:
+        f"{RUN}/networks/{{shard}}.parquet",
+    log:
+        f"{RUN}/logs/measure/{{shard}}.log",
+    wildcard_constraints:
+        shard=any_of(NETWORKS),
+    conda:
+        "../../envs/conda.yaml"
+    threads: ALL_CORES
+    params:
+        shard=plan_of,
+        code=code_of,
+        device=study.device,
+        progress=str(PROGRESS),
+    script:
+        "../scripts/measure_network.py"
+
+
 rule environment:
     output:
         f"{RUN}/environment.json",

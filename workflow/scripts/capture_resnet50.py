@@ -5,8 +5,9 @@ from pathlib import Path
 
 from lrqmm.inputs.files import write_pair
 from lrqmm.inputs.layers import capture_resnet50
+from lrqmm.inputs.pictures import labelled_pictures
 from lrqmm.measure.progress import logged
-from lrqmm.networks.resnet50 import labelled_pictures, load_resnet50, top1
+from lrqmm.networks.resnet50 import load_resnet50, top1
 
 with logged(snakemake.log[0]):
     correct, total = top1(load_resnet50(), labelled_pictures())

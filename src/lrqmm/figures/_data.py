@@ -31,6 +31,15 @@ def ok(run: Run, *experiments: str) -> pd.DataFrame:
     return table[table["experiment"].isin(experiments) & (table["status"] == "ok")]
 
 
+def networks(run: Run, *metrics: str) -> pd.DataFrame:
+    """Rows of scores of whole networks, with a column `variant` as `variants` makes it."""
+    table = run.networks
+    table = table[(table["status"] == "ok") & table["metric"].isin(metrics)]
+    if table.empty:
+        raise NothingToDraw("this run has no scores of networks (measure: network)")
+    return variants(table)
+
+
 def _metric(run: Run, experiments: tuple[str, ...], metric: str) -> pd.DataFrame:
     table = ok(run, *experiments)
     table = table[table["metric"] == metric]

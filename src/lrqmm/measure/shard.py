@@ -79,7 +79,7 @@ def measure_shard(
             for setting, method in enumerate(settings):
                 rows.extend(_measure(shard, setting, method, given))
             print(f"{shard['name']}: {number} of {len(files)} inputs", file=sys.stderr, flush=True)
-    common = _provenance(shard, threads)
+    common = provenance(shard, threads)
     return [{**common, **row, **load} for row in rows]
 
 
@@ -291,7 +291,8 @@ def _describe(method: Method, like: Array) -> Row:
     }
 
 
-def _provenance(shard: Mapping[str, Any], threads: int) -> Row:
+def provenance(shard: Mapping[str, Any], threads: int) -> Row:
+    """What every row of a shard carries: machine, software, code, time."""
     commit, dirty = git_state()
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
@@ -302,7 +303,7 @@ def _provenance(shard: Mapping[str, Any], threads: int) -> Row:
         "threads": threads,
         "calibration": "none",
         "compute_dtype": "float32",
-        "code_hash": code_hash(shard["method"]),
+        "code_hash": code_hash(shard["method"], network=bool(shard.get("network"))),
         "version": lrqmm.__version__,
         "git_commit": commit,
         "git_dirty": dirty,

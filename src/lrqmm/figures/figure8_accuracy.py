@@ -1,0 +1,81 @@
+"""Figure 8: a network's error against time and against average bits."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _data, _style
+from lrqmm.figures.table4_accuracy import SETTING
+from lrqmm.store import Run
+
+ACROSS = {
+    "average_bits": "average bits (codes, scales, factors)",
+    "times_float_speed": "speed against the float network",
+}
+QUALITY = {"resnet50": ("agreement", "agreement with float"), "llama": ("perplexity", "perplexity")}
+OTHERS = ("cosine", "cosine to float")
+
+
+def draw(run: Run) -> Figure:
+    """A row a network; filled markers up to 4 bits of weights, hollow ones above.
+
+    Settings without any chance (perplexity above 1000) are left out and counted in the title.
+    """
+    metrics = {*ACROSS, *(metric for metric, _ in (*QUALITY.values(), OTHERS))}
+    table = _data.networks(run, *metrics)
+    table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
+    wide = table.pivot_table(
+        index=SETTING, columns="metric", values="value", dropna=False, observed=True
+    ).dropna(how="all").reset_index()  # fmt: skip
+    wide["method"] = wide["variant"].str.split(" |,").str[0]
+    shown = list(dict.fromkeys(table["network"]))
+    figure, axes = plt.subplots(
+        len(shown), 2, figsize=(_style.WIDTH, 2.8 * len(shown) + 0.7), sharey="row", squeeze=False
+    )
+    for row, network in zip(axes, shown, strict=True):
+        metric, title = QUALITY.get(network, OTHERS)
+        own = wide[(wide["network"] == network) & wide[metric].notna()]
+        seen = own[own[metric] <= 1000]
+        for axis, (across, name) in zip(row, ACROSS.items(), strict=True):
+            for point in seen.to_dict("records"):
+                _mark(axis, point, across, metric)
+            axis.set_xlabel(name)
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter("{x:g}")
+            if metric == "perplexity":
+                axis.set_yscale("log")
+                axis.yaxis.set_major_formatter("{x:g}")
+        row[0].set_ylabel(title)
+        left_out = len(own) - len(seen)
+        words = f" ({left_out} settings above 1000 not shown)" if left_out else ""
+        row[0].set_title(f"{_style.input_label(network)}{words}", fontsize=9)
+    figure.supxlabel("filled: up to 4 bits, hollow: more; ring: with zero points", fontsize=8)
+    _style.figure_legend(figure, axes.flat)
+    return figure
+
+
+def _mark(axis: Axes, point: Mapping[Hashable, Any], across: str, metric: str) -> None:
+    method, bits = point["method"], point["bits"]
+    more = not pd.isna(bits) and bits > 4
+    rank = point["rank"]
+    axis.plot(
+        point[across], point[metric], ls="", color=_style.colour(method),
+        marker=_style.marker(method), ms=5, markerfacecolor="white" if more else None,
+        label=_style.label(method),
+    )  # fmt: skip
+    if "zero point" in point["variant"]:
+        axis.plot(
+            point[across], point[metric], ls="", marker="o", ms=10, mfc="none", mew=0.6,
+            color=_style.colour(method),
+        )  # fmt: skip
+    if not pd.isna(rank):
+        axis.annotate(
+            f"{rank:g}", (point[across], point[metric]), xytext=(4, 3), fontsize=5,
+            textcoords="offset points", color=_style.colour(method),
+        )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Measure one shard of a network study: a network, one method, many settings, in one process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from lrqmm import store
+from lrqmm.measure.environment import watch_load
+from lrqmm.measure.shard import provenance
+from lrqmm.method import Method, get_method
+from lrqmm.networks.compare import score
+from lrqmm.networks.products import with_products
+from lrqmm.networks.tasks import Task, load_task
+
+Row = dict[str, Any]
+
+
+def measure_network(shard: Mapping[str, Any], device: str, threads: int) -> list[Row]:
+    """Rows of the table of networks for a shard.
+
+    Parameters
+    ----------
+    shard : as `lrqmm.study.Shard.as_dict` gives it
+    device : 'auto', 'cpu' or 'cuda'
+    threads : the most threads to use
+
+    Raises
+    ------
+    ValueError, TypeError, FileNotFoundError, PackageError : a setting, file or pattern that is not
+        allowed or not there
+    """
+    how = shard["network"]
+    settings = [get_method(shard["method"], **setting) for setting in shard["settings"]]
+    rows: list[Row] = []
+    with threadpool_limits(threads), watch_load() as load:
+        torch.set_num_threads(threads)
+        chosen = _device(device)
+        asked = ("network", "weights", "data", "items", "length")
+        task = load_task(*(how[key] for key in asked))
+        task.model.to(chosen)
+        with_products(task.model, "sgemm", keep=how["keep"])  # the patterns fit
+        for number, method in enumerate(settings, 1):
+            for per_gemm in how["per_gemm"]:
+                rows.extend(_measure(task, how, method, per_gemm, chosen))
+            print(f"{shard['name']}: {number} of {len(settings)}", file=sys.stderr, flush=True)
+    common = {**provenance(shard, threads), "device": str(chosen)}
+    return [{**common, **row, **load} for row in rows]
+
+
+def _device(asked: str) -> torch.device:
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(asked)
+
+
+def _measure(
+    task: Task, how: Mapping[str, Any], method: Method, per_gemm: int, device: torch.device
+) -> Iterator[Row]:
+    """Rows of one setting; a failure is a row too, and its neighbours go on."""
+    about = {
+        **_about(how, method),
+        "reference": task.reference,
+        "data": task.data,
+        "per_gemm": per_gemm,
+        "integer_route": method.integer_route(torch.empty(1, device=device)),
+        "status": "ok",
+    }
+    try:
+        low = with_products(task.model, method, keep=how["keep"])
+        for row in list(score(task, low, per_gemm, device)):
+            yield {**about, **row}
+    except Exception as reason:
+        yield {
+            **about,
+            "metric": "relative_error",
+            "status": "failed",
+            "reason": f"{type(reason).__name__}: {reason}",
+        }
+
+
+def _about(how: Mapping[str, Any], method: Method) -> Row:
+    parameters = method.parameters
+    return {
+        "network": how["network"],
+        "keep": ", ".join(how["keep"]),
+        "method": method.name,
+        "parameters": json.dumps(parameters, sort_keys=True),
+        **{name: parameters.get(name) for name in store.PARAMETERS},
+    }

