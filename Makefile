@@ -39,10 +39,10 @@ bench: env
 	$(BIN)/python -c 'from lrqmm.store import read_run; from lrqmm.figures import table5_speed; \
 		print(table5_speed.text(read_run("results/bench")))'
 
-# The study from a clean checkout on an idle machine, kept as results/reference/NAME.
+# The study, or that of CONFIG, from a clean checkout on an idle machine, as results/reference/NAME.
 NAME ?= $(error say which machine: make reference NAME=cpu-2core)
 reference: env
-	$(BIN)/snakemake --cores all --config run=results/$(NAME)
+	$(BIN)/snakemake --cores all $(if $(CONFIG),--configfile $(CONFIG)) --config run=results/$(NAME)
 	$(BIN)/python -m lrqmm.reference results/$(NAME) results/reference/$(NAME)
 
 test: env lint

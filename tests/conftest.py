@@ -37,7 +37,7 @@ class Project:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=1200,  # a slow or busy machine
         )
 
     def run(self, *arguments: str) -> str:

@@ -42,6 +42,9 @@ def test_small_study_from_inputs_to_figures(small):
         "growth_rank", "pareto", "cost", "time_int4", "shapes",
     }  # fmt: skip
     assert set(table.loc[table["status"] != "ok", "method"]) <= {"fp8", "tf32"}
+    networks = read_run(run).networks
+    assert set(networks["network"]) == {"resnet50", "minilm"}
+    assert (networks["status"] == "ok").all()
     layers = table[(table["experiment"] == "resnet50") & (table["method"] == "direct")]
     assert set(layers["layer"]) == {"res2a_branch2b", "fc1000"}
     assert layers["value"].between(1e-4, 1).all()
@@ -52,7 +55,7 @@ def test_small_study_from_inputs_to_figures(small):
 def test_figures_are_redrawn_from_a_run_folder_alone(small, project):
     source, copy = small.folder / "results/small", project.folder / "elsewhere"
     copy.mkdir()
-    for part in ("measurements", "arrays"):
+    for part in ("measurements", "networks", "arrays"):
         shutil.copytree(source / part, copy / part)
     for part in ("environment.json", "manifest.json"):
         shutil.copy(source / part, copy / part)
