@@ -44,9 +44,9 @@ def compare(
 
     Returns
     -------
-    DataFrame, a row a method: top1 and top5 with labels, agreement with float, kl, relative_error
-    of the outputs, average_bits of all operands, operations an item, seconds_per_item,
-    times_float_speed, and the layer with the largest own error
+    DataFrame, a row a method: its name, bits and rank; top1 and top5 with labels, agreement with
+    float, kl, relative_error of the outputs, average_bits of all operands, operations an item,
+    seconds_per_item, times_float_speed, and the layer with the largest own error
 
     Raises
     ------
@@ -63,7 +63,8 @@ def compare(
         own = {row["layer"]: row["value"] for row in found if row["metric"] == "own_error"}
         whole = {row["metric"]: row["value"] for row in found if "layer" not in row}
         worst = max(own, key=lambda layer: own[layer])
-        rows.append({"method": repr(method), **whole, "worst layer": worst})
+        setting = {key: method.parameters.get(key) for key in ("bits", "rank")}
+        rows.append({"method": method.name, **setting, **whole, "worst layer": worst})
     return pd.DataFrame(rows)
 
 
