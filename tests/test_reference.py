@@ -43,8 +43,8 @@ def test_measured_from_one_clean_commit_on_an_idle_machine(run):
         (lambda table: table.assign(git_commit=table["shard"]), "several commits"),
     ],
 )
-def test_what_makes_no_reference_is_named(run, change, words):
-    (found,) = objections(replace(run, measurements=change(run.measurements)))
+def test_what_makes_no_reference_is_named(study, change, words):
+    (found,) = objections(replace(study, measurements=change(study.measurements)))
     assert re.search(words, found)
 
 
