@@ -1,6 +1,7 @@
 """Measuring whole networks: tasks, rows, failures."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -41,7 +42,7 @@ def shard(method, *settings, **how):
     return {
         "name": f"test-{method}", "experiment": "test", "measure": "network", "library": "torch",
         "method": method, "settings": list(settings) or [{}],
-        "network": {**about, "length": 8, "per_gemm": [3], "keep": [], **how},
+        "network": {**about, "length": 8, "per_gemm": [3], "keep": [], "speed": True, **how},
     }  # fmt: skip
 
 
@@ -65,6 +66,23 @@ def test_float_products_score_as_the_network_itself(task):
     assert value(table, "float_operations") == 2 * (12 * 30 + 30 * 7)
     assert value(table, "seconds_per_item") > 0
     assert table["reference"].eq("float32").all()
+
+
+@pytest.mark.parametrize("scores", ["classes", "vectors"])
+def test_without_times_the_scores_are_the_same(monkeypatch, scores):
+    found = tiny(scores)
+    monkeypatch.setattr(network, "load_task", lambda *_: found)
+    settings = [{"bits": bits, "rank": 1} for bits in (3, 4, 5)]
+    timed, table = (
+        measured("lrqmm", *settings, per_gemm=[2, 4], speed=speed) for speed in (True, False)
+    )
+    times = ["seconds_per_item", "times_float_speed"]
+    assert not table["metric"].isin(times).any()
+    timed = timed[~timed["metric"].isin(times)]
+    columns = ["metric", "bits", "per_gemm", "layer", "value", "low", "high", "items"]
+    pd.testing.assert_frame_equal(
+        *(x[columns].sort_values(columns[:4], ignore_index=True) for x in (timed, table))
+    )
 
 
 def test_settings_items_and_layers(task):

@@ -106,10 +106,22 @@ def test_all_class_folders_are_classes_in_sorted_order(tmp_path):
     assert shades(labelled_pictures(str(tmp_path))) == want
 
 
+def test_pictures_named_after_their_class(tmp_path):
+    for label in range(999, -1, -1):
+        (tmp_path / f"n{label * 7:08}_name of it.JPEG").touch()
+    save_picture(tmp_path / "n00000000_a.png", 3)
+    save_picture(tmp_path / "n00006993_b_c.JPEG", 1)
+    (tmp_path / "README.md").touch()
+    found = labelled_pictures(tmp_path)
+    assert len(found) == 1002
+    assert [label for _, _, label in found.entries] == [0, *range(1000), 999]
+    assert shades(found[:1]) == [("n00000000_a.png", 3, 0)]
+
+
 def test_some_class_folders_need_the_list_of_classes(tmp_path):
     save_picture(tmp_path / "n00000021" / "a.png", 5)
     save_picture(tmp_path / "n00000011" / "b.png", 6)
-    with pytest.raises(ValueError, match=r"without classes\.txt: 2 classes; allowed: 1000 class"):
+    with pytest.raises(ValueError, match=r"without classes\.txt: 2 classes; allowed: 1000, or"):
         labelled_pictures(tmp_path)
     lines = [f"n{label:08} a name, another\n" for label in reversed(range(1000))]
     (tmp_path / "classes.txt").write_text("".join(lines))
@@ -118,7 +130,7 @@ def test_some_class_folders_need_the_list_of_classes(tmp_path):
         ("n00000021/a.png", 5, 978),
     ]
     save_picture(tmp_path / "cats" / "c.png")
-    with pytest.raises(ValueError, match=r"folder 'cats' is no class; allowed: .*classes\.txt"):
+    with pytest.raises(ValueError, match=r"'cats' is no class; allowed: .*classes\.txt"):
         labelled_pictures(tmp_path)
     (tmp_path / "classes.txt").write_text("".join(lines[1:]))
     with pytest.raises(ValueError, match=r"classes\.txt: 999 classes; allowed: 1000"):

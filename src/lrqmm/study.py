@@ -257,7 +257,7 @@ def _network_shards(
     source = experiment["weights"]
     if source != "packaged" and not Path(source).exists():
         raise ConfigError(f"config: {where}: weights is {source!r}, which is not there")
-    keys = ("network", "weights", "data", "items", "length", "per_gemm", "keep")
+    keys = ("network", "weights", "data", "items", "length", "per_gemm", "speed", "keep")
     _check_parameter_names(where, experiment, methods.list_methods())
     for method in _names(experiment["methods"], f"{where}.methods", methods.list_methods()):
         settings = _settings(where, method, experiment, ())

@@ -32,7 +32,7 @@ def draw(run: Run) -> Figure:
     table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
     wide = table.pivot_table(
         index=SETTING, columns="metric", values="value", dropna=False, observed=True
-    ).dropna(how="all").reset_index()  # fmt: skip
+    ).dropna(how="all").reindex(columns=[*metrics]).reset_index()  # fmt: skip
     wide["method"] = wide["variant"].str.split(" |,").str[0]
     shown = list(dict.fromkeys(table["network"]))
     figure, axes = plt.subplots(
@@ -46,6 +46,9 @@ def draw(run: Run) -> Figure:
             for point in seen.to_dict("records"):
                 _mark(axis, point, across, metric)
             axis.set_xlabel(name)
+            if seen[across].isna().all():
+                axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
+                continue
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter("{x:g}")
             if metric == "perplexity":

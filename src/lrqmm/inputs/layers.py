@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lrqmm.inputs.pictures import labelled_pictures
+from lrqmm.networks.products import im2col, weight_matrix
 from lrqmm.networks.resnet50 import load_resnet50
 
 Matrix = NDArray[np.float32]
@@ -118,29 +118,19 @@ def operands(layer: nn.Conv2d | nn.Linear, x: Tensor) -> tuple[Matrix, Matrix]:
 
     Returns
     -------
-    A : ndarray
-        N*H_out*W_out x C_in*kh*kw, rows with W_out fastest, columns with kw fastest; or `x`.
-    B : ndarray
-        C_in*kh*kw x C_out.
+    A, B : ndarray
+        N*H_out*W_out x kh*kw*C_in and kh*kw*C_in x C_out, as `lrqmm.networks.products.im2col` and
+        `weight_matrix` order them; or `x` and the weight transposed.
 
     Raises
     ------
     ValueError
-        The convolution is grouped, or pads otherwise than by a number of zeros: it is then no
-        single product.
+        The convolution is grouped: it is then no single product.
     """
-    k = layer.weight[0].numel()
-    if isinstance(layer, nn.Linear):
-        rows = x.reshape(-1, k)
-    elif layer.groups != 1 or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        raise ValueError(f"layer={layer} is no single matrix product")
-    elif layer.kernel_size == (1, 1) and layer.padding == (0, 0):
-        down, right = layer.stride
-        rows = x[:, :, ::down, ::right].permute(0, 2, 3, 1).reshape(-1, k)
-    else:
-        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        rows = patches.transpose(1, 2).reshape(-1, k)
-    return _numpy(rows), _numpy(layer.weight.reshape(-1, k).T)
+    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
+        raise ValueError(f"layer={layer} is no single matrix product; allowed: groups=1")
+    A, _ = im2col(layer, x)
+    return _numpy(A), _numpy(weight_matrix(layer))
 
 
 def _numpy(x: Tensor) -> Matrix:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -24,8 +25,9 @@ from lrqmm.inputs.packages import fetch, read_members
 CLASSES = 1000
 LAYOUTS = (
     "a folder with a folder of pictures for each class (WNID/*.JPEG), or a folder of pictures "
-    "with a file labels.csv (columns file,label)"
+    "named after their class (WNID_*.JPEG) or with a file labels.csv (columns file,label)"
 )
+WNID = re.compile(r"n\d{8}_")
 
 
 class Picture(NamedTuple):
@@ -124,7 +126,8 @@ def labelled_pictures(source: str | Path | None = None, cache: Path | None = Non
         Default: the 20 pictures of the package foolbox. A folder with ``labels.csv`` has the
         columns ``file`` (a path below the folder) and ``label`` (0 to 999). A folder with 1000
         class folders is read as ImageNet's ``val/``: their sorted names are the classes 0 to 999.
-        With fewer class folders it must hold ``classes.txt``: 1000 lines, of which line i begins
+        So are pictures side by side whose names begin with their class (``n01440764_tench.JPEG``).
+        With fewer classes it must hold ``classes.txt``: 1000 lines, of which line i begins
         with the name (WNID) of class i - 1, as ImageNet's ``LOC_synset_mapping.txt`` does.
     cache : Path, optional
         As for `lrqmm.inputs.packages.fetch`, which also says what can go wrong.
@@ -152,7 +155,7 @@ def labelled_pictures(source: str | Path | None = None, cache: Path | None = Non
     if not folder.is_dir():
         raise ValueError(f"pictures {folder}: no such folder; allowed: {LAYOUTS}")
     listed = folder / "labels.csv"
-    names = _from_csv(listed) if listed.exists() else _from_class_folders(folder)
+    names = _from_csv(listed) if listed.exists() else _by_class(folder)
     if not names:
         raise ValueError(f"pictures {folder}: none are there; allowed: {LAYOUTS}")
     return Pictures(tuple((name, folder / name, label) for name, label in names))
@@ -173,20 +176,22 @@ def _from_csv(listed: Path) -> list[tuple[str, int]]:
     return [(name, int(label)) for _, name, label in lines]
 
 
-def _from_class_folders(folder: Path) -> list[tuple[str, int]]:
-    """(WNID/file, class) of each picture in the layout of ImageNet's val/."""
-    wnids = sorted(file.name for file in _visible(folder) if file.is_dir())
+def _by_class(folder: Path) -> list[tuple[str, int]]:
+    """(file, class) of each picture, sorted: WNID_*.JPEG, or ImageNet's val/WNID/*.JPEG."""
+    inside = sorted(file.name for file in _visible(folder))
+    files = {name: name.partition("_")[0] for name in inside if WNID.match(name)}
+    wnids = sorted(set(files.values())) or [name for name in inside if (folder / name).is_dir()]
     classes = _classes(folder, wnids)
-    names = []
     for wnid in wnids:
         if wnid not in classes:
             raise ValueError(
-                f"pictures {folder}: folder {wnid!r} is no class; allowed: the first words of the "
+                f"pictures {folder}: {wnid!r} is no class; allowed: the first words of the "
                 f"lines of {folder / 'classes.txt'}"
             )
-        files = sorted(file.name for file in _visible(folder / wnid))
-        names += [(f"{wnid}/{file}", classes[wnid]) for file in files]
-    return names
+    files = files or {
+        f"{wnid}/{file.name}": wnid for wnid in wnids for file in sorted(_visible(folder / wnid))
+    }
+    return [(name, classes[wnid]) for name, wnid in files.items()]
 
 
 def _classes(folder: Path, wnids: list[str]) -> dict[str, int]:
@@ -200,7 +205,7 @@ def _classes(folder: Path, wnids: list[str]) -> dict[str, int]:
         where = f"pictures {folder} without classes.txt"
     if wnids and len(set(wnids)) != CLASSES:
         raise ValueError(
-            f"{where}: {len(set(wnids))} classes; allowed: 1000 class folders, or a file "
+            f"{where}: {len(set(wnids))} classes; allowed: 1000, or a file "
             "classes.txt of 1000 lines that begin with the WNIDs of the classes 0 to 999 (as "
             "ImageNet's LOC_synset_mapping.txt)"
         )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from lrqmm import store
 from lrqmm.measure.environment import watch_load
 from lrqmm.measure.shard import provenance
 from lrqmm.method import Method, get_method
-from lrqmm.networks.compare import score
+from lrqmm.networks.compare import float_outputs, score
 from lrqmm.networks.products import with_products
 from lrqmm.networks.tasks import Task, load_task
 
@@ -45,10 +46,12 @@ def measure_network(shard: Mapping[str, Any], device: str, threads: int) -> list
         task = load_task(*(how[key] for key in asked))
         task.model.to(chosen)
         with_products(task.model, "sgemm", keep=how["keep"])  # the patterns fit
-        for number, method in enumerate(settings, 1):
-            for per_gemm in how["per_gemm"]:
-                rows.extend(_measure(task, how, method, per_gemm, chosen))
-            print(f"{shard['name']}: {number} of {len(settings)}", file=sys.stderr, flush=True)
+        for per_gemm in how["per_gemm"]:
+            reference = None if how["speed"] else float_outputs(task, per_gemm, chosen)
+            for number, method in enumerate(settings, 1):
+                rows.extend(_measure(task, how, method, per_gemm, chosen, reference))
+                done = f"{number} of {len(settings)} settings, {per_gemm} a GEMM"
+                print(f"{shard['name']}: {done}", file=sys.stderr, flush=True)
     common = {**provenance(shard, threads), "device": str(chosen)}
     return [{**common, **row, **load} for row in rows]
 
@@ -60,7 +63,12 @@ def _device(asked: str) -> torch.device:
 
 
 def _measure(
-    task: Task, how: Mapping[str, Any], method: Method, per_gemm: int, device: torch.device
+    task: Task,
+    how: Mapping[str, Any],
+    method: Method,
+    per_gemm: int,
+    device: torch.device,
+    reference: Sequence[Tensor] | None,
 ) -> Iterator[Row]:
     """Rows of one setting; a failure is a row too, and its neighbours go on."""
     about = {
@@ -73,7 +81,7 @@ def _measure(
     }
     try:
         low = with_products(task.model, method, keep=how["keep"])
-        for row in list(score(task, low, per_gemm, device)):
+        for row in list(score(task, low, per_gemm, device, reference)):
             yield {**about, **row}
     except Exception as reason:
         yield {

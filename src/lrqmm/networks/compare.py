@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -68,7 +68,13 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def score(task: Task, low: nn.Module, per_gemm: int, device: torch.device) -> Iterator[Row]:
+def score(
+    task: Task,
+    low: nn.Module,
+    per_gemm: int,
+    device: torch.device,
+    reference: Sequence[Tensor] | None = None,
+) -> Iterator[Row]:
     """Scores of a network on low-bit products beside its float self, batch by batch in turns.
 
     Parameters
@@ -77,6 +83,8 @@ def score(task: Task, low: nn.Module, per_gemm: int, device: torch.device) -> It
     low : of `with_products`
     per_gemm : items in a batch
     device : where both are
+    reference : `float_outputs` with the same items a batch; the float network is then not run
+        again, and no times are measured
 
     Yields
     ------
@@ -92,18 +100,21 @@ def score(task: Task, low: nn.Module, per_gemm: int, device: torch.device) -> It
     cosines: list[NDArray[np.float64]] = []
     times: list[tuple[float, float]] = []
     first: list[Batch] = []
-    for batch in task.batches(per_gemm):
+    for number, batch in enumerate(task.batches(per_gemm)):
         batch = _to(batch, device)
-        float_seconds, reference = _timed(task, task.model, batch, device)
+        if reference is None:
+            float_seconds, exact = _timed(task, task.model, batch, device)
+        else:
+            exact = reference[number].to(device)
         seconds, outputs = _timed(task, low, batch, device)
-        if batch.items == per_gemm or not times:
+        if reference is None and (batch.items == per_gemm or not times):
             times.append((seconds / batch.items, float_seconds / batch.items))
         if not bool(outputs.isfinite().all()):
             raise ValueError("the network's output holds NaN or infinity")
         if task.scores == "vectors":
-            cosines.append(F.cosine_similarity(outputs, reference).double().cpu().numpy())
+            cosines.append(F.cosine_similarity(outputs, exact).double().cpu().numpy())
         else:
-            scores.add(outputs, reference, batch.labels)
+            scores.add(outputs, exact, batch.labels)
         if task.scores == "tokens" and batch.labels is not None:
             nll = F.cross_entropy(outputs, batch.labels, reduction="none")
             losses.append(nll.double().cpu().numpy())
@@ -122,12 +133,19 @@ def score(task: Task, low: nn.Module, per_gemm: int, device: torch.device) -> It
     if losses:
         mean = _mean("perplexity", np.concatenate(losses))
         yield {**mean, **{key: math.exp(mean[key]) for key in ("value", "low", "high")}}
-    yield from _speed(np.array(times))
+    if times:
+        yield from _speed(np.array(times))
     run = partial(_no_grad, task)
     for name, error in layer_errors(low, task.model, [first[0].inputs], run).items():
         yield {"metric": "own_error", "layer": name, "value": error.own}
         yield {"metric": "accumulated_error", "layer": name, "value": error.accumulated}
     yield from _dependence(task, low, first)
+
+
+def float_outputs(task: Task, per_gemm: int, device: torch.device) -> list[Tensor]:
+    """The float network's outputs by batch, for `score`; all are held in memory, on the CPU."""
+    batches = (_to(batch, device) for batch in task.batches(per_gemm))
+    return [_no_grad(task, task.model, batch.inputs).cpu() for batch in batches]
 
 
 def _timed(
