@@ -37,9 +37,10 @@ def test_errors_by_layer(model, batch):
     x, exact = batch, batch
     with torch.no_grad():
         for name, layer in model.named_children():
-            own = layer(x)
+            own, alone = layer(x), low.get_submodule(name)(exact)
             x, exact = low.get_submodule(name)(x), layer(exact)
             if name in found:
+                assert np.isclose(found[name].alone, relative(alone, exact), rtol=1e-4, atol=1e-6)
                 assert np.isclose(found[name].own, relative(x, own), rtol=1e-4, atol=1e-6)
                 assert np.isclose(found[name].accumulated, relative(x, exact), rtol=1e-4, atol=1e-6)
     assert found["0"].own < 1e-6

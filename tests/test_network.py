@@ -13,6 +13,7 @@ from lrqmm.measure import network
 from lrqmm.measure.network import measure_network
 from lrqmm.networks import tasks
 from lrqmm.networks.compare import compare
+from lrqmm.networks.products import with_products
 from lrqmm.networks.tasks import Batch, Task, load_task
 
 
@@ -42,7 +43,8 @@ def shard(method, *settings, **how):
     return {
         "name": f"test-{method}", "experiment": "test", "measure": "network", "library": "torch",
         "method": method, "settings": list(settings) or [{}],
-        "network": {**about, "length": 8, "per_gemm": [3], "keep": [], "speed": True, **how},
+        "network": {**about, "length": 8, "per_gemm": [3], "keep": [], "speed": True,
+                    "ranks_within": None, **how},
     }  # fmt: skip
 
 
@@ -83,6 +85,35 @@ def test_without_times_the_scores_are_the_same(monkeypatch, scores):
     pd.testing.assert_frame_equal(
         *(x[columns].sort_values(columns[:4], ignore_index=True) for x in (timed, table))
     )
+
+
+def test_ranks_by_layer_within_a_budget(task):
+    table = measured("lrqmm_aware", {"bits": 3}, ranks_within=12, per_gemm=[9])
+    assert (table["status"] == "ok").all(), table["reason"].dropna().tolist()
+    ranks = table[table["metric"] == "rank"].set_index("layer")["value"]
+    assert ranks.index.tolist() == ["0", "2"]
+    assert ranks.max() > 0
+    assert table["rank"].isna().all()
+    assert (table["ranks_within"] == 12).all()
+    bits = value(table, "average_bits")
+    assert bits <= 12
+    low = with_products(
+        task.model,
+        {name: lrqmm.get_method("lrqmm_aware", bits=3, rank=int(r)) for name, r in ranks.items()},
+    )
+    inputs = next(task.batches(9)).inputs
+    exact = task.model(inputs).detach()
+    want = torch.linalg.norm(low(inputs) - exact) / torch.linalg.norm(exact)
+    assert np.isclose(value(table, "relative_error"), float(want), rtol=1e-4)
+    # a kept layer has no rank
+    kept = measured("lrqmm_aware", {"bits": 3}, ranks_within=12, per_gemm=[9], keep=["0"])
+    assert kept[kept["metric"] == "rank"]["layer"].tolist() == ["2"]
+
+
+def test_a_budget_that_no_rank_fits_is_said(task):
+    table = measured("lrqmm", {"bits": 3}, ranks_within=1)
+    assert table["status"].tolist() == ["failed"]
+    assert "allowed: at least" in table["reason"][0]
 
 
 def test_settings_items_and_layers(task):

@@ -341,6 +341,19 @@ def test_mistakes_in_an_experiment(change, said):
         planned(change)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"methods": ["direct"]}, "method direct, which has no rank; allowed: lrqmm, lrqmm_aware"),
+        ({"methods": ["lrqmm"], "settings": {"rank": 4}}, "allowed: one of rank and ranks_within"),
+    ],
+)
+def test_ranks_by_layer_need_a_method_with_ranks(given, said):
+    network = {"measure": "network", "network": "resnet50", "ranks_within": 5, "sizes": None}
+    with pytest.raises(ConfigError, match=f"config: experiments.one: .*{said}"):
+        planned({**network, "inputs": None, **given})
+
+
 @pytest.mark.parametrize("content", [None, [], "run", {}, {"run": "x"}])
 def test_no_configuration(content):
     with pytest.raises(ConfigError, match="at the top"):

@@ -53,6 +53,8 @@ PARAMETERS = {
     "execution": "string",
 }
 """Parameters with a column of their own; `parameters` holds all of them as JSON."""
+LATER = (*PARAMETERS, "ranks_within")
+"""Columns that a run may be older than."""
 
 
 def _column(dtype: str, *checks: pa.Check, nullable: bool = False) -> pa.Column:
@@ -127,9 +129,11 @@ NETWORK_METRICS = (
     "average_bits",
     "integer_operations",
     "float_operations",
+    "alone_error",
     "own_error",
     "accumulated_error",
     "moved_by_others",
+    "rank",
 )
 NETWORK_SCHEMA = pa.DataFrameSchema(
     {
@@ -144,6 +148,7 @@ NETWORK_SCHEMA = pa.DataFrameSchema(
         "method": _column("string"),
         "parameters": _column("string"),
         **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
+        "ranks_within": _column("float64", nullable=True),  # average bits; ranks by layer
         # the value, its 95% interval, over how many items
         "metric": _column("string", pa.Check.isin(NETWORK_METRICS)),
         "value": _column("float64", nullable=True),
@@ -260,7 +265,7 @@ def _read_parquet(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
     except Exception as error:  # pyarrow raises several kinds for a damaged file
         raise StoreError(f"{path}: cannot be read: {error}") from None
     for place, name in enumerate(schema.columns):
-        if name in PARAMETERS and name not in frame:  # the run is older than the parameter
+        if name in LATER and name not in frame:
             frame.insert(min(place, frame.shape[1]), name, None)
     missing = set(schema.columns) - set(frame.columns)
     if missing:

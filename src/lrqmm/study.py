@@ -27,6 +27,11 @@ ARRAYS = ("spectrum", "steps")
 RESERVED = ("all", "resnet50")
 NETWORKS = {"resnet50": 4 * 10**9, "llama": 140 * 10**9, "minilm": 10**9}
 """Networks, and about the multiply-adds that an item of data takes, for the time left."""
+NETWORK_KEYS = (
+    *("network", "weights", "data", "items", "length"),
+    *("per_gemm", "speed", "ranks_within", "keep"),
+)
+"""Keys of an experiment that say how a network is measured."""
 
 
 class ConfigError(ValueError):
@@ -257,10 +262,11 @@ def _network_shards(
     source = experiment["weights"]
     if source != "packaged" and not Path(source).exists():
         raise ConfigError(f"config: {where}: weights is {source!r}, which is not there")
-    keys = ("network", "weights", "data", "items", "length", "per_gemm", "speed", "keep")
     _check_parameter_names(where, experiment, methods.list_methods())
     for method in _names(experiment["methods"], f"{where}.methods", methods.list_methods()):
         settings = _settings(where, method, experiment, ())
+        if experiment["ranks_within"] is not None:
+            _check_ranks_by_layer(where, method, settings)
         if method in chosen_methods:
             yield Shard(
                 f"{name}-{method}-torch-0",
@@ -270,8 +276,19 @@ def _network_shards(
                 method,
                 (),
                 tuple(settings),
-                network={key: experiment[key] for key in keys},
+                network={key: experiment[key] for key in NETWORK_KEYS},
             )
+
+
+def _check_ranks_by_layer(where: str, method: str, settings: Sequence[Mapping[str, Any]]) -> None:
+    ranked = [name for name in methods.list_methods() if "rank" in methods.preset(name).defaults]
+    if method not in ranked:
+        raise ConfigError(
+            f"config: {where}: ranks_within with method {method}, which has no rank; "
+            f"allowed: {', '.join(ranked)}"
+        )
+    if any("rank" in setting for setting in settings):
+        raise ConfigError(f"config: {where}: allowed: one of rank and ranks_within")
 
 
 def _inputs(

@@ -40,6 +40,32 @@ def networks(run: Run, *metrics: str) -> pd.DataFrame:
     return variants(table)
 
 
+def blocks(layers: pd.Series) -> pd.DataFrame:
+    """Of layers' names: columns `block`, the number in 'model.layers.3.mlp.up_proj', and `kind`,
+    what follows it; null and the name itself where there is none."""
+    parts = layers.str.extract(r"\.(?P<block>\d+)\.(?P<kind>.*)$")
+    kind = parts["kind"].fillna(layers)
+    return pd.DataFrame({"block": parts["block"].astype("Int64"), "kind": kind})
+
+
+def usual(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of networks in the usual setting: a scale a vector, no variant, the same bits in both
+    operands, both compensated, the largest number of items a GEMM, and the largest rank that every
+    low-rank method of that network and number of bits was measured at."""
+    same_bits = table["bits_a"].isna() | (table["bits_a"] == table["bits"])
+    table = table[(table["variant"] == table["method"]) & same_bits]
+    table = table[table["granularity"].fillna("vector").eq("vector")]
+    table = table[table["ranks_within"].isna() & table["sides"].fillna("ab").eq("ab")]
+    largest = table.groupby("network")["per_gemm"].transform("max")
+    table = table[table["per_gemm"] == largest]
+    kept = []
+    for _, own in table.groupby(["network", "bits"], dropna=False, sort=False):
+        ranks = [set(of_one) for _, of_one in own["rank"].dropna().groupby(own["method"])]
+        common = set.intersection(*ranks) if ranks else set()
+        kept.append(own[own["rank"].isna() | own["rank"].isin(sorted(common)[-1:])])
+    return pd.concat(kept) if kept else table
+
+
 def _metric(run: Run, experiments: tuple[str, ...], metric: str) -> pd.DataFrame:
     table = ok(run, *experiments)
     table = table[table["metric"] == metric]

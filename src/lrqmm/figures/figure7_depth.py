@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -10,45 +11,48 @@ from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.store import Run
 
 TITLES = {"own_error": "own error", "accumulated_error": "accumulated error"}
-MOST_BITS = 4
+BITS = 4
 
 
 def draw(run: Run) -> Figure:
     """A row a network, a column a kind of error, layers in running order.
 
-    Shown are settings of 4 bits in both operands, without variants, at the largest rank that every
-    low-rank method was measured at, and the largest number of items a GEMM.
+    Shown are the settings of `_data.usual` at 4 bits. Of networks made of blocks a point is the
+    geometric mean over a block's layers.
     """
     table = _data.networks(run, *TITLES)
-    table = table[(table["bits"] == MOST_BITS) & table["bits_a"].fillna(MOST_BITS).eq(MOST_BITS)]
-    table = table[(table["variant"] == table["method"]) & (table["granularity"] == "vector")]
+    table = _data.usual(table[table["bits"] == BITS])
     if table.empty:
         raise NothingToDraw("this run has no networks at 4 bits with a scale a vector")
-    table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
+    table = table.join(_data.blocks(table["layer"]))
     shown = list(dict.fromkeys(table["network"]))
     figure, axes = plt.subplots(
         len(shown), 2, figsize=(_style.WIDTH, 2.6 * len(shown) + 0.7), sharey="row", squeeze=False
     )
     for row, network in zip(axes, shown, strict=True):
         own = table[table["network"] == network]
-        rank = _common_rank(own["method"], own["rank"])
-        own = own[own["rank"].isna() | (own["rank"] == rank)]
+        in_blocks = bool(own["block"].notna().any())
+        rank = own["rank"].max()
         for axis, (metric, title) in zip(row, TITLES.items(), strict=True):
             here = own[own["metric"] == metric]
             for method in _style.order(here["method"].unique()):
-                line = here[here["method"] == method].drop_duplicates("layer")["value"]
+                line = _by_depth(here[here["method"] == method], in_blocks)
                 axis.semilogy(
                     range(1, len(line) + 1), line, color=_style.colour(method),
                     label=_style.label(method), lw=1,
                 )  # fmt: skip
-            axis.set_title(f"{_style.input_label(network)}: {title}, rank {rank}", fontsize=8)
-            axis.set_xlabel("layer")
+            ranks = "" if pd.isna(rank) else f", rank {rank:g}"
+            axis.set_title(f"{_style.input_label(network)}: {title}{ranks}", fontsize=8)
+            axis.set_xlabel("block" if in_blocks else "layer")
         row[0].set_ylabel("relative error")
     _style.figure_legend(figure, axes.flat)
     return figure
 
 
-def _common_rank(methods: pd.Series, ranks: pd.Series) -> int:
-    """The largest rank that every method with a rank has."""
-    by_method = [set(own) for _, own in ranks.dropna().groupby(methods)]
-    return int(max(set.intersection(*by_method))) if by_method else 0
+def _by_depth(table: pd.DataFrame, in_blocks: bool) -> pd.Series:
+    """Errors by layer, or their geometric means by block; layers outside of blocks left out."""
+    layers = table.drop_duplicates("layer")
+    if not in_blocks:
+        return layers["value"]
+    logarithms = np.log(layers["value"]).groupby(layers["block"])
+    return np.exp(logarithms.mean())

@@ -77,8 +77,10 @@ def _mark(axis: Axes, point: Mapping[Hashable, Any], across: str, metric: str) -
             point[across], point[metric], ls="", marker="o", ms=10, mfc="none", mew=0.6,
             color=_style.colour(method),
         )  # fmt: skip
-    if not pd.isna(rank):
+    ranks = "" if pd.isna(rank) else f"{rank:g}"
+    ranks = ranks if pd.isna(point["ranks_within"]) else "by layer"
+    if ranks:
         axis.annotate(
-            f"{rank:g}", (point[across], point[metric]), xytext=(4, 3), fontsize=5,
+            ranks, (point[across], point[metric]), xytext=(4, 3), fontsize=5,
             textcoords="offset points", color=_style.colour(method),
         )  # fmt: skip

@@ -11,7 +11,8 @@ from lrqmm.store import Run
 
 SETTING = [
     "network", "reference", "data", "keep", "per_gemm", "bits", "bits_a", "rounding", "granularity",
-    "zero_point", "zero_point_a", "variant", "rank", "power_iterations", "sides", "execution",
+    "zero_point", "zero_point_a", "variant", "rank", "ranks_within", "power_iterations", "sides",
+    "execution",
 ]  # fmt: skip
 
 
@@ -66,7 +67,12 @@ def tabulate(run: Run) -> pd.DataFrame:
     made = pd.DataFrame(rows)
     titles = [title for title, _ in COLUMNS.values() if title in made]
     made = made[[*SETTING, "items", *titles]].rename(
-        columns={"variant": "method", "power_iterations": "q", "per_gemm": "items a GEMM"}
+        columns={
+            "variant": "method",
+            "power_iterations": "q",
+            "per_gemm": "items a GEMM",
+            "ranks_within": "ranks by layer within bits",
+        }
     )
     made = made.dropna(axis="columns", how="all")
     made.attrs["title"] = "Table 4: accuracy of networks on low-bit products"

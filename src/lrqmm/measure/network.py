@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 
 from lrqmm import store
 from lrqmm.measure.environment import watch_load
 from lrqmm.measure.shard import provenance
 from lrqmm.method import Method, get_method
 from lrqmm.networks.compare import float_outputs, score
+from lrqmm.networks.layers import choose_ranks
 from lrqmm.networks.products import with_products
 from lrqmm.networks.tasks import Task, load_task
 
@@ -37,7 +39,7 @@ def measure_network(shard: Mapping[str, Any], device: str, threads: int) -> list
         allowed or not there
     """
     how = shard["network"]
-    settings = [get_method(shard["method"], **setting) for setting in shard["settings"]]
+    settings = [(get_method(shard["method"], **setting), setting) for setting in shard["settings"]]
     rows: list[Row] = []
     with threadpool_limits(threads), watch_load() as load:
         torch.set_num_threads(threads)
@@ -48,8 +50,8 @@ def measure_network(shard: Mapping[str, Any], device: str, threads: int) -> list
         with_products(task.model, "sgemm", keep=how["keep"])  # the patterns fit
         for per_gemm in how["per_gemm"]:
             reference = None if how["speed"] else float_outputs(task, per_gemm, chosen)
-            for number, method in enumerate(settings, 1):
-                rows.extend(_measure(task, how, method, per_gemm, chosen, reference))
+            for number, (method, setting) in enumerate(settings, 1):
+                rows.extend(_measure(task, how, method, setting, per_gemm, chosen, reference))
                 done = f"{number} of {len(settings)} settings, {per_gemm} a GEMM"
                 print(f"{shard['name']}: {done}", file=sys.stderr, flush=True)
     common = {**provenance(shard, threads), "device": str(chosen)}
@@ -66,6 +68,7 @@ def _measure(
     task: Task,
     how: Mapping[str, Any],
     method: Method,
+    setting: Mapping[str, Any],
     per_gemm: int,
     device: torch.device,
     reference: Sequence[Tensor] | None,
@@ -79,9 +82,13 @@ def _measure(
         "integer_route": method.integer_route(torch.empty(1, device=device)),
         "status": "ok",
     }
+    found: list[Row] = []
     try:
-        low = with_products(task.model, method, keep=how["keep"])
-        for row in list(score(task, low, per_gemm, device, reference)):
+        if how["ranks_within"] is None:
+            low = with_products(task.model, method, keep=how["keep"])
+        else:
+            low, found = _ranked(task, how, method.name, setting, per_gemm, device)
+        for row in [*found, *score(task, low, per_gemm, device, reference)]:
             yield {**about, **row}
     except Exception as reason:
         yield {
@@ -92,6 +99,36 @@ def _measure(
         }
 
 
+def _ranked(
+    task: Task,
+    how: Mapping[str, Any],
+    name: str,
+    setting: Mapping[str, Any],
+    per_gemm: int,
+    device: torch.device,
+) -> tuple[nn.Module, list[Row]]:
+    """The network with ranks chosen by layer on its first batch, and the ranks as rows."""
+
+    @cache  # layers of one rank share the method's work space
+    def ranked(rank: int) -> Method:
+        return get_method(name, **setting, rank=rank)
+
+    batch = next(task.batches(per_gemm))
+    within = how["ranks_within"]
+    inputs = batch.inputs.to(device) if isinstance(batch.inputs, Tensor) else batch.inputs
+    plan = choose_ranks(
+        task.model, inputs, ranked, average_bits=within, keep=how["keep"], run=task.run
+    )
+    if plan.average_bits > within:
+        raise ValueError(
+            f"ranks_within is {within}; allowed: at least {plan.average_bits:.3f}, the average "
+            "bits without any rank"
+        )
+    chosen = {layer: ranked(rank) for layer, rank in plan.ranks.items()}
+    rows = [{"metric": "rank", "layer": at, "value": rank} for at, rank in plan.ranks.items()]
+    return with_products(task.model, chosen, keep=how["keep"]), rows
+
+
 def _about(how: Mapping[str, Any], method: Method) -> Row:
     parameters = method.parameters
     return {
@@ -100,4 +137,5 @@ def _about(how: Mapping[str, Any], method: Method) -> Row:
         "method": method.name,
         "parameters": json.dumps(parameters, sort_keys=True),
         **{name: parameters.get(name) for name in store.PARAMETERS},
+        **({"ranks_within": how["ranks_within"], "rank": None} if how["ranks_within"] else {}),
     }

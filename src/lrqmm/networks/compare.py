@@ -137,6 +137,7 @@ def score(
         yield from _speed(np.array(times))
     run = partial(_no_grad, task)
     for name, error in layer_errors(low, task.model, [first[0].inputs], run).items():
+        yield {"metric": "alone_error", "layer": name, "value": error.alone}
         yield {"metric": "own_error", "layer": name, "value": error.own}
         yield {"metric": "accumulated_error", "layer": name, "value": error.accumulated}
     yield from _dependence(task, low, first)

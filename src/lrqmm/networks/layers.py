@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,7 +14,14 @@ from torch import Tensor, nn
 
 from lrqmm.composition import Cost
 from lrqmm.method import Method
-from lrqmm.networks.products import Product, gemm_layers, im2col, products, weight_matrix
+from lrqmm.networks.products import Layer, Product, gemm_layers, im2col, products, weight_matrix
+
+Run = Callable[[nn.Module, Any], Any]
+"""How a network takes a batch."""
+
+
+def _call(network: nn.Module, batch: Any) -> Any:
+    return network(batch)
 
 
 @dataclass(frozen=True)
@@ -22,10 +30,12 @@ class LayerError:
 
     Attributes
     ----------
-    own : against the float layer on the same input: what this layer's product adds
+    alone : of its product on the float network's input of this layer
+    own : against the float layer on the same input as it had: what this layer's product adds
     accumulated : against the float network's output of this layer: what all up to here have added
     """
 
+    alone: float
     own: float
     accumulated: float
 
@@ -35,7 +45,7 @@ def layer_errors(
     low: nn.Module,
     reference: nn.Module,
     batches: Iterable[Any],
-    run: Callable[[nn.Module, Any], Any] = lambda network, batch: network(batch),
+    run: Run = _call,
 ) -> dict[str, LayerError]:
     """Errors of every replaced layer over batches, in running order.
 
@@ -50,23 +60,27 @@ def layer_errors(
     kept: dict[str, Tensor] = {}
     replaced = products(low)
 
-    def keep(name: str, x: Tensor, y: Tensor) -> None:
-        kept[name] = y
+    def add(name: str, first: int, y: Tensor, exact: Tensor) -> None:
+        found = sums.setdefault(name, [0.0] * 6)
+        found[first] += float(torch.linalg.norm(y - exact)) ** 2
+        found[first + 1] += float(torch.linalg.norm(exact)) ** 2
 
-    def compare(name: str, x: Tensor, y: Tensor) -> None:
-        own, whole = replaced[name].layer(x), kept.pop(name)
-        found = sums.setdefault(name, [0.0] * 4)
-        for i, z in enumerate((y - own, own, y - whole, whole)):
-            found[i] += float(torch.linalg.norm(z)) ** 2
+    def alone(name: str, x: Tensor, y: Tensor) -> None:
+        kept[name] = y
+        add(name, 0, replaced[name](x), y)
+
+    def beside(name: str, x: Tensor, y: Tensor) -> None:
+        add(name, 2, y, replaced[name].layer(x))
+        add(name, 4, y, kept.pop(name))
 
     for batch in batches:
-        with _watched(gemm_layers(reference), keep):
+        with _watched(gemm_layers(reference), alone):
             run(reference, batch)
-        with _watched(replaced, compare):
+        with _watched(replaced, beside):
             run(low, batch)
     return {
-        name: LayerError(_ratio(own, size), _ratio(accumulated, whole))
-        for name, (own, size, accumulated, whole) in sums.items()
+        name: LayerError(*(_ratio(*found[i : i + 2]) for i in (0, 2, 4)))
+        for name, found in sums.items()
     }
 
 
@@ -109,12 +123,14 @@ class RankPlan:
 @torch.no_grad()
 def choose_ranks(
     model: nn.Module,
-    batch: Tensor,
+    batch: Any,
     method: Callable[[int], Method],
     *,
     ranks: Sequence[int] = (0, 1, 2, 4, 8, 16, 32, 64),
     error: float | None = None,
     average_bits: float | None = None,
+    keep: Iterable[str] = (),
+    run: Run = _call,
 ) -> RankPlan:
     """Spend rank where it wins most: greedily, the step that removes most squared error a bit.
 
@@ -129,6 +145,8 @@ def choose_ranks(
     ranks : to choose from, rising; a layer goes up to its own limit
     error : stop once the root mean square of the layers' errors is this small
     average_bits : never exceed this many bits an element
+    keep : patterns of layers that are left out: they have no rank, and their bits do not count
+    run : how the network takes the batch
 
     Raises
     ------
@@ -138,7 +156,13 @@ def choose_ranks(
         raise ValueError("allowed: one of error and average_bits")
     if list(ranks) != sorted(set(ranks)):
         raise ValueError(f"ranks is {tuple(ranks)}; allowed: rising ranks")
-    options = _options(model, batch, method, ranks)
+    patterns = tuple(keep)
+    layers = {
+        name: layer
+        for name, layer in gemm_layers(model).items()
+        if not any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    options = _options(layers, [(rank, method(rank)) for rank in ranks], lambda: run(model, batch))
     elements = sum(steps[0].elements for steps in options.values())
     level = dict.fromkeys(options, 0)
 
@@ -173,14 +197,14 @@ class _Option:
 
 
 def _options(
-    model: nn.Module, batch: Tensor, method: Callable[[int], Method], ranks: Sequence[int]
+    layers: Mapping[str, Layer], tried: Sequence[tuple[int, Method]], run: Callable[[], Any]
 ) -> dict[str, list[_Option]]:
-    """Error and bits of each layer's product at each rank that fits it."""
+    """Error and bits of each layer's product, as it first runs, at each rank that fits it."""
     found: dict[str, list[_Option]] = {}
-    tried = [(rank, method(rank)) for rank in ranks]
-    layers = gemm_layers(model)
 
     def measure(name: str, x: Tensor, y: Tensor) -> None:
+        if name in found:
+            return
         layer = layers[name]
         A, B = im2col(layer, x)[0], weight_matrix(layer)
         exact = A @ B
@@ -196,7 +220,7 @@ def _options(
             found.setdefault(name, []).append(_Option(rank, relative, bits, elements))
 
     with _watched(layers, measure):
-        model(batch)
+        run()
     return found
 
 

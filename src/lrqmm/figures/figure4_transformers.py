@@ -1,0 +1,58 @@
+"""Figure 4 of transformers: relative error of each linear layer, by kind of layer and depth."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lrqmm.figures import NothingToDraw, _data, _style
+from lrqmm.store import Run
+
+GAP = 2  # between kinds, in layers
+
+
+def draw(run: Run) -> Figure:
+    """A panel a network and number of bits; kinds of layers side by side, each by depth.
+
+    Each layer is fed with its float activations, so that errors do not add up. Shown are the
+    settings of `_data.usual`.
+    """
+    table = _data.networks(run, "alone_error")
+    table = _data.usual(table[table["method"] != "sgemm"])
+    table = table.join(_data.blocks(table["layer"]))
+    table = table[table.groupby("network")["block"].transform("count") > 0]
+    if table.empty:
+        raise NothingToDraw("this run has no layers of transformers (measure: network)")
+    panels = list(table.groupby(["network", "bits"], sort=False))
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(_style.WIDTH, 2.4 * len(panels) + 0.8), squeeze=False
+    )
+    for axis, ((network, bits), own) in zip(axes[:, 0], panels, strict=True):
+        _panel(axis, own)
+        rank = own["rank"].max()
+        ranks = "" if pd.isna(rank) else f", rank {rank:g}"
+        axis.set_title(f"{_style.input_label(network)}: {bits} bits{ranks}", fontsize=9)
+        axis.set_ylabel("relative error")
+    _style.figure_legend(figure, axes[:, 0])
+    return figure
+
+
+def _panel(axis: Axes, table: pd.DataFrame) -> None:
+    start, ticks = 0, {}
+    for kind, layers in table.groupby("kind", sort=False):
+        places = layers["block"].fillna(0).astype(int)
+        for method in _style.order(layers["method"].unique()):
+            line = layers[layers["method"] == method].drop_duplicates("layer")
+            axis.semilogy(
+                start + places[line.index], line["value"], color=_style.colour(method), lw=1,
+                marker=_style.marker(method), ms=2, label=_style.label(method),
+            )  # fmt: skip
+        count = int(places.max()) + 1
+        ticks[start + (count - 1) / 2] = str(kind).rpartition(".")[2].replace("_proj", "")
+        start += count + GAP
+        axis.axvline(start - (GAP + 1) / 2, color="0.85", lw=0.6)
+    axis.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
+    axis.set_xlabel("kind of layer; within it, from the first block to the last")
+    axis.set_xlim(-GAP, start)
