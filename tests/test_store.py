@@ -244,6 +244,21 @@ def test_files_that_the_manifest_does_not_list_are_not_read(run):
     assert 9.0 not in read_run(run).measurements["value"].tolist()
 
 
+def test_an_unfinished_run_is_read_where_asked(run):
+    (run / "manifest.json").unlink()
+    with pytest.raises(StoreError, match=r"manifest\.json: missing"):
+        read_run(run)
+    found = read_run(run, unfinished=True)
+    assert sorted(found.measurements["value"]) == [0.25, 0.25, 0.5]
+    truncate(run / "measurements/a.parquet")
+    with pytest.raises(StoreError, match=r"a\.parquet: cannot be read"):
+        read_run(run, unfinished=True)
+    for path in run.rglob("*.parquet"):
+        path.unlink()
+    with pytest.raises(StoreError, match="nothing is measured there yet"):
+        read_run(run, unfinished=True)
+
+
 def test_a_moved_run_is_read(run, tmp_path):
     moved = run.rename(tmp_path / "elsewhere")
     assert len(read_run(str(moved)).measurements) == 3

@@ -169,6 +169,12 @@ def test_without_a_connection_the_rest_is_measured(project):
     measured = {path.stem.split("-")[0] for path in run.rglob("*.parquet")}
     assert measured == {"distributions"}
     assert len(list(run.glob("measurements/distributions-*"))) == 3
+    assert "To draw it as it is: snakemake figures" in output
+    result = project.snakemake("figures", *TINY)
+    assert result.returncode == 0, result.stderr
+    assert "results/tiny is unfinished: drawn from what is there" in result.stderr
+    assert "uniform" in (run / "tables/table2_distributions.csv").read_text()
+    assert "no scores of networks" in (run / "tables/table4_accuracy.csv").read_text()
 
 
 EXPERIMENTS_THAT_NEED_PACKAGES = """experiments:

@@ -295,18 +295,21 @@ def _read_tables(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
         raise
 
 
-def read_run(folder: str | Path) -> Run:
-    """Read and check a run folder. Raises StoreError naming the file that is missing or wrong."""
+def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
+    """Read and check a run folder. Raises StoreError naming the file that is missing or wrong.
+
+    A run without manifest.json, which it has once every shard is measured, is refused, or, where
+    `unfinished` is true, read as far as it went.
+    """
     folder = Path(folder)
-    files = read_json(folder / "manifest.json").get("files")
-    if not isinstance(files, dict):
-        raise StoreError(f"{folder / 'manifest.json'}: 'files' is missing, or no object")
-    for name, digest in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise StoreError(f"{path}: missing, though manifest.json of the run lists it")
-        if sha256(path) != digest:
-            raise StoreError(f"{path}: differs from the SHA-256 in manifest.json of the run")
+    files: Iterable[str]
+    if unfinished and not (folder / "manifest.json").exists():
+        paths = [path for kind in TABLES for path in (folder / kind).glob("*.parquet")]
+        files = [path.relative_to(folder).as_posix() for path in paths]
+        if not files:
+            raise StoreError(f"{folder}: nothing is measured there yet")
+    else:
+        files = _listed(folder)
     tables = {
         kind: _read_tables(
             [folder / name for name in sorted(files) if name.startswith(f"{kind}/")],
@@ -316,6 +319,20 @@ def read_run(folder: str | Path) -> Run:
     }
     environment = read_json(folder / "environment.json")
     return Run(folder, **tables, environment=environment)
+
+
+def _listed(folder: Path) -> Iterable[str]:
+    """Files that the manifest lists; they are there, and what was written."""
+    files = read_json(folder / "manifest.json").get("files")
+    if not isinstance(files, dict):
+        raise StoreError(f"{folder / 'manifest.json'}: 'files' is missing, or no object")
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise StoreError(f"{path}: missing, though manifest.json of the run lists it")
+        if sha256(path) != digest:
+            raise StoreError(f"{path}: differs from the SHA-256 in manifest.json of the run")
+    return files
 
 
 def write_manifest(folder: str | Path, files: Iterable[str | Path], about: Any) -> None:
