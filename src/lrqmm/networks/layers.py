@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -111,7 +111,7 @@ class RankPlan:
     Attributes
     ----------
     ranks : by layer name
-    error : root mean square over layers of the own relative errors at these ranks
+    error : predicted relative error of the network's output
     average_bits : bits that hold codes, scales and factors, over the elements of all operands
     """
 
@@ -134,8 +134,14 @@ def choose_ranks(
 ) -> RankPlan:
     """Spend rank where it wins most: greedily, the step that removes most squared error a bit.
 
-    The sum over layers of the squared own relative errors stands for the network's error: it takes
-    the layers' errors as independent and equally important.
+    With e_l(r) the relative error of layer l's product at rank r on the float network's activations
+    and E_l the relative error of the network's output where layer l alone is low-bit, at the first
+    of the ranks r_0, the squared error of the output is predicted as
+
+        sum_l (E_l e_l(r_l) / e_l(r_0))²
+
+    which takes the layers' errors as independent and small. It takes a pass over the network a
+    layer, and one with every rank.
 
     Parameters
     ----------
@@ -143,7 +149,7 @@ def choose_ranks(
     batch : a sample of its inputs, on which every layer's product is tried at every rank
     method : a rank to a method: `lambda rank: get_method("lrqmm_aware", bits=4, rank=rank)`
     ranks : to choose from, rising; a layer goes up to its own limit
-    error : stop once the root mean square of the layers' errors is this small
+    error : stop once the predicted relative error of the output is this small
     average_bits : never exceed this many bits an element
     keep : patterns of layers that are left out: they have no rank, and their bits do not count
     run : how the network takes the batch
@@ -163,6 +169,10 @@ def choose_ranks(
         if not any(fnmatchcase(name, pattern) for pattern in patterns)
     }
     options = _options(layers, [(rank, method(rank)) for rank in ranks], lambda: run(model, batch))
+    effects = _effects(layers, method(ranks[0]), lambda: run(model, batch))
+    for name, steps in options.items():
+        weight = effects[name] / steps[0].error if steps[0].error else 0.0
+        options[name] = [replace(step, error=weight * step.error) for step in steps]
     elements = sum(steps[0].elements for steps in options.values())
     level = dict.fromkeys(options, 0)
 
@@ -172,7 +182,7 @@ def choose_ranks(
     while True:
         squared = sum(total(name).error ** 2 for name in options)
         bits = sum(total(name).bits for name in options)
-        reached = math.sqrt(squared / len(options))
+        reached = math.sqrt(squared)
         if error is not None and reached <= error:
             break
         gains = {
@@ -221,6 +231,22 @@ def _options(
 
     with _watched(layers, measure):
         run()
+    return found
+
+
+def _effects(
+    layers: Mapping[str, Layer], method: Method, run: Callable[[], Tensor]
+) -> dict[str, float]:
+    """Relative error of the network's output where one layer alone multiplies by a method."""
+    exact, found = run(), {}
+    for name, layer in layers.items():
+        product = Product(layer, method)
+        hook = layer.register_forward_hook(lambda _, x, y, own=product: own(x[0]))
+        try:
+            missed = run() - exact
+        finally:
+            hook.remove()
+        found[name] = _ratio(float(missed.norm()) ** 2, float(exact.norm()) ** 2)
     return found
 
 
