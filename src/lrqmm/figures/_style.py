@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lrqmm.inputs.distributions import DISTRIBUTIONS
 
@@ -75,6 +76,19 @@ def order(names: Any) -> list[str]:
     return sorted(names, key=lambda name: (known.index(name) if name in known else 99, name))
 
 
+def networks(names: Any) -> list[str]:
+    """Networks in the order of the figures' rows."""
+    known = list(INPUTS)
+    return sorted(set(names), key=lambda name: known.index(name) if name in known else 99)
+
+
+def plain_log(axis: Any) -> None:
+    """Label a logarithmic x or y axis with plain numbers: 0.1, 0.2, 0.5, 1, ..."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def input_label(name: str) -> str:
     """An input's name in figures."""
     return INPUTS.get(name, name)
@@ -88,7 +102,9 @@ def figure_legend(figure: Figure, axes: Any, columns: int = 4) -> None:
             entries.setdefault(text, handle)
         if panel.get_legend():
             panel.get_legend().remove()
-    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns)
+    usual = [title for title, _, _ in METHODS.values()]
+    texts = sorted(entries, key=lambda text: usual.index(text) if text in usual else len(usual))
+    figure.legend([entries[text] for text in texts], texts, loc="outside upper center", ncols=columns)
 
 
 def notice(text: str, *, table: bool) -> Any:

@@ -25,7 +25,13 @@ def draw(run: Run) -> Figure:
     table = table[table.groupby("network")["block"].transform("count") > 0]
     if table.empty:
         raise NothingToDraw("this run has no layers of transformers (measure: network)")
-    panels = list(table.groupby(["network", "bits"], sort=False))
+    parts = dict(list(table.groupby(["network", "bits"])))
+    panels = [
+        (setting, parts[setting])
+        for network in _style.networks(table["network"])
+        for setting in parts
+        if setting[0] == network
+    ]
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(_style.WIDTH, 2.4 * len(panels) + 0.8), squeeze=False
     )
@@ -35,12 +41,14 @@ def draw(run: Run) -> Figure:
         ranks = "" if pd.isna(rank) else f", rank {rank:g}"
         axis.set_title(f"{_style.input_label(network)}: {bits} bits{ranks}", fontsize=9)
         axis.set_ylabel("relative error")
+        _style.plain_log(axis.yaxis)
     _style.figure_legend(figure, axes[:, 0])
     return figure
 
 
 def _panel(axis: Axes, table: pd.DataFrame) -> None:
     start, ticks = 0, {}
+    names = _short(list(dict.fromkeys(table["kind"])))
     for kind, layers in table.groupby("kind", sort=False):
         places = layers["block"].fillna(0).astype(int)
         for method in _style.order(layers["method"].unique()):
@@ -50,9 +58,22 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
                 marker=_style.marker(method), ms=2, label=_style.label(method),
             )  # fmt: skip
         count = int(places.max()) + 1
-        ticks[start + (count - 1) / 2] = str(kind).rpartition(".")[2].replace("_proj", "")
+        ticks[start + (count - 1) / 2] = names[str(kind)]
         start += count + GAP
         axis.axvline(start - (GAP + 1) / 2, color="0.85", lw=0.6)
     axis.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
     axis.set_xlabel("kind of layer; within it, from the first block to the last")
     axis.set_xlim(-GAP, start)
+
+
+def _short(kinds: list[str]) -> dict[str, str]:
+    """The last words of kinds' names that no other kind ends with: 'up', 'attention output'."""
+    words = {kind: kind.removesuffix(".dense").removesuffix("_proj").split(".") for kind in kinds}
+    short = {}
+    for kind, own in words.items():
+        others = [other for name, other in words.items() if name != kind]
+        length = next(
+            (n for n in range(1, len(own)) if all(x[-n:] != own[-n:] for x in others)), len(own)
+        )
+        short[kind] = " ".join(own[-length:])
+    return short

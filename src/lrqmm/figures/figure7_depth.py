@@ -25,7 +25,7 @@ def draw(run: Run) -> Figure:
     if table.empty:
         raise NothingToDraw("this run has no networks at 4 bits with a scale a vector")
     table = table.join(_data.blocks(table["layer"]))
-    shown = list(dict.fromkeys(table["network"]))
+    shown = _style.networks(table["network"])
     figure, axes = plt.subplots(
         len(shown), 2, figsize=(_style.WIDTH, 2.6 * len(shown) + 0.7), sharey="row", squeeze=False
     )
@@ -45,6 +45,7 @@ def draw(run: Run) -> Figure:
             axis.set_title(f"{_style.input_label(network)}: {title}{ranks}", fontsize=8)
             axis.set_xlabel("block" if in_blocks else "layer")
         row[0].set_ylabel("relative error")
+        _style.plain_log(row[0].yaxis)
     _style.figure_legend(figure, axes.flat)
     return figure
 

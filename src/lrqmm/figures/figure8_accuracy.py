@@ -34,7 +34,7 @@ def draw(run: Run) -> Figure:
         index=SETTING, columns="metric", values="value", dropna=False, observed=True
     ).dropna(how="all").reindex(columns=[*metrics]).reset_index()  # fmt: skip
     wide["method"] = wide["variant"].str.split(" |,").str[0]
-    shown = list(dict.fromkeys(table["network"]))
+    shown = _style.networks(table["network"])
     figure, axes = plt.subplots(
         len(shown), 2, figsize=(_style.WIDTH, 2.8 * len(shown) + 0.7), sharey="row", squeeze=False
     )
@@ -49,11 +49,12 @@ def draw(run: Run) -> Figure:
             if seen[across].isna().all():
                 axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
                 continue
-            axis.set_xscale("log", base=2)
-            axis.xaxis.set_major_formatter("{x:g}")
+            if across == "times_float_speed":
+                axis.set_xscale("log")
+                _style.plain_log(axis.xaxis)
             if metric == "perplexity":
                 axis.set_yscale("log")
-                axis.yaxis.set_major_formatter("{x:g}")
+                _style.plain_log(axis.yaxis)
         row[0].set_ylabel(title)
         left_out = len(own) - len(seen)
         words = f" ({left_out} settings above 1000 not shown)" if left_out else ""
