@@ -51,6 +51,16 @@ def make(name: str, run: Run) -> Any:
     return module.tabulate(run) if name.startswith("table") else module.draw(run)
 
 
+def show(name: str, run: Run) -> Any:
+    """As `make`; where the run lacks its measurements, a line of text that says so."""
+    try:
+        return make(name, run)
+    except NothingToDraw as reason:
+        from lrqmm.figures import _style
+
+        return _style.notice(str(reason), table=name.startswith("table"))
+
+
 def save(name: str, run: Run, folder: str | Path) -> list[Path]:
     """Draw one figure or table into a run folder; every file whole or not at all.
 
@@ -59,10 +69,7 @@ def save(name: str, run: Run, folder: str | Path) -> list[Path]:
     from lrqmm.figures import _style
 
     drawing = next(drawing for drawing in list_figures() if drawing.name == name)
-    try:
-        made = make(name, run)
-    except NothingToDraw as reason:
-        made = _style.notice(str(reason), table=drawing.folder == "tables")
+    made = show(name, run)
     target = Path(folder) / drawing.folder
     target.mkdir(parents=True, exist_ok=True)
     paths = []
