@@ -254,6 +254,13 @@ def test_times_by_phase_and_beside_baselines(files):
     assert set(model["metric"]) == {"bytes", "operand_bits", *operations}
 
 
+def test_float_products_have_nothing_to_prepare(files):
+    table = measured(files, "bf16", "time", [{}], prepared=[False, True])
+    whole = table[(table["metric"] == "seconds") & table["phase"].isna()]
+    assert set(whole.groupby("method")["b_prepared"].agg(tuple).loc["bf16"]) == {False}
+    assert set(whole.groupby("method")["b_prepared"].agg(tuple).loc["direct"]) == {False, True}
+
+
 @pytest.mark.parametrize("library", ["torch", "numpy"])
 def test_fused_products_are_timed_with_b_prepared_and_not(files, library):
     settings = [{"rank": 2, "execution": "fused"}]

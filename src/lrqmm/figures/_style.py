@@ -104,7 +104,9 @@ def figure_legend(figure: Figure, axes: Any, columns: int = 4) -> None:
             panel.get_legend().remove()
     usual = [title for title, _, _ in METHODS.values()]
     texts = sorted(entries, key=lambda text: usual.index(text) if text in usual else len(usual))
-    figure.legend([entries[text] for text in texts], texts, loc="outside upper center", ncols=columns)
+    figure.legend(
+        [entries[text] for text in texts], texts, loc="outside upper center", ncols=columns
+    )
 
 
 def notice(text: str, *, table: bool) -> Any:

@@ -21,6 +21,7 @@ import lrqmm
 from lrqmm import methods, store
 from lrqmm._checks import Array, Unsupported
 from lrqmm.backends import backend_of
+from lrqmm.floatproduct import FloatProduct
 from lrqmm.inputs.files import read_pair
 from lrqmm.measure.arrays import as_rows, spectra, steps
 from lrqmm.measure.environment import code_hash, git_state, machine, watch_load
@@ -190,8 +191,8 @@ def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[R
     products: dict[tuple[int, bool], Callable[[], Any]] = {}
     for index, own in enumerate(timed):
         for prepared in shard["prepared"]:
-            if prepared and own.name == "sgemm":  # it has nothing to prepare
-                continue
+            if prepared and type(methods.preset(own.name)) is FloatProduct:
+                continue  # it has nothing to prepare
             right = own.prepare(B, check_finite=False) if prepared else B
             products[index, prepared] = partial(own.matmul, A, right, out=out, check_finite=False)
     backend = backend_of(A)
