@@ -357,7 +357,7 @@ def test_values_that_are_not_finite_in_float32_are_located(tmp_path, value, dtyp
 
 
 def test_unknown_extensions_are_refused(tmp_path):
-    for name in ("x.csv", "x.pt", "x", "x.npy.gz", ""):
+    for name in ("x.csv", "x.pt", "x", "x.npy.gz", "x.npy:name", ""):
         for read in (read_matrix, matrix_shape):
             with pytest.raises(InputError, match=rf"{name}: allowed are \.npy, \.npz.*safetensors"):
                 read(str(tmp_path / name))

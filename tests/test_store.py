@@ -225,6 +225,11 @@ def run(tmp_path):
     return folder
 
 
+def test_a_row_with_a_column_of_its_own_is_refused():
+    with pytest.raises(StoreError, match="no such columns: bitz"):
+        table([row(), row(bitz=4)])
+
+
 def test_a_run_is_read(run):
     found = read_run(run)
     assert found.measurements["value"].tolist() == [0.25, 0.25, 0.5]

@@ -287,6 +287,8 @@ def test_mistakes_at_the_top(change, said):
         ({"inputs_per_shard": 2.0}, r"experiments\.one\.inputs_per_shard.*2\.0"),
         ({"measure": "time", "samples": 2}, r"at experiments\.one\.samples: 2 is less than .* 3"),
         ({"measure": "time", "samples": 3.0}, r"experiments\.one\.samples.*3\.0"),
+        ({"sizes": [16, 16]}, r"at experiments\.one\.sizes: \[16, 16\] has non-unique"),
+        ({"settings": {"bits": [4, 8, 4]}}, r"settings\.bits: \[4, 8, 4\]"),
         ({"settings": {"bits": 9}}, "one: method direct: bits is 9; allowed: an integer 2 to 8"),
         ({"settings": {"bits": 4.0}}, r"bits.* 4\.0"),
         ({"settings": {"bits": True}}, r"at experiments\.one\.settings\.bits: True"),

@@ -215,7 +215,11 @@ class Run:
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.DataFrameSchema = SCHEMA) -> pd.DataFrame:
     """Rows as a checked table; missing columns are null."""
-    frame = pd.DataFrame(list(rows), columns=list(schema.columns))
+    frame = pd.DataFrame(list(rows))
+    unknown = [name for name in frame.columns if name not in schema.columns]
+    if unknown:
+        raise StoreError(f"new rows: no such columns: {', '.join(map(str, unknown))}")
+    frame = frame.reindex(columns=list(schema.columns))
     return validate(_typed(frame, schema, "new rows"), schema, "new rows")
 
 

@@ -138,7 +138,7 @@ def _read(path: Path, key: str) -> NDArray[Any]:
 def _split(source: str) -> tuple[Path, str]:
     for suffix in (".npy", ".npz", ".safetensors"):
         stem, found, key = source.rpartition(suffix + ":")
-        if found:
+        if found and suffix != ".npy":  # it holds one array, without a name
             return Path(stem + suffix), key
         if source.endswith(suffix):
             return Path(source), ""

@@ -80,7 +80,7 @@ def measure_shard(
             for setting, method in enumerate(settings):
                 rows.extend(_measure(shard, setting, method, given))
             print(f"{shard['name']}: {number} of {len(files)} inputs", file=sys.stderr, flush=True)
-    common = provenance(shard, threads)
+    common = {**provenance(shard, threads), "calibration": "none"}
     return [{**common, **row, **load} for row in rows]
 
 
@@ -302,7 +302,6 @@ def provenance(shard: Mapping[str, Any], threads: int) -> Row:
         "library": shard["library"],
         "machine": machine(),
         "threads": threads,
-        "calibration": "none",
         "compute_dtype": "float32",
         "code_hash": code_hash(shard["method"], network=bool(shard.get("network"))),
         "version": lrqmm.__version__,
