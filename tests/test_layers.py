@@ -8,8 +8,16 @@ import torch
 from torch import nn
 
 import lrqmm
+from lrqmm.networks import layers
 from lrqmm.networks.layers import choose_ranks, layer_errors, total_cost
-from lrqmm.networks.products import gemm_layers, im2col, products, weight_matrix, with_products
+from lrqmm.networks.products import (
+    Product,
+    gemm_layers,
+    im2col,
+    products,
+    weight_matrix,
+    with_products,
+)
 
 
 @pytest.fixture
@@ -124,6 +132,57 @@ def test_a_budget_is_never_exceeded(model, batch):
     assert least.average_bits < tight.average_bits <= 1.1 * least.average_bits
     assert loose.error < tight.error < least.error
     assert set(loose.ranks.values()) == {4}
+
+
+def test_kept_layers_count_in_the_budget_and_have_no_rank(model, batch):
+    every = choose_ranks(model, batch, aware, average_bits=1e9, keep=["0"])
+    assert list(every.ranks) == ["2", "5", "7"]
+    plan = choose_ranks(model, batch, aware, average_bits=0.8 * every.average_bits, keep=["0"])
+    assert plan.average_bits <= 0.8 * every.average_bits
+    ranks = {name: aware(rank) for name, rank in plan.ranks.items()}
+    low = with_products(model, ranks, keep=["0"])
+    low(batch)
+    assert np.isclose(total_cost(low)[1], plan.average_bits)
+    with pytest.raises(ValueError, match="every layer; allowed: to leave some"):
+        choose_ranks(model, batch, aware, average_bits=5, keep=["*"])
+
+
+def test_no_rank_is_bought_that_makes_the_prediction_worse(monkeypatch):
+    options = {
+        "flat": [layers._Option(r, e, b, 1) for r, e, b in [(0, 4, 0), (1, 4.1, 1), (2, 1, 2)]],
+        "bad": [layers._Option(0, 3, 0, 1), layers._Option(1, 3.5, 1, 1)],
+    }
+    monkeypatch.setattr(layers, "_options", lambda *_: options)
+    monkeypatch.setattr(layers, "_effects", lambda *_: {"flat": 4, "bad": 3})
+    monkeypatch.setattr(layers, "gemm_layers", lambda _: {"flat": None, "bad": None})
+    plan = choose_ranks(nn.Identity(), None, aware, average_bits=10)
+    assert plan.ranks == {"flat": 2, "bad": 0}
+    assert plan.error == np.hypot(1, 3)
+
+
+def test_a_layer_that_runs_twice_and_one_with_two_names():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first = nn.Linear(6, 6)
+            self.second = nn.Linear(6, 6)
+            self.other = self.first
+
+        def forward(self, x):
+            return self.other(self.second(self.first(x).relu()).relu())
+
+    model, x = Twice(), torch.rand(5, 6)
+    low = with_products(model, "direct", bits=3)
+    assert low.other is low.first
+    assert isinstance(low.first, Product)
+    found = layer_errors(low, model, [x])
+    assert list(found) == ["first", "second"]
+    outputs = []
+    for network in (low, model):
+        first = network.first(x)
+        outputs.append(torch.cat([first, network(x)]).detach())
+    assert np.isclose(found["first"].accumulated, relative(*outputs), rtol=1e-4)
 
 
 def test_what_is_asked_for_must_be_one_thing(model, batch):

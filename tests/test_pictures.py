@@ -118,6 +118,16 @@ def test_pictures_named_after_their_class(tmp_path):
     assert shades(found[:1]) == [("n00000000_a.png", 3, 0)]
 
 
+def test_folders_named_after_their_class_are_no_pictures(tmp_path):
+    for label in range(1000):
+        (tmp_path / f"n{label:08}_name").mkdir()
+    save_picture(tmp_path / "n00000003_name" / "x.png", 7)
+    assert shades(labelled_pictures(tmp_path)) == [("n00000003_name/x.png", 7, 3)]
+    save_picture(tmp_path / "n00000004_x.JPEG")
+    with pytest.raises(ValueError, match=r"both n00000004_x\.JPEG and folders of classes"):
+        labelled_pictures(tmp_path)
+
+
 def test_some_class_folders_need_the_list_of_classes(tmp_path):
     save_picture(tmp_path / "n00000021" / "a.png", 5)
     save_picture(tmp_path / "n00000011" / "b.png", 6)

@@ -356,6 +356,14 @@ def test_ranks_by_layer_need_a_method_with_ranks(given, said):
         planned({**network, "inputs": None, **given})
 
 
+def test_no_more_items_share_a_gemm_than_there_are():
+    network = {"measure": "network", "network": "minilm", "sizes": None, "inputs": None}
+    with pytest.raises(
+        ConfigError, match=r"experiments\.one: per_gemm is 8; allowed: up to items = 4"
+    ):
+        planned({**network, "items": 4, "per_gemm": [2, 8]})
+
+
 @pytest.mark.parametrize("content", [None, [], "run", {}, {"run": "x"}])
 def test_no_configuration(content):
     with pytest.raises(ConfigError, match="at the top"):

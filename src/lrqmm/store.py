@@ -321,7 +321,8 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
         )
         for kind, schema in TABLES.items()
     }
-    environment = read_json(folder / "environment.json")
+    about = folder / "environment.json"
+    environment = {} if unfinished and not about.exists() else read_json(about)
     return Run(folder, **tables, environment=environment)
 
 

@@ -259,6 +259,11 @@ def _network_shards(
     if "network" not in experiment:
         allowed = ", ".join(NETWORKS)
         raise ConfigError(f"config: {where}: network is missing; allowed: {allowed}")
+    if max(experiment["per_gemm"]) > experiment["items"]:
+        raise ConfigError(
+            f"config: {where}: per_gemm is {max(experiment['per_gemm'])}; "
+            f"allowed: up to items = {experiment['items']}"
+        )
     source = experiment["weights"]
     if source != "packaged" and not Path(source).exists():
         raise ConfigError(f"config: {where}: weights is {source!r}, which is not there")

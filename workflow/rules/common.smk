@@ -45,6 +45,12 @@ def files_of(wildcards):
     return [given.path for given in SHARDS[wildcards.shard].inputs]
 
 
+def own_files_of(wildcards):
+    """The user's weights and data that a network is measured on, where they are files."""
+    asked = SHARDS[wildcards.shard].network
+    return [asked[key] for key in ("weights", "data") if os.path.isfile(asked[key])]
+
+
 def plan_of(wildcards):
     return json.dumps(SHARDS[wildcards.shard].as_dict(), sort_keys=True)
 
@@ -56,6 +62,15 @@ def code_of(wildcards):
 
 def source_hash(*names):
     return file_hash(*(PACKAGE / name for name in names))
+
+
+def unfinished():
+    """Whether some table of the plan is not there, or newer than the manifest."""
+    if not os.path.exists(MANIFEST):
+        return True
+    since = os.path.getmtime(MANIFEST)
+    tables = [progress.output(RUN, shard) for shard in study.shards]
+    return any(not path.exists() or path.stat().st_mtime > since for path in tables)
 
 
 def drawn():

@@ -67,6 +67,7 @@ rule measure_arrays:
 # A network's passes are timed too, so its shards have the machine to themselves.
 rule measure_networks:
     input:
+        own=own_files_of,
         ready=ancient(INPUTS_READY),
     output:
         f"{RUN}/networks/{{shard}}.parquet",

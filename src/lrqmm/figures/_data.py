@@ -34,10 +34,27 @@ def ok(run: Run, *experiments: str) -> pd.DataFrame:
 def networks(run: Run, *metrics: str) -> pd.DataFrame:
     """Rows of scores of whole networks, with a column `variant` as `variants` makes it."""
     table = run.networks
+    failed = table[table["status"] == "failed"]
     table = table[(table["status"] == "ok") & table["metric"].isin(metrics)]
     if table.empty:
-        raise NothingToDraw("this run has no scores of networks (measure: network)")
+        names = ", ".join(metric.replace("_", " ") for metric in metrics)
+        why = (
+            f"; {len(failed)} failed, the first: {failed['reason'].iloc[0]}" if len(failed) else ""
+        )
+        raise NothingToDraw(f"this run has no scores of networks (measure: network): {names}{why}")
     return variants(table)
+
+
+NETWORK_SETTING = [
+    "shard",
+    "parameters",
+    "ranks_within",
+    "per_gemm",
+    "network",
+    "reference",
+    "data",
+]
+"""What tells the settings of networks apart: a shard has each of its settings once."""
 
 
 def blocks(layers: pd.Series) -> pd.DataFrame:
@@ -48,21 +65,31 @@ def blocks(layers: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"block": parts["block"].astype("Int64"), "kind": kind})
 
 
-def usual(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of networks in the usual setting: a scale a vector, no variant, the same bits in both
-    operands, both compensated, the largest number of items a GEMM, and the largest rank that every
-    low-rank method of that network and number of bits was measured at."""
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of networks without extras: a scale a vector, no variant, the same bits in both
+    operands, one rank for all layers, both operands compensated, no layer kept in float, and of
+    each network the largest number of items a GEMM and the first weights and data."""
     same_bits = table["bits_a"].isna() | (table["bits_a"] == table["bits"])
     table = table[(table["variant"] == table["method"]) & same_bits]
     table = table[table["granularity"].fillna("vector").eq("vector")]
     table = table[table["ranks_within"].isna() & table["sides"].fillna("ab").eq("ab")]
-    largest = table.groupby("network")["per_gemm"].transform("max")
-    table = table[table["per_gemm"] == largest]
+    table = table[table["keep"] == ""]
+    for column, of_all in (("per_gemm", "max"), ("reference", "first"), ("data", "first")):
+        table = table[table[column] == table.groupby("network")[column].transform(of_all)]
+    return table
+
+
+def usual(table: pd.DataFrame) -> pd.DataFrame:
+    """`plain` rows at the largest rank that every low-rank method of that network and number of
+    bits was measured at; of several settings of a method the first."""
+    table = plain(table)
     kept = []
     for _, own in table.groupby(["network", "bits"], dropna=False, sort=False):
         ranks = [set(of_one) for _, of_one in own["rank"].dropna().groupby(own["method"])]
         common = set.intersection(*ranks) if ranks else set()
-        kept.append(own[own["rank"].isna() | own["rank"].isin(sorted(common)[-1:])])
+        own = own[own["rank"].isna() | own["rank"].isin(sorted(common)[-1:])]
+        setting = own["shard"] + own["parameters"]
+        kept.append(own[setting == setting.groupby(own["method"]).transform("first")])
     return pd.concat(kept) if kept else table
 
 

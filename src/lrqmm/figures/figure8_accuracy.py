@@ -30,9 +30,9 @@ def draw(run: Run) -> Figure:
     metrics = {*ACROSS, *(metric for metric, _ in (*QUALITY.values(), OTHERS))}
     table = _data.networks(run, *metrics)
     table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
-    wide = table.pivot_table(
-        index=SETTING, columns="metric", values="value", dropna=False, observed=True
-    ).dropna(how="all").reindex(columns=[*metrics]).reset_index()  # fmt: skip
+    setting = dict.fromkeys([*SETTING, *_data.NETWORK_SETTING])
+    by_metric = table.groupby([*setting, "metric"], dropna=False, observed=True)["value"].first()
+    wide = by_metric.unstack("metric").reindex(columns=[*metrics]).reset_index()
     wide["method"] = wide["variant"].str.split(" |,").str[0]
     shown = _style.networks(table["network"])
     figure, axes = plt.subplots(
@@ -46,7 +46,7 @@ def draw(run: Run) -> Figure:
             for point in seen.to_dict("records"):
                 _mark(axis, point, across, metric)
             axis.set_xlabel(name)
-            if seen[across].isna().all():
+            if own[across].isna().all():
                 axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
                 continue
             if across == "times_float_speed":

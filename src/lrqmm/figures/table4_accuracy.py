@@ -53,9 +53,8 @@ def tabulate(run: Run) -> pd.DataFrame:
     """
     table = _data.networks(run, *COLUMNS)
     rows = []
-    for setting, own in table.groupby(SETTING, dropna=False, sort=False):
-        row = dict(zip(SETTING, setting, strict=True))
-        row["items"] = own["items"].max()
+    for _, own in table.groupby(_data.NETWORK_SETTING, dropna=False, sort=False):
+        row = {**own.iloc[0][SETTING], "items": own["items"].max()}
         for metric, (title, form) in COLUMNS.items():
             found = own[own["metric"] == metric]
             if len(found):
@@ -64,8 +63,10 @@ def tabulate(run: Run) -> pd.DataFrame:
                 if metric in WITH_INTERVAL and not pd.isna(first["low"]):
                     row[title] += f" [{form(first['low'])}, {form(first['high'])}]"
         rows.append(row)
+    failed = _data.variants(run.networks[run.networks["status"] == "failed"])
+    rows += [{**row[SETTING], "failed": row["reason"]} for _, row in failed.iterrows()]
     made = pd.DataFrame(rows)
-    titles = [title for title, _ in COLUMNS.values() if title in made]
+    titles = [title for title, _ in [*COLUMNS.values(), ("failed", str)] if title in made]
     made = made[[*SETTING, "items", *titles]].rename(
         columns={
             "variant": "method",

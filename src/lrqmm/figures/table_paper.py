@@ -109,8 +109,7 @@ def _resnet50(run: Run) -> tuple[str, str, str]:
     except NothingToDraw:
         return UNVERIFIED
     table = table[(table["network"] == "resnet50") & (table["bits"] == 4)]
-    table = table[(table["variant"] == table["method"]) & table["bits_a"].isna()]
-    table = table[table["granularity"] == "vector"]
+    table = _data.plain(table)
     direct, own = (table[table["method"] == name] for name in ("direct", "lrqmm"))
     if direct.empty or own.empty:
         return UNVERIFIED

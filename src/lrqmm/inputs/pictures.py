@@ -179,8 +179,16 @@ def _from_csv(listed: Path) -> list[tuple[str, int]]:
 def _by_class(folder: Path) -> list[tuple[str, int]]:
     """(file, class) of each picture, sorted: WNID_*.JPEG, or ImageNet's val/WNID/*.JPEG."""
     inside = sorted(file.name for file in _visible(folder))
-    files = {name: name.partition("_")[0] for name in inside if WNID.match(name)}
-    wnids = sorted(set(files.values())) or [name for name in inside if (folder / name).is_dir()]
+    folders = [name for name in inside if (folder / name).is_dir()]
+    files = {
+        name: name.partition("_")[0] for name in inside if WNID.match(name) and name not in folders
+    }
+    if files and any(WNID.match(f"{name}_") for name in folders):
+        raise ValueError(
+            f"pictures {folder}: both {next(iter(files))} and folders of classes are "
+            "there; allowed: one of both"
+        )
+    wnids = sorted(set(files.values())) or folders
     classes = _classes(folder, wnids)
     for wnid in wnids:
         if wnid not in classes:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lrqmm.composition import Cost
-from lrqmm.method import Method
+from lrqmm.method import Method, get_method
 from lrqmm.networks.products import Layer, Product, gemm_layers, im2col, products, weight_matrix
 
 Run = Callable[[nn.Module, Any], Any]
@@ -57,7 +57,7 @@ def layer_errors(
     run : how a network takes them
     """
     sums: dict[str, list[float]] = {}
-    kept: dict[str, Tensor] = {}
+    kept: dict[str, list[Tensor]] = {}  # a layer may run several times
     replaced = products(low)
 
     def add(name: str, first: int, y: Tensor, exact: Tensor) -> None:
@@ -66,12 +66,12 @@ def layer_errors(
         found[first + 1] += float(torch.linalg.norm(exact)) ** 2
 
     def alone(name: str, x: Tensor, y: Tensor) -> None:
-        kept[name] = y
+        kept.setdefault(name, []).append(y)
         add(name, 0, replaced[name](x), y)
 
     def beside(name: str, x: Tensor, y: Tensor) -> None:
         add(name, 2, y, replaced[name].layer(x))
-        add(name, 4, y, kept.pop(name))
+        add(name, 4, y, kept[name].pop(0))
 
     for batch in batches:
         with _watched(gemm_layers(reference), alone):
@@ -151,27 +151,37 @@ def choose_ranks(
     ranks : to choose from, rising; a layer goes up to its own limit
     error : stop once the predicted relative error of the output is this small
     average_bits : never exceed this many bits an element
-    keep : patterns of layers that are left out: they have no rank, and their bits do not count
+    keep : patterns of layers that stay in float32; their bits count
     run : how the network takes the batch
 
     Raises
     ------
-    ValueError : neither or both of `error` and `average_bits`, ranks that do not rise
+    ValueError : neither or both of `error` and `average_bits`, ranks that do not rise, every layer
+        kept
     """
     if (error is None) == (average_bits is None):
         raise ValueError("allowed: one of error and average_bits")
     if list(ranks) != sorted(set(ranks)):
         raise ValueError(f"ranks is {tuple(ranks)}; allowed: rising ranks")
     patterns = tuple(keep)
-    layers = {
+    layers = gemm_layers(model)
+    ranked = {
         name: layer
-        for name, layer in gemm_layers(model).items()
+        for name, layer in layers.items()
         if not any(fnmatchcase(name, pattern) for pattern in patterns)
     }
-    options = _options(layers, [(rank, method(rank)) for rank in ranks], lambda: run(model, batch))
-    effects = _effects(layers, method(ranks[0]), lambda: run(model, batch))
+    if not ranked:
+        raise ValueError(f"keep is {patterns}, which is every layer; allowed: to leave some")
+    tried = [(rank, method(rank)) for rank in ranks]
+    in_float = [(0, get_method("sgemm"))]
+    options = _options(
+        layers,
+        {name: tried if name in ranked else in_float for name in layers},
+        lambda: run(model, batch),
+    )
+    effects = _effects(ranked, method(ranks[0]), lambda: run(model, batch))
     for name, steps in options.items():
-        weight = effects[name] / steps[0].error if steps[0].error else 0.0
+        weight = effects.get(name, 0.0) / steps[0].error if steps[0].error else 0.0
         options[name] = [replace(step, error=weight * step.error) for step in steps]
     elements = sum(steps[0].elements for steps in options.values())
     level = dict.fromkeys(options, 0)
@@ -186,16 +196,19 @@ def choose_ranks(
         if error is not None and reached <= error:
             break
         gains = {
-            name: (total(name).error ** 2 - step.error**2) / max(step.bits - total(name).bits, 1)
+            (name, to): (total(name).error ** 2 - step.error**2)
+            / max(step.bits - total(name).bits, 1)
             for name, steps in options.items()
-            for step in steps[level[name] + 1 : level[name] + 2]
+            for to, step in enumerate(steps)
+            if to > level[name] and step.error < total(name).error
             if average_bits is None
             or bits - total(name).bits + step.bits <= average_bits * elements
         }
         if not gains:
             break
-        level[max(gains, key=lambda name: gains[name])] += 1
-    return RankPlan({name: total(name).rank for name in options}, reached, bits / elements)
+        name, to = max(gains, key=lambda step: gains[step])
+        level[name] = to
+    return RankPlan({name: total(name).rank for name in ranked}, reached, bits / elements)
 
 
 @dataclass(frozen=True)
@@ -207,7 +220,9 @@ class _Option:
 
 
 def _options(
-    layers: Mapping[str, Layer], tried: Sequence[tuple[int, Method]], run: Callable[[], Any]
+    layers: Mapping[str, Layer],
+    tried: Mapping[str, Sequence[tuple[int, Method]]],
+    run: Callable[[], Any],
 ) -> dict[str, list[_Option]]:
     """Error and bits of each layer's product, as it first runs, at each rank that fits it."""
     found: dict[str, list[_Option]] = {}
@@ -220,7 +235,7 @@ def _options(
         exact = A @ B
         m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
         groups = math.prod(A.shape[:-2])
-        for rank, own in tried:
+        for rank, own in tried[name]:
             if rank > max(min(m, k), min(k, n)):
                 break
             missed = torch.linalg.norm(own.matmul(A, B, check_finite=False) - exact)

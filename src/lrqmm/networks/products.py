@@ -116,12 +116,17 @@ def with_products(
             raise ValueError(f"pattern {pattern!r} fits no layer; there are {', '.join(layers)}")
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     replaced = copy.deepcopy(model, shared).eval()
-    for name, layer in gemm_layers(replaced).items():
-        own = next((m for pattern, m in chosen.items() if fnmatchcase(name, pattern)), None)
-        if own is None:
-            raise ValueError(f"layer {name!r} fits no pattern; allowed: '*' for all others")
+    made: dict[nn.Module, Product] = {}
+    for name, layer in list(replaced.named_modules(remove_duplicate=False)):
+        if not isinstance(layer, Layer):
+            continue
+        if layer not in made:
+            own = next((m for pattern, m in chosen.items() if fnmatchcase(name, pattern)), None)
+            if own is None:
+                raise ValueError(f"layer {name!r} fits no pattern; allowed: '*' for all others")
+            made[layer] = Product(layer, own)
         parent, _, child = name.rpartition(".")
-        setattr(replaced.get_submodule(parent), child, Product(layer, own))
+        setattr(replaced.get_submodule(parent), child, made[layer])  # under all its names
     return replaced
 
 

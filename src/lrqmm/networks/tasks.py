@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrqmm.inputs.pictures import labelled_pictures
+from lrqmm.inputs.pictures import Pictures, labelled_pictures
 from lrqmm.networks.llama import load_llama
 from lrqmm.networks.minilm import load_minilm
 from lrqmm.networks.resnet50 import load_resnet50
@@ -69,16 +69,19 @@ def load_task(network: str, weights: str, data: str, items: int, length: int) ->
     """
     own = None if weights == PACKAGED else weights
     if network == "resnet50":
-        return _resnet50(own, data, items)
-    if network == "llama":
-        return _llama(own, data, items, length)
-    return _minilm(own, data, items)
+        task = _resnet50(own, data, items)
+    elif network == "llama":
+        task = _llama(own, data, items, length)
+    else:
+        task = _minilm(own, data, items)
+    return task if own is None else replace(task, reference=f"{Path(own).name}: {task.reference}")
 
 
 def _resnet50(weights: str | None, data: str, items: int) -> Task:
     every = labelled_pictures(None if data == PACKAGED else data)
     _check(items, len(every), "pictures")
-    pictures = every[:: len(every) // items][:items]  # spread over the classes
+    spread = (every.entries[i * len(every) // items] for i in range(items))  # over the classes
+    pictures = Pictures(tuple(spread))
     model = load_resnet50(weights)
 
     def batches(size: int) -> Iterator[Batch]:
@@ -108,7 +111,8 @@ def _llama(weights: str | None, data: str, items: int, length: int) -> Task:
 
     def mixed(a: Tensor, b: Tensor) -> tuple[Tensor, int]:
         half = length // 2
-        return torch.cat([a[:1, :half], b[:1, half:]], dim=1), half
+        first = torch.cat([a[:1, :half], b[:1, half:]], dim=1)
+        return torch.cat([first, a[1:]]), half
 
     words = f"{items} x {length} tokens ({Path(name).name})"
     return Task(model, reference, words, "tokens", batches, run, mixed)
