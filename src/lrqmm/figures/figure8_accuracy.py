@@ -23,12 +23,15 @@ OTHERS = ("cosine", "cosine to float")
 
 
 def draw(run: Run) -> Figure:
-    """A row a network; filled markers up to 4 bits of weights, hollow ones above.
+    """A row a network; filled markers up to 4 bits of weights, hollow ones above; float dashed.
 
-    Settings without any chance (perplexity above 1000) are left out and counted in the title.
+    Rounding to nearest, a scale a vector or group; the rest is in table 4. Settings without any
+    chance (perplexity above 1000) are left out and counted in the title.
     """
     metrics = {*ACROSS, *(metric for metric, _ in (*QUALITY.values(), OTHERS))}
     table = _data.networks(run, *metrics)
+    table = _data.in_rounding(table, "nearest")
+    table = table[~table["granularity"].eq("tensor").fillna(False)]
     table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
     setting = dict.fromkeys([*SETTING, *_data.NETWORK_SETTING])
     by_metric = table.groupby([*setting, "metric"], dropna=False, observed=True)["value"].first()
@@ -41,13 +44,20 @@ def draw(run: Run) -> Figure:
     for row, network in zip(axes, shown, strict=True):
         metric, title = QUALITY.get(network, OTHERS)
         own = wide[(wide["network"] == network) & wide[metric].notna()]
+        exact, own = own[own["method"] == "sgemm"], own[own["method"] != "sgemm"]
         seen = own[own[metric] <= 1000]
         for axis, (across, name) in zip(row, ACROSS.items(), strict=True):
+            if len(exact):
+                axis.axhline(
+                    exact[metric].iloc[0], color=_style.colour("sgemm"), ls="--", lw=0.8,
+                    label=_style.label("sgemm"),
+                )  # fmt: skip
             for point in seen.to_dict("records"):
                 _mark(axis, point, across, metric)
             axis.set_xlabel(name)
             if own[across].isna().all():
                 axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
+                axis.tick_params(labelbottom=False)
                 continue
             if across == "times_float_speed":
                 axis.set_xscale("log")

@@ -16,6 +16,10 @@ SETTING = [
 ]  # fmt: skip
 
 
+KEPT = ("network", "bits", "method", "rank")
+"""Columns that are shown even where all rows are the same."""
+
+
 def _percent(x: float) -> str:
     return f"{100 * x:.1f}%"
 
@@ -48,7 +52,8 @@ def tabulate(run: Run) -> pd.DataFrame:
 
     Intervals take items as independent: those over the tokens of one text are too narrow. 'Moved by
     others' is the relative change of the earlier half's outputs when the later half of the pictures
-    of a GEMM, or of the tokens of a window, is replaced. Average bits count codes, scales, zero
+    of a GEMM, or of the tokens of a window, is replaced. What is the same in all rows is in the
+    title. Average bits count codes, scales, zero
     points and factors of both operands of every layer.
     """
     table = _data.networks(run, *COLUMNS)
@@ -76,5 +81,12 @@ def tabulate(run: Run) -> pd.DataFrame:
         }
     )
     made = made.dropna(axis="columns", how="all")
-    made.attrs["title"] = "Table 4: accuracy of networks on low-bit products"
-    return made
+    same = [
+        name for name in made.columns
+        if name not in (*KEPT, *titles) and made[name].nunique(dropna=False) == 1
+    ]  # fmt: skip
+    words = [
+        f"{name} {made[name].iloc[0]}" for name in same if made[name].iloc[0] not in ("", "same")
+    ]
+    made.attrs["title"] = "; ".join(["Table 4: accuracy of networks on low-bit products", *words])
+    return made.drop(columns=same)
