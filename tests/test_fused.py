@@ -57,6 +57,19 @@ def encoded(X, bits, rounding):
     return codes.astype(np.float64), scale.astype(np.float64)
 
 
+def encoded_affine(X, bits):
+    """Codes less their zero point, and scale a row; float32 arithmetic as documented."""
+    low, high = np.minimum(X.min(axis=1), 0), np.maximum(X.max(axis=1), 0)
+    scale = (high - low) / np.float32(2**bits - 1)
+    usable = scale >= np.float32(2.0**-126)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(usable, np.float32(1) / scale, np.float32(0)).astype(np.float32)
+    bottom = -(2 ** (bits - 1))
+    zero = np.where(usable, np.rint(-low * inverse) + bottom, 0)[:, None]
+    codes = np.clip(np.rint(X * inverse[:, None]) + zero, bottom, -bottom - 1)
+    return (codes - zero).astype(np.float64), np.where(usable, scale, 0).astype(np.float64)
+
+
 def basis(M, omega, q):
     Q = np.linalg.qr(M @ omega)[0]
     for _ in range(q):
@@ -69,8 +82,14 @@ def dominant(Q, M, rank):
     return Q @ U[:, :rank] if Q.shape[1] > rank else Q
 
 
-def float64(A, B, method, bits, rounding, rank=16, p=0, q=0, terms="full", sides="ab", bits_a=None):
-    codes, scale = encoded(A, bits_a or bits, rounding)
+def float64(
+    A, B, method, bits, rounding,
+    rank=16, p=0, q=0, terms="full", sides="ab", bits_a=None, zero_point_a=None,
+):  # fmt: skip
+    if zero_point_a:
+        codes, scale = encoded_affine(A, bits_a or bits)
+    else:
+        codes, scale = encoded(A, bits_a or bits, rounding)
     A, approx_A = A.astype(np.float64), scale[:, None] * codes
     codes, scale = encoded(B.T, bits, rounding)
     B, approx_B = B.astype(np.float64), (scale[:, None] * codes).T
@@ -100,7 +119,8 @@ def deviation(A, B, method, bits, rounding, **options):
     if method != "direct":
         given.setdefault("power_iterations", 0)
     C = lrqmm.matmul(A, B, method, bits=bits, rounding=rounding, execution="fused", **given)
-    direct = float64(A, B, "direct", bits, rounding, bits_a=options.get("bits_a"))
+    left = {name: options.get(name) for name in ("bits_a", "zero_point_a")}
+    direct = float64(A, B, "direct", bits, rounding, **left)
     expected = float64(A, B, method, bits, rounding, **options)
     error = np.linalg.norm(direct - oracle.product(A, B))
     return np.linalg.norm(oracle.to_numpy(C) - expected) / error
@@ -138,6 +158,10 @@ def test_within_one_percent_of_a_float64_execution(seed):
         dict(sides="a"),
         dict(sides="b"),
         dict(bits_a=6),
+        dict(zero_point_a="integer"),
+        dict(zero_point_a="integer", q=1, bits_a=3),
+        dict(zero_point_a="integer", terms="first"),
+        dict(zero_point_a="integer", sides="b"),
     ],
     ids=str,
 )
@@ -146,6 +170,49 @@ def test_every_option_follows_the_float64_execution(method, options):
     A, B = data("lowrank", (150, 131), rng), data("lowrank", (131, 97), rng)
     limit = 0.015 if "p" in options else 0.01  # which directions are cut is a close call
     assert deviation(A, B, method, 4, "nearest", rank=12, **options) < limit
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_zero_points_follow_the_float64_execution(seed, implementation):
+    rng = np.random.default_rng(seed)
+    m, k, n = (int(size) for size in rng.integers(1, 150, 3))
+    k = max(k, 2)
+    kind = ("normal", "uniform01", "relu")[seed % 3]
+    A, B = data(kind, (m, k), rng), data("normal", (k, n), rng)
+    A -= np.float32(0.3) * rng.random((m, 1), dtype=np.float32)
+    if seed % 2:
+        A = np.asfortranarray(A)
+    if seed % 5 == 0:
+        A[0] = 0
+        A[-1] = -np.abs(A[-1])
+    given = dict(bits=int(rng.integers(2, 9)), rounding="nearest", zero_point_a="integer")
+    assert deviation(A, B, "direct", **given) < 1e-4
+    rank = max(1, min(m, k, n) // 4)
+    for method in ("lrqmm", "lrqmm_aware"):
+        assert deviation(A, B, method, rank=rank, **given) < 0.01
+
+
+def test_zero_points_win_on_one_sided_activations_as_the_plain_code_does():
+    rng = np.random.default_rng(7)
+    A, B = data("relu", (300, 257), rng), data("normal", (257, 129), rng)
+    exact = oracle.product(A, B)
+    for method, options in (("direct", {}), ("lrqmm_aware", dict(rank=12, power_iterations=1))):
+        given = dict(bits=4, zero_point_a="integer", **options)
+        plain, fast, symmetric = (
+            oracle.distance(lrqmm.matmul(A, B, method, **settings), exact)
+            for settings in (
+                given,
+                {**given, "execution": "fused"},
+                {**given, "zero_point_a": "same", "execution": "fused"},
+            )
+        )
+        assert abs(fast - plain) < 0.02 * plain
+        assert fast < 0.8 * symmetric
+
+
+def test_zero_points_with_truncation_are_refused():
+    with pytest.raises(ValueError, match="allowed: 'nearest' with zero points"):
+        lrqmm.get_method("direct", zero_point_a="integer", rounding="truncate", execution="fused")
 
 
 @pytest.mark.parametrize(("bits", "limit"), [(2, 0.03), (3, 0.015), (4, 0.01), (8, 0.01)])

@@ -1,8 +1,9 @@
 """The fused execution of `direct`, `lrqmm` and `lrqmm_aware`: int8 passes, one integer product.
 
 `get_method(name, execution="fused")` gives it; the plain array code is its oracle. It covers what
-users run for speed: a scale a row and column, symmetric codes, sketches of ±1, thin
-factors in int8. `algorithm` has the formulas; the kernels are in `cpu`, `cuda` (torch) and `cupy`.
+users run for speed: a scale a row and column, symmetric codes (on a CPU integer zero points of the
+left operand too), sketches of ±1, thin factors in int8. `algorithm` has the formulas; the kernels
+are in `cpu`, `cuda` (torch) and `cupy`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
 from lrqmm.methods.lrqmm import LRQMM
 from lrqmm.methods.lrqmm_aware import LRQMMAware
 
-LARGEST_K = (2**31 - 1) // 127**2
+LARGEST_K = (2**31 - 1) // (128 * 127)
 """Columns up to which int32 sums cannot overflow."""
 
 COVERED: dict[str, tuple[Any, ...]] = {
     "granularity": ("vector",),
     "zero_point": (None,),
-    "zero_point_a": ("same", None),
+    "zero_point_a": ("same", None, "integer"),
     "terms": ("full", "first"),
     "sketch": ("ones+sign", "sign"),
     "factor_dtype": ("int8",),
@@ -77,9 +78,15 @@ class Fused(Composition):
                     _checks.choice(name, self.parameters[name], allowed)
                 except ValueError as error:
                     raise ValueError(f"{error} with execution='fused'") from None
+        if self._zero_point and self.parameters["rounding"] != "nearest":
+            raise ValueError(
+                "rounding is 'truncate'; allowed: 'nearest' with zero points and execution='fused'"
+            )
 
     def prepare(self, B: Array, *, scratch: bool = False) -> Prepared:
         kernels = _kernels(B)
+        if self._zero_point and not getattr(kernels, "ZERO_POINTS", False):
+            raise Unsupported("no zero points with execution='fused' on this device; 'plain' has")
         _check_k(B.shape[0])
         rank = self._rank(B, "b")
         Bt = _tensor(B).T
@@ -90,6 +97,8 @@ class Fused(Composition):
             coded = kernels.quantize(
                 Bt, how.bits, how.rounding, rank=rank, residual=residual, space=space
             )
+            if self._zero_point:
+                coded.sums = coded.codes.sum(1, dtype=torch.float32)  # exact below 2^24
             if rank and not self._aware:
                 self._compensate(coded, None, rank, RIGHT, kernels)
                 coded.digits = None  # not needed again
@@ -108,8 +117,9 @@ class Fused(Composition):
         space = self._space("left", kernels, A)
         rank = self._rank(A, "a")
         how: Any = self.quantizer.left
+        with_zero = {"zero_point": True} if self._zero_point else {}
         left = kernels.quantize(
-            A, how.bits, how.rounding, rank=rank, residual=rank > 0, space=space
+            A, how.bits, how.rounding, rank=rank, residual=rank > 0, space=space, **with_zero
         )
         terms = getattr(self.compensator, "terms", "full")
         with prepared.lock:  # the product-aware factors of B belong to one product
@@ -157,6 +167,11 @@ class Fused(Composition):
         bases = 32 * (m * ra + n * rb)  # Q of each side in float32, v in int8, a in float32
         factors = bases + 8 * k * (ra + rb) + 32 * (ra + rb)
         return direct + Cost(operations, update, moved, factors)
+
+    @property
+    def _zero_point(self) -> bool:
+        """Whether the left operand has integer zero points."""
+        return getattr(self.quantizer.left, "zero_point", None) == "integer"
 
     @property
     def _aware(self) -> bool:

@@ -2,8 +2,11 @@
 
 Both operands lie `rows x k`, the right one as Bᵀ, and nothing big is ever kept in float:
 
-    X ≈ diag(s) q,    R = X - diag(s) q ≈ u diag(s) d,    q codes, d residual digits, both int8;
+    X ≈ X̃ = diag(s) q,    R = X - X̃ ≈ u diag(s) d,    q codes, d residual digits, both int8;
     L = Q diag(a) v ≈ Q Qᵀ R,    Q (rows x r) orthonormal, v (r x k) int8.
+
+The left operand may have integer zero points z, X̃ = diag(s) (q - z 1ᵀ): a rank-one term whose
+products with the right operand are sums of its codes.
 
 With [q; v] for the left operand and [p; w] for the right one, a single integer product
 
@@ -39,6 +42,8 @@ class Coded:
     room : (rows + at least r, k) int8, the codes q over the thin codes v
     digits : (rows, k) int8 residual digits, or None
     scale : (rows,) float32; a residual is unit * scale * digit
+    zero : (rows,) float32 zero points, or None
+    sums : (rows,) sums of the codes, where the other operand has zero points
     basis, thin_scale : Q (rows, r) float32 and a (r,) float32, or None
     """
 
@@ -46,6 +51,8 @@ class Coded:
     digits: Array
     scale: Array
     unit: float
+    zero: Array = None
+    sums: Array = None
     basis: Array = None
     thin_scale: Array = None
 
@@ -118,16 +125,21 @@ def product_basis(
     residual digits (as in `methods/lrqmm_aware.py`).
     """
     parts = [(other.codes, 1.0)] + ([(other.digits, other.unit)] if side == LEFT else [])
+    offset = None if other.zero is None else -other.scale * other.zero  # Y = diag(t) p + offset 1ᵀ
 
     def forward(V: Array) -> Array:  # R (Yᵀ V)
         with phase("sketch"):
             Z = [_product_from_left(d, other.scale, V, unit, kernels) for d, unit in parts]
+            if offset is not None:
+                Z[0] = Z[0] + offset @ V
         return apply(X, sum(Z[1:], start=Z[0]), kernels)
 
     def backward(U: Array) -> Array:  # Y (Rᵀ U)
         Z = project(X, U, kernels)
         with phase("sketch"):
             V = [_product_from_right(d, other.scale, Z, unit, kernels) for d, unit in parts]
+            if offset is not None:
+                V[0] = V[0] + offset[:, None] * Z.sum(0)
             return sum(V[1:], start=V[0])
 
     omega = sketch_matrix(X.scale, other.rows, width, options.sketch, (options.seed, side))
@@ -150,11 +162,17 @@ def update(
 ) -> tuple[Array, Array]:
     """Thin X (m, 2r) and Y (n, 2r) with X Yᵀ = Ã L_B + L_A B̃ (+ L_A L_B where terms are 'full').
 
-    qw = q wᵀ (m, r), pv = p vᵀ (n, r) and vw = v wᵀ (r, r) are int32.
+    qw = q wᵀ (m, r), pv = p vᵀ (n, r) and vw = v wᵀ (r, r) are int32. With zero points X Yᵀ has one
+    more column, -diag(s) z 1ᵀ B̃.
     """
     xp = array_namespace(left.scale)
     with phase("correct"):
         X, Y = [], []
+        if left.zero is not None:
+            X.append((-left.scale * left.zero)[:, None])
+            Y.append((right.scale * right.sums)[:, None])
+            if right.basis is not None:
+                qw = qw - left.zero[:, None] * xp.sum(right.thin, axis=1)
         if right.basis is not None:  # (Ã + L_A) L_B
             thin = left.scale[:, None] * qw
             if left.basis is not None and terms == "full":

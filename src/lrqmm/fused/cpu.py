@@ -18,6 +18,9 @@ from lrqmm.rsvd import sketch_numbers
 PASSES = passes.implementation()
 """What the passes are written in."""
 
+ZERO_POINTS = True
+"""Whether `quantize` has zero points."""
+
 Buffers = dict[str, torch.Tensor]
 """Work space by name: flat buffers that live from call to call."""
 
@@ -48,6 +51,7 @@ def quantize(
     *,
     rank: int,
     residual: bool,
+    zero_point: bool = False,
     space: Buffers | None = None,
 ) -> Coded:
     """X (rows, k) float32 as int8 codes, with room for `rank` thin rows and digits of its residual.
@@ -55,9 +59,13 @@ def quantize(
     scale = max|x| / (2^(bits-1) - 1) a row, 0 where that is below 2^-126;
     'nearest': q = round(x / scale), d = round(254 (x / scale - q));
     'truncate': q = trunc(x / scale) with the extremes at the top, d = round(127 (x / scale - q)).
-    A value within float32 rounding of a tie may go either way.
+    A value within float32 rounding of a tie may go either way. With a zero point, to nearest only,
+    scale = (max(x, 0) - min(x, 0)) / (2^bits - 1), zero = round(-min(x, 0) / scale) - 2^(bits-1)
+    and q = round(x / scale) + zero, d = round(254 (x / scale - q + zero)).
     """
     with phase("quantize"):
+        if zero_point:
+            X = X.contiguous()
         if X.stride(1) != 1 and X.stride(0) != 1:
             X = X.contiguous()
         rows, k = X.shape
@@ -69,6 +77,10 @@ def quantize(
             digits = take(space, "digits", (rows, k) if by_rows else (k, rows), torch.int8)
         scale = torch.empty(rows)
         top, truncate = 2 ** (bits - 1) - 1, rounding == "truncate"
+        if zero_point:
+            zero = torch.empty(rows)
+            passes.quantize_rows_affine(X, top, room, digits, scale, zero)
+            return Coded(room, digits, scale, UNIT[rounding], zero)
         if by_rows:
             passes.quantize_rows(X, top, truncate, room, digits, scale)
             return Coded(room, digits, scale, UNIT[rounding])

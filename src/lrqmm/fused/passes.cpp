@@ -42,6 +42,24 @@ void scale_of(float largest, float top, bool truncate, float& scale, float& inve
     inverse = usable ? 1 / s * (truncate ? 1 + 0x1p-22f : 1) : 0;
 }
 
+// The same with a zero point: 2^b levels from the minimum to the maximum, a range that holds zero.
+void affine_scale_of(float low, float high, float top, float& scale, float& inverse, float& zero) {
+    const float s = (high - low) / (2 * top + 1);
+    const bool usable = s >= SMALLEST_SCALE;
+    scale = usable ? s : 0;
+    inverse = usable ? 1 / s : 0;
+    zero = usable ? __builtin_rintf(-low * inverse) - (top + 1) : 0;
+}
+
+// q = round(v) + zero, within -top - 1 and top, and round(254 (v - (q - zero))).
+template <bool DIGITS>
+inline void encode_affine(float v, float zero, float top, int8_t* code, int8_t* digit) {
+    const float q = std::min(std::max(__builtin_rintf(v) + zero, -top - 1), top);
+    *code = static_cast<int8_t>(static_cast<int32_t>(q));
+    if (DIGITS)
+        *digit = static_cast<int8_t>(__builtin_irintf((v - (q - zero)) * 254.f));
+}
+
 // q = round(v) and round(254 (v - q)), or q = trunc(v) and round(127 (v - q)).
 template <bool TRUNCATE, bool DIGITS>
 inline void encode(float v, int8_t* code, int8_t* digit) {
@@ -107,6 +125,35 @@ void update_rest(const int32_t* sums, int64_t ld_sums, const float* s, const flo
 }  // namespace
 
 extern "C" {
+
+// x (rows, columns) -> codes, digits (or null), a scale and a zero point a row, to nearest.
+void quantize_rows_affine(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
+                          int8_t* codes, int64_t ld_codes, int8_t* digits, int64_t ld_digits,
+                          float* scale, float* zero, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < rows; ++i) {
+        const float* row = x + i * ld_x;
+        float low = 0, high = 0, inverse;
+#pragma omp simd reduction(min : low) reduction(max : high)
+        for (int64_t j = 0; j < columns; ++j) {
+            low = std::min(low, row[j]);
+            high = std::max(high, row[j]);
+        }
+        affine_scale_of(low, high, top, scale[i], inverse, zero[i]);
+        const float z = zero[i];
+        int8_t* code = codes + i * ld_codes;
+        int8_t* digit = digits + i * ld_digits;
+        if (digits) {
+#pragma omp simd
+            for (int64_t j = 0; j < columns; ++j)
+                encode_affine<true>(row[j] * inverse, z, top, code + j, digit + j);
+        } else {
+#pragma omp simd
+            for (int64_t j = 0; j < columns; ++j)
+                encode_affine<false>(row[j] * inverse, z, top, code + j, nullptr);
+        }
+    }
+}
 
 // x (rows, columns) -> codes, digits (or null) and a scale a row.
 void quantize_rows(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,

@@ -43,6 +43,41 @@ def quantize_rows(
     _quantize("quantize_rows", x, top, truncate, codes, digits, scale)
 
 
+def quantize_rows_affine(
+    x: torch.Tensor,
+    top: int,
+    codes: torch.Tensor,
+    digits: torch.Tensor | None,
+    scale: torch.Tensor,
+    zero: torch.Tensor,
+) -> None:
+    """Codes, residual digits, a scale and a zero point a row of x, to nearest."""
+    library = _library()
+    if library is None:
+        from lrqmm.fused import passes_numba
+
+        none = codes[:0].numpy()
+        passes_numba.quantize_rows_affine(
+            x.numpy(), top, codes.numpy(), none if digits is None else digits.numpy(),
+            scale.numpy(), zero.numpy(),
+        )  # fmt: skip
+        return
+    library.quantize_rows_affine(
+        _pointer(x),
+        _long(x.shape[0]),
+        _long(x.shape[1]),
+        _long(x.stride(0)),
+        ctypes.c_float(top),
+        _pointer(codes),
+        _long(codes.stride(0)),
+        _pointer(digits),
+        _long(0 if digits is None else digits.stride(0)),
+        _pointer(scale),
+        _pointer(zero),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+
+
 def quantize_columns(
     x: torch.Tensor,
     top: int,

@@ -35,6 +35,28 @@ def _encode(v: Any, truncate: Any) -> Any:
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath=LOOSE)
+def quantize_rows_affine(
+    x: Array, top: int, codes: Array, digits: Array, scale: Array, zero: Array
+) -> None:
+    """x (rows, columns) -> codes, digits (none where empty), a scale and a zero point a row."""
+    for i in prange(x.shape[0]):
+        low, high = np.float32(0), np.float32(0)
+        for j in range(x.shape[1]):
+            low, high = min(low, x[i, j]), max(high, x[i, j])
+        step = np.float32((high - low) / np.float32(2 * top + 1))
+        usable = step >= SMALLEST_SCALE
+        scale[i] = step if usable else np.float32(0)
+        inverse = np.float32(1) / step if usable else np.float32(0)
+        zero[i] = np.rint(-low * inverse) - np.float32(top + 1) if usable else np.float32(0)
+        for j in range(x.shape[1]):
+            v = x[i, j] * inverse
+            code = min(max(np.rint(v) + zero[i], np.float32(-top - 1)), np.float32(top))
+            codes[i, j] = np.int8(code)
+            if digits.shape[0] > 0:
+                digits[i, j] = np.int8(np.rint((v - (code - zero[i])) * np.float32(254)))
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=LOOSE)
 def quantize_rows(
     x: Array, top: int, truncate: bool, codes: Array, digits: Array, scale: Array
 ) -> None:
