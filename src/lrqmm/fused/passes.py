@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -62,20 +63,11 @@ def quantize_rows_affine(
             scale.numpy(), zero.numpy(),
         )  # fmt: skip
         return
-    library.quantize_rows_affine(
-        _pointer(x),
-        _long(x.shape[0]),
-        _long(x.shape[1]),
-        _long(x.stride(0)),
-        ctypes.c_float(top),
-        _pointer(codes),
-        _long(codes.stride(0)),
-        _pointer(digits),
-        _long(0 if digits is None else digits.stride(0)),
-        _pointer(scale),
-        _pointer(zero),
-        ctypes.c_int(torch.get_num_threads()),
-    )
+    _call(
+        library.quantize_rows_affine,
+        x, *x.shape, x.stride(0), float(top), codes, codes.stride(0), digits,
+        _stride(digits), scale, zero,
+    )  # fmt: skip
 
 
 def quantize_columns(
@@ -109,20 +101,11 @@ def _quantize(
             *arrays, none if digits is None else digits.numpy(), scale.numpy()
         )
         return
-    getattr(library, name)(
-        _pointer(x),
-        _long(x.shape[0]),
-        _long(x.shape[1]),
-        _long(x.stride(0)),
-        ctypes.c_float(top),
-        ctypes.c_int(truncate),
-        _pointer(codes),
-        _long(codes.stride(0)),
-        _pointer(digits),
-        _long(0 if digits is None else digits.stride(0)),
-        _pointer(scale),
-        ctypes.c_int(torch.get_num_threads()),
-    )
+    _call(
+        getattr(library, name),
+        x, *x.shape, x.stride(0), float(top), truncate, codes, codes.stride(0), digits,
+        _stride(digits), scale,
+    )  # fmt: skip
 
 
 def scale_update(
@@ -140,20 +123,10 @@ def scale_update(
 
         passes_numba.scale_update(*(tensor.numpy() for tensor in (sums, s, t, X, Y, C)))
         return
-    library.scale_update(
-        _pointer(sums),
-        _long(sums.stride(0)),
-        _long(C.shape[0]),
-        _long(C.shape[1]),
-        _pointer(s),
-        _pointer(t),
-        _pointer(X),
-        _pointer(Y),
-        _long(X.shape[1]),
-        _pointer(C),
-        _long(C.stride(0)),
-        ctypes.c_int(torch.get_num_threads()),
-    )
+    _call(
+        library.scale_update,
+        sums, sums.stride(0), *C.shape, s, t, X, Y, X.shape[1], C, C.stride(0),
+    )  # fmt: skip
 
 
 def thin_codes(
@@ -172,18 +145,9 @@ def thin_codes(
         seconds = first[:0].numpy() if second is None else second.numpy()
         passes_numba.thin_codes(X.numpy(), weights, first.numpy(), seconds, scale.numpy())
         return
-    library.thin_codes(
-        _pointer(X),
-        _long(X.shape[0]),
-        _long(X.shape[1]),
-        _pointer(weight),
-        _pointer(first),
-        _long(first.stride(0)),
-        _long(first.stride(1)),
-        _pointer(second),
-        _pointer(scale),
-        ctypes.c_int(torch.get_num_threads()),
-    )
+    _call(
+        library.thin_codes, X, *X.shape, weight, first, *first.stride(), second, scale,
+    )  # fmt: skip
 
 
 def merge(sums: torch.Tensor, f: torch.Tensor | None, g: torch.Tensor, out: torch.Tensor) -> None:
@@ -195,21 +159,24 @@ def merge(sums: torch.Tensor, f: torch.Tensor | None, g: torch.Tensor, out: torc
         rows = g[:0] if f is None else f
         passes_numba.merge(*(tensor.numpy() for tensor in (sums, rows, g, out)))
         return
-    library.merge(
-        _pointer(sums),
-        _long(sums.stride(0)),
-        _long(sums.stride(1)),
-        _long(out.shape[0]),
-        _long(out.shape[1]),
-        _pointer(f),
-        _pointer(g),
-        _pointer(out),
-        ctypes.c_int(torch.get_num_threads()),
-    )
+    _call(
+        library.merge, sums, *sums.stride(), *out.shape, f, g, out,
+    )  # fmt: skip
 
 
-def _pointer(x: torch.Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
+def _call(function: Any, *arguments: torch.Tensor | float | None) -> None:
+    """Call a compiled pass: tensors as pointers, None as a null one, and the threads at the end."""
+    given: list[Any] = [_argument(argument) for argument in arguments]
+    function(*given, ctypes.c_int(torch.get_num_threads()))
 
 
-_long = ctypes.c_int64
+def _argument(value: torch.Tensor | float | None) -> Any:
+    if value is None or isinstance(value, torch.Tensor):
+        return ctypes.c_void_p(None if value is None else value.data_ptr())
+    if isinstance(value, bool):
+        return ctypes.c_int(value)
+    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
+
+
+def _stride(x: torch.Tensor | None) -> int:
+    return 0 if x is None else x.stride(0)
