@@ -1,4 +1,4 @@
-"""The fused execution of `direct`, `lrqmm` and `lrqmm_aware`: int8 passes, one integer product.
+"""The fused execution of `direct`, `mean_fix`, `lrqmm` and `lrqmm_aware`: int8 passes, one product.
 
 `get_method(name, execution="fused")` gives it; the plain array code is its oracle. It covers what
 users run for speed: a scale a row and column, symmetric codes (on a CPU integer zero points of the
@@ -26,6 +26,7 @@ from lrqmm.fused.algorithm import Coded
 from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
 from lrqmm.methods.lrqmm import LRQMM
 from lrqmm.methods.lrqmm_aware import LRQMMAware
+from lrqmm.methods.mean_fix import MeanFix
 
 LARGEST_K = (2**31 - 1) // (128 * 127)
 """Columns up to which int32 sums cannot overflow."""
@@ -40,7 +41,7 @@ COVERED: dict[str, tuple[Any, ...]] = {
 }
 """Parameters of which the fused path has some values only."""
 
-COMPENSATORS = (NoCompensator, LRQMM, LRQMMAware)
+COMPENSATORS = (NoCompensator, MeanFix, LRQMM, LRQMMAware)
 """What may follow the uniform quantiser."""
 
 
@@ -49,7 +50,7 @@ def defaults(compensator: type) -> dict[str, Any]:
 
     `lrqmm` has its ones column and needs no power iteration; `lrqmm_aware` keeps its one.
     """
-    if compensator is NoCompensator:
+    if not issubclass(compensator, LowRank):
         return {}
     own = {"sketch": "ones+sign", "oversampling": 0, "factor_dtype": "int8"}
     return own if compensator is LRQMMAware else {**own, "power_iterations": 0}
@@ -85,20 +86,27 @@ class Fused(Composition):
 
     def prepare(self, B: Array, *, scratch: bool = False) -> Prepared:
         kernels = _kernels(B)
-        if self._zero_point and not getattr(kernels, "ZERO_POINTS", False):
-            raise Unsupported("no zero points with execution='fused' on this device; 'plain' has")
+        if (self._zero_point or self._means) and not getattr(kernels, "OFFSETS", False):
+            raise Unsupported(
+                "no zero points or mean corrections with execution='fused' on this device; "
+                "execution='plain' has them"
+            )
         _check_k(B.shape[0])
         rank = self._rank(B, "b")
         Bt = _tensor(B).T
         space = self._space("right", kernels, Bt) if scratch else None
-        residual = rank > 0 or (self._aware and self._rank(B, "a") > 0)  # R_A B takes B exactly
+        residual = rank > 0 or self._means
+        residual |= self._aware and self._rank(B, "a") > 0  # R_A B takes B exactly
         how: Any = self.quantizer
         with _current(B):
             coded = kernels.quantize(
                 Bt, how.bits, how.rounding, rank=rank, residual=residual, space=space
             )
-            if self._zero_point:
-                coded.sums = coded.codes.sum(1, dtype=torch.float32)  # exact below 2^24
+            if self._zero_point or self._means:
+                algorithm.add_sums(coded, kernels)
+            if self._means:
+                algorithm.add_means(coded, kernels)
+                coded.digits = None
             if rank and not self._aware:
                 self._compensate(coded, None, rank, RIGHT, kernels)
                 coded.digits = None  # not needed again
@@ -118,9 +126,13 @@ class Fused(Composition):
         rank = self._rank(A, "a")
         how: Any = self.quantizer.left
         with_zero = {"zero_point": True} if self._zero_point else {}
+        residual = rank > 0 or self._means
         left = kernels.quantize(
-            A, how.bits, how.rounding, rank=rank, residual=rank > 0, space=space, **with_zero
+            A, how.bits, how.rounding, rank=rank, residual=residual, space=space, **with_zero
         )
+        if self._means:
+            algorithm.add_sums(left, kernels)
+            algorithm.add_means(left, kernels)
         terms = getattr(self.compensator, "terms", "full")
         with prepared.lock:  # the product-aware factors of B belong to one product
             if rank:
@@ -152,6 +164,8 @@ class Fused(Composition):
             bytes=5 * both + both + 4 * m * n + 8 * m * n,  # quantise, multiply, scale
             operand_bits=self._operand_bits(m, k, n),
         )
+        if self._means:  # digits are written and summed, codes summed; a rank-two update
+            return direct + Cost(4 * both, 4 * m * n, 3 * both, 32 * (m + n))
         if not ra + rb:
             return direct
         options: Any = self.compensator
@@ -172,6 +186,10 @@ class Fused(Composition):
     def _zero_point(self) -> bool:
         """Whether the left operand has integer zero points."""
         return getattr(self.quantizer.left, "zero_point", None) == "integer"
+
+    @property
+    def _means(self) -> bool:
+        return isinstance(self.compensator, MeanFix)
 
     @property
     def _aware(self) -> bool:

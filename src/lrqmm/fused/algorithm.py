@@ -5,8 +5,9 @@ Both operands lie `rows x k`, the right one as Bᵀ, and nothing big is ever kep
     X ≈ X̃ = diag(s) q,    R = X - X̃ ≈ u diag(s) d,    q codes, d residual digits, both int8;
     L = Q diag(a) v ≈ Q Qᵀ R,    Q (rows x r) orthonormal, v (r x k) int8.
 
-The left operand may have integer zero points z, X̃ = diag(s) (q - z 1ᵀ): a rank-one term whose
-products with the right operand are sums of its codes.
+An operand may have an offset a row, X̃ = diag(s) q + o 1ᵀ: o = -diag(s) z for integer zero points
+z of the left one, o the means of R by row for `methods/mean_fix.py`. The products of that term with
+the other operand are sums of its codes.
 
 With [q; v] for the left operand and [p; w] for the right one, a single integer product
 
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from lrqmm._checks import Array
 from lrqmm.lowrank import LEFT
@@ -42,8 +43,8 @@ class Coded:
     room : (rows + at least r, k) int8, the codes q over the thin codes v
     digits : (rows, k) int8 residual digits, or None
     scale : (rows,) float32; a residual is unit * scale * digit
-    zero : (rows,) float32 zero points, or None
-    sums : (rows,) sums of the codes, where the other operand has zero points
+    offset : o (rows,) float32, or None
+    sums : q 1 (rows,) float32, where the other operand has an offset
     basis, thin_scale : Q (rows, r) float32 and a (r,) float32, or None
     """
 
@@ -51,7 +52,7 @@ class Coded:
     digits: Array
     scale: Array
     unit: float
-    zero: Array = None
+    offset: Array = None
     sums: Array = None
     basis: Array = None
     thin_scale: Array = None
@@ -125,21 +126,20 @@ def product_basis(
     residual digits (as in `methods/lrqmm_aware.py`).
     """
     parts = [(other.codes, 1.0)] + ([(other.digits, other.unit)] if side == LEFT else [])
-    offset = None if other.zero is None else -other.scale * other.zero  # Y = diag(t) p + offset 1ᵀ
 
     def forward(V: Array) -> Array:  # R (Yᵀ V)
         with phase("sketch"):
             Z = [_product_from_left(d, other.scale, V, unit, kernels) for d, unit in parts]
-            if offset is not None:
-                Z[0] = Z[0] + offset @ V
+            if other.offset is not None:
+                Z[0] = Z[0] + other.offset @ V
         return apply(X, sum(Z[1:], start=Z[0]), kernels)
 
     def backward(U: Array) -> Array:  # Y (Rᵀ U)
         Z = project(X, U, kernels)
         with phase("sketch"):
             V = [_product_from_right(d, other.scale, Z, unit, kernels) for d, unit in parts]
-            if offset is not None:
-                V[0] = V[0] + offset[:, None] * Z.sum(0)
+            if other.offset is not None:
+                V[0] = V[0] + other.offset[:, None] * Z.sum(0)
             return sum(V[1:], start=V[0])
 
     omega = sketch_matrix(X.scale, other.rows, width, options.sketch, (options.seed, side))
@@ -157,24 +157,51 @@ def compensate(X: Coded, Q: Array, kernels: Any) -> None:
         X.basis = Q
 
 
+def add_sums(X: Coded, kernels: Any) -> None:
+    """Sum the codes by row."""
+    with phase("sketch"):
+        X.sums = _row_sums(X.codes, kernels)
+
+
+def add_means(X: Coded, kernels: Any) -> None:
+    """Put the means of R by row, read from its digits, into the offset."""
+    with phase("sketch"):
+        means = X.unit * X.scale * _row_sums(X.digits, kernels) / X.digits.shape[1]
+        X.offset = means if X.offset is None else X.offset + means
+
+
+def _row_sums(d: Array, kernels: Any) -> Array:
+    """d 1 for int8 d, exact below 2^24: an integer product is faster than a library's sum."""
+    xp = array_namespace(d)
+    ones = xp.ones((1, d.shape[1]), dtype=xp.int8, device=device(d))
+    return xp.astype(kernels.int_product(d, ones)[:, 0], xp.float32)
+
+
 def update(
     left: Coded, right: Coded, terms: str, qw: Array, pv: Array, vw: Array
 ) -> tuple[Array, Array]:
     """Thin X (m, 2r) and Y (n, 2r) with X Yᵀ = Ã L_B + L_A B̃ (+ L_A L_B where terms are 'full').
 
-    qw = q wᵀ (m, r), pv = p vᵀ (n, r) and vw = v wᵀ (r, r) are int32. With zero points X Yᵀ has one
-    more column, -diag(s) z 1ᵀ B̃.
+    qw = q wᵀ (m, r), pv = p vᵀ (n, r) and vw = v wᵀ (r, r) are int32. X Yᵀ also holds the products
+    of offsets: o (diag(t) p 1)ᵀ, (diag(s) q 1 + k o) o_Bᵀ. Low-rank parts go with an offset on the
+    left only.
     """
     xp = array_namespace(left.scale)
     with phase("correct"):
         X, Y = [], []
-        if left.zero is not None:
-            X.append((-left.scale * left.zero)[:, None])
+        if left.offset is not None:
+            X.append(left.offset[:, None])
             Y.append((right.scale * right.sums)[:, None])
-            if right.basis is not None:
-                qw = qw - left.zero[:, None] * xp.sum(right.thin, axis=1)
+        if right.offset is not None:
+            sums = left.scale * left.sums
+            if left.offset is not None:
+                sums = sums + left.codes.shape[1] * left.offset
+            X.append(sums[:, None])
+            Y.append(right.offset[:, None])
         if right.basis is not None:  # (Ã + L_A) L_B
             thin = left.scale[:, None] * qw
+            if left.offset is not None:
+                thin = thin + left.offset[:, None] * xp.sum(right.thin, axis=1)
             if left.basis is not None and terms == "full":
                 thin = thin + left.basis @ (left.thin_scale[:, None] * vw)
             X.append(thin * right.thin_scale)

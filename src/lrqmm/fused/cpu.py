@@ -18,8 +18,8 @@ from lrqmm.rsvd import sketch_numbers
 PASSES = passes.implementation()
 """What the passes are written in."""
 
-ZERO_POINTS = True
-"""Whether `quantize` has zero points."""
+OFFSETS = True
+"""Whether operands may have offsets: zero points, means of residuals."""
 
 Buffers = dict[str, torch.Tensor]
 """Work space by name: flat buffers that live from call to call."""
@@ -80,7 +80,7 @@ def quantize(
         if zero_point:
             zero = torch.empty(rows)
             passes.quantize_rows_affine(X, top, room, digits, scale, zero)
-            return Coded(room, digits, scale, UNIT[rounding], zero)
+            return Coded(room, digits, scale, UNIT[rounding], -scale * zero)
         if by_rows:
             passes.quantize_rows(X, top, truncate, room, digits, scale)
             return Coded(room, digits, scale, UNIT[rounding])
