@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import ClassVar, Self
 
@@ -175,14 +176,11 @@ class Uniform(Quantizer):
 
     def _affine(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         bottom, levels = -(2 ** (self.bits - 1)), 2**self.bits - 1
-        low = least = xp.min(x, axis=axes, keepdims=True)
-        high = most = xp.max(x, axis=axes, keepdims=True)
-
-        def rounded(y: Array) -> Array:
-            if self.rounding == "nearest":
-                return xp.round(y)
-            return truncate(xp, y, (x == least) | (x == most))
-
+        low = xp.min(x, axis=axes, keepdims=True)
+        high = xp.max(x, axis=axes, keepdims=True)
+        rounded = xp.round
+        if self.rounding == "truncate":
+            rounded = partial(truncate, xp, extreme=(x == low) | (x == high))
         if self.zero_point == "integer":  # zero must be a level, so the range includes it
             low, high = xp.clip(low, max=0.0), xp.clip(high, min=0.0)
         scale, divisor = _scale(xp, (high - low) / levels)
