@@ -83,3 +83,25 @@ def test_ablation_shows_where_the_gain_comes_from(study):
     error = rows["error"]
     plain = error.loc[("lowrank", "nearest", "lrqmm", 32)]
     assert error.loc[("lowrank", "nearest", "lrqmm_aware", 32)] <= plain / 5
+
+
+def test_resnet50_at_four_bits_on_500_pictures():
+    """LRQMM r=32 25 points above direct; product-aware r=16 at most 8 below float, r=32 at most 4."""
+    table = read_run(RUNS[0].parent / "imagenet-cpu-2core").networks
+    table = table[(table["rounding"] == "nearest") & (table["granularity"] == "vector")]
+    assert (table.loc[table["metric"] == "top1", "items"] == 500).all()
+
+    def score(metric, method, rank=None, zero_point="same", within=None):
+        own = table[(table["metric"] == metric) & (table["method"] == method)]
+        own = own[own["zero_point_a"] == zero_point]
+        own = own[own["rank"].isna() if rank is None else own["rank"] == rank]
+        own = own[own["ranks_within"].isna() if within is None else own["ranks_within"] == within]
+        (found,) = own["value"]
+        return found
+
+    assert score("top1", "lrqmm", 32) >= score("top1", "direct") + 0.25
+    assert score("top1_drop", "lrqmm_aware", 16) <= 0.08
+    assert score("top1_drop", "lrqmm_aware", 32) <= 0.04
+    assert score("top1_drop", "lrqmm_aware", 32, "integer") <= 0.01
+    assert score("average_bits", "lrqmm_aware", within=5) <= 5
+    assert score("top1", "lrqmm_aware", within=5) > score("top1", "lrqmm_aware", 4)
