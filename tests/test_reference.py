@@ -105,3 +105,14 @@ def test_resnet50_at_four_bits_on_500_pictures():
     assert score("top1_drop", "lrqmm_aware", 32, "integer") <= 0.01
     assert score("average_bits", "lrqmm_aware", within=5) <= 5
     assert score("top1", "lrqmm_aware", within=5) > score("top1", "lrqmm_aware", 4)
+
+
+def test_smollm2s_perplexity():
+    table = read_run(RUNS[0].parent / "perplexity-cpu-2core").networks
+    table = table[(table["metric"] == "perplexity") & table["sides"].fillna("ab").eq("ab")]
+    (reference,) = table.loc[table["method"] == "sgemm", "value"]
+    assert abs(reference / 17.4 - 1) < 0.02
+    four = table[(table["bits"] == 4) & (table["bits_a"] == 4)]
+    for _, own in four.dropna(subset="rank").groupby("rank"):
+        excess = own.set_index("method")["value"] - reference
+        assert excess["lrqmm_aware"] <= excess["lrqmm"] / 2
