@@ -64,15 +64,6 @@ def source_hash(*names):
     return file_hash(*(PACKAGE / name for name in names))
 
 
-def unfinished():
-    """Whether some table of the plan is not there, or newer than the manifest."""
-    if not os.path.exists(MANIFEST):
-        return True
-    since = os.path.getmtime(MANIFEST)
-    tables = [progress.output(RUN, shard) for shard in study.shards]
-    return any(not path.exists() or path.stat().st_mtime > since for path in tables)
-
-
 def drawn():
     """Every figure and table of the run."""
     return [
