@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.store import Run
 
-EXECUTIONS = {"time": "fast path", "time_plain": "plain array code"}
+EXECUTIONS = {"time": "fast path", "time_rivals": "fast path", "time_plain": "plain array code"}
 
 
 def draw(run: Run) -> Figure:

@@ -9,7 +9,7 @@ import pandas as pd
 from lrqmm.figures import _data, _style
 from lrqmm.store import Run
 
-EXPERIMENTS = ("time", "time_int4")
+EXPERIMENTS = ("time", "time_rivals", "time_int4")
 SETTING = [
     "m", "k", "n", "library", "method", "execution", "b_prepared", "bits", "rank", "terms",
     "oversampling", "power_iterations", "factor_dtype",
