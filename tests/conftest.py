@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ class Project:
         self.environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        here = () if "--workflow-profile" in arguments else ("--cores", "2")
+        return [sys.executable, "-m", "snakemake", *here, *arguments]
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -55,3 +57,30 @@ def project(tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def make_project(tmp_path_factory: pytest.TempPathFactory):
     return lambda name: Project(tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture
+def fault(record_property: Callable[[str, object], None]):
+    """Record what was injected, what the user saw, and what was kept; `--faults` prints them."""
+
+    def record(injected: str, saw: str, kept: str) -> None:
+        record_property("fault", (injected, " ".join(saw.split())[:160], kept))
+
+    return record
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="print a table of injected faults")
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if not config.getoption("--faults"):
+        return
+    for outcome in ("passed", "failed"):
+        for number, report in enumerate(terminalreporter.stats.get(outcome, []), 1):
+            for name, found in report.user_properties:
+                if name == "fault":
+                    injected, saw, kept = found
+                    terminalreporter.write_line(
+                        f"{number:3} {outcome} | {injected} | {saw} | {kept}"
+                    )

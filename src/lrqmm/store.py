@@ -18,6 +18,9 @@ import pandera.pandas as pa
 
 from lrqmm.inputs.files import sha256
 
+INPUT = ("input", "layer", "input_seed", "m", "k", "n")
+"""Columns that say which matrices were multiplied."""
+
 METRICS = (
     "relative_error",
     "seconds",
@@ -53,7 +56,7 @@ PARAMETERS = {
     "execution": "string",
 }
 """Parameters with a column of their own; `parameters` holds all of them as JSON."""
-LATER = (*PARAMETERS, "ranks_within")
+LATER = (*PARAMETERS, "ranks_within", "node", "versions", "allocator")
 """Columns that a run may be older than."""
 
 
@@ -68,12 +71,15 @@ _PROVENANCE = {  # where and with what
     "library": _column("string"),
     "device": _column("string"),
     "machine": _column("string"),
+    "node": _column("string", nullable=True),  # of a cluster
     "threads": _column("Int64"),
     "compute_dtype": _column("string"),
     "integer_route": _column("string"),
     "loaded": _column("boolean"),
     "code_hash": _column("string"),
     "version": _column("string"),
+    "versions": _column("string", nullable=True),  # of the libraries that computed
+    "allocator": _column("string", nullable=True),
     "git_commit": _column("string"),
     "git_dirty": _column("boolean"),
     "measured_at": _column("string"),
@@ -345,6 +351,11 @@ def write_manifest(folder: str | Path, files: Iterable[str | Path], about: Any) 
     folder = Path(folder)
     hashes = {Path(path).relative_to(folder).as_posix(): sha256(Path(path)) for path in files}
     write_json({"files": hashes, "study": about}, folder / "manifest.json")
+
+
+def reopen(folder: str | Path) -> None:
+    """Make a run unfinished: a table is measured anew, so its manifest holds no longer."""
+    (Path(folder) / "manifest.json").unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -32,6 +32,8 @@ NETWORK_KEYS = (
     *("per_gemm", "speed", "ranks_within", "keep"),
 )
 """Keys of an experiment that say how a network is measured."""
+SCHEMA = Path(__file__).parents[2] / "workflow/schemas/config.schema.yaml"
+"""What a configuration may hold."""
 
 
 class ConfigError(ValueError):
@@ -86,6 +88,22 @@ class Shard:
         if self.measure == "time":
             repeats = self.samples * (2 + len(self.baselines)) * len(self.prepared)
         return volume * len(self.settings) * repeats
+
+    @property
+    def megabytes(self) -> int:
+        """Memory to ask a cluster for: libraries, and operands with all that is made of them."""
+        if self.network:
+            return 8000
+        elements = (
+            given.m * given.k + given.k * given.n + given.m * given.n for given in self.inputs
+        )
+        methods = 2 + len(self.baselines)  # each keeps its work space
+        return 1500 + max(elements, default=0) * 20 * methods // 10**6
+
+    @property
+    def minutes(self) -> int:
+        """Time to ask a cluster for: several times what a slow core takes."""
+        return 10 + self.work // 10**11
 
 
 @dataclass(frozen=True)

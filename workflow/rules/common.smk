@@ -9,6 +9,7 @@ from lrqmm import figures
 from lrqmm.inputs.files import InputError, check_pair, sha256
 from lrqmm.inputs.packages import PackageError, check_archives
 from lrqmm.measure import progress
+from lrqmm.measure.devices import gpus
 from lrqmm.measure.environment import PACKAGE, available_cores, code_hash, file_hash
 from lrqmm.study import ConfigError, plan
 
@@ -24,6 +25,8 @@ os.environ.update(PYTHONPATH=str(PACKAGE.parent))
 
 # `workflow.cores` raises where no --cores is given, as for --report and on clusters.
 ALL_CORES = workflow.resource_settings.cores or available_cores()
+GPUS = gpus() if study.device == "cuda" else []
+TIMING_CORES = max(1, ALL_CORES // max(1, len(GPUS)))
 
 RUN = Path(study.run)
 MANIFEST = f"{RUN}/manifest.json"
@@ -53,6 +56,15 @@ def own_files_of(wildcards):
 
 def plan_of(wildcards):
     return json.dumps(SHARDS[wildcards.shard].as_dict(), sort_keys=True)
+
+
+def memory_of(wildcards, attempt):
+    """Megabytes that a cluster is asked for; more at each retry."""
+    return attempt * SHARDS[wildcards.shard].megabytes
+
+
+def minutes_of(wildcards, attempt):
+    return attempt * SHARDS[wildcards.shard].minutes
 
 
 def code_of(wildcards):

@@ -19,6 +19,7 @@ for drawing in figures.list_figures():
             f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[1]}",
         log:
             f"{RUN}/logs/draw/{drawing.name}.log",
+        localrule: True
         conda:
             "../../envs/conda.yaml"
         params:

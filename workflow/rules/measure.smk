@@ -12,6 +12,9 @@ rule measure_errors:
     conda:
         "../../envs/conda.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of,
+        runtime=minutes_of,
     params:
         shard=plan_of,
         code=code_of,
@@ -21,7 +24,7 @@ rule measure_errors:
         "../scripts/measure.py"
 
 
-# A timing shard has the machine to itself.
+# A timing shard has the machine to itself, or one of its GPUs and a share of its cores.
 rule measure_times:
     input:
         files=files_of,
@@ -34,7 +37,10 @@ rule measure_times:
         shard=any_of(TIMED),
     conda:
         "../../envs/conda.yaml"
-    threads: ALL_CORES
+    threads: TIMING_CORES
+    resources:
+        mem_mb=memory_of,
+        runtime=minutes_of,
     params:
         shard=plan_of,
         code=code_of,
@@ -56,12 +62,16 @@ rule measure_arrays:
         shard=any_of(ARRAYS),
     conda:
         "../../envs/conda.yaml"
+    resources:
+        mem_mb=memory_of,
+        runtime=minutes_of,
     params:
         shard=plan_of,
         code=code_of,
+        device="cpu",
         progress=str(PROGRESS),
     script:
-        "../scripts/measure_arrays.py"
+        "../scripts/measure.py"
 
 
 # A network's passes are timed too, so its shards have the machine to themselves.
@@ -77,14 +87,17 @@ rule measure_networks:
         shard=any_of(NETWORKS),
     conda:
         "../../envs/conda.yaml"
-    threads: ALL_CORES
+    threads: TIMING_CORES
+    resources:
+        mem_mb=memory_of,
+        runtime=minutes_of,
     params:
         shard=plan_of,
         code=code_of,
         device=study.device,
         progress=str(PROGRESS),
     script:
-        "../scripts/measure_network.py"
+        "../scripts/measure.py"
 
 
 rule environment:
@@ -106,6 +119,7 @@ rule manifest:
         MANIFEST,
     log:
         f"{RUN}/logs/manifest.log",
+    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:

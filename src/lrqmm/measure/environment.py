@@ -62,6 +62,29 @@ def machine() -> str:
     return f"{processor_name(None)}, {available_cores()} cores"
 
 
+def node() -> str:
+    """The node of a cluster that this job runs on, as Slurm calls it; 'local' elsewhere."""
+    return os.environ.get("SLURMD_NODENAME", "local")
+
+
+def allocator() -> str:
+    """What takes the place of the system's allocator, if anything."""
+    return os.environ.get("LD_PRELOAD") or "system"
+
+
+@cache
+def versions(library: str) -> str:
+    """Python, and the libraries that compute, with their versions."""
+    found = {"python": platform.python_version(), "numpy": _version("numpy")}
+    if library == "torch":
+        import torch
+
+        found["torch"] = torch.__version__
+    if library == "cupy":
+        found["cupy"] = _version("cupy-cuda13x")
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
 def file_hash(*files: Path) -> str:
     """A short hash of the content of source files."""
     digest = hashlib.sha256()
@@ -90,10 +113,11 @@ def code_hash(method: str | None = None, *, network: bool = False) -> str:
 
 @cache
 def git_state() -> tuple[str, bool]:
-    """(commit, whether tracked files differ from it); ('unknown', False) outside a repository."""
+    """(commit, whether tracked files but results differ); ('unknown', False) outside git."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+        files = ("--", ":/", ":(top,exclude)results")  # what is kept there measures nothing
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no", *files))
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
 
@@ -133,7 +157,7 @@ def environment() -> dict[str, Any]:
         }),
         "passes": passes.implementation(),
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
-        "allocator": os.environ.get("LD_PRELOAD", "system"),
+        "allocator": allocator(),
     }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def report(path: Path, folder: Path) -> str:
     ]
     ready = folder / "inputs.json"  # inputs are made first, and count for no shard
     started = max(record["started"], ready.stat().st_mtime if ready.exists() else 0)
-    gone = time.time() - started
+    gone = max(0.0, time.time() - started)  # a clock may go back
     worth, total = sum(todo[name] for name in done), sum(todo.values())
     left = gone * (total - worth) / worth if worth else float("nan")
     return f"{len(done)} of {len(todo)} shards in {_words(gone)}, about {_words(left)} left"

@@ -23,8 +23,9 @@ from lrqmm._checks import Array, Unsupported
 from lrqmm.backends import backend_of
 from lrqmm.floatproduct import FloatProduct
 from lrqmm.inputs.files import read_pair
+from lrqmm.measure import environment
 from lrqmm.measure.arrays import as_rows, spectra, steps
-from lrqmm.measure.environment import code_hash, git_state, machine, watch_load
+from lrqmm.measure.environment import code_hash, git_state, watch_load
 from lrqmm.measure.error import exact_product, relative_error
 from lrqmm.measure.machine import ceiling, clock_hz, peak_bytes
 from lrqmm.measure.timing import time_phases, time_products
@@ -300,11 +301,14 @@ def provenance(shard: Mapping[str, Any], threads: int) -> Row:
         "experiment": shard["experiment"],
         "shard": shard["name"],
         "library": shard["library"],
-        "machine": machine(),
+        "machine": environment.machine(),
+        "node": environment.node(),
         "threads": threads,
         "compute_dtype": "float32",
         "code_hash": code_hash(shard["method"], network=bool(shard.get("network"))),
         "version": lrqmm.__version__,
+        "versions": environment.versions(shard["library"]),
+        "allocator": environment.allocator(),
         "git_commit": commit,
         "git_dirty": dirty,
         "measured_at": now,

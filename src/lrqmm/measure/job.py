@@ -1,0 +1,51 @@
+"""What a measuring job of the workflow does: one shard, from its plan to its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lrqmm.measure.devices import gpus, one_gpu
+from lrqmm.measure.memory import limit_memory
+from lrqmm.store import TABLES, reopen, table, write_table
+
+
+def measure(
+    shard: Mapping[str, Any], files: Sequence[str], target: Path, device: str, threads: int
+) -> None:
+    """Measure a shard and write its table, whole or not at all.
+
+    Parameters
+    ----------
+    shard : as `lrqmm.study.Shard.as_dict` gives it
+    files : the pair files of its inputs, in order
+    target : the table's file, in a folder of the run
+    device : 'auto', 'cpu' or 'cuda'; a GPU is taken alone
+    threads : the most threads to use
+
+    Raises
+    ------
+    ValueError, TypeError, FileNotFoundError, PackageError, InputError : before anything is measured
+    """
+    reopen(target.parent.parent)
+    usable = [] if device == "cpu" else gpus()
+    if not usable:
+        limit_memory()
+    with one_gpu(usable):
+        rows = _rows(shard, files, device, threads)
+    write_table(table(rows, TABLES[target.parent.name]), target)
+
+
+def _rows(
+    shard: Mapping[str, Any], files: Sequence[str], device: str, threads: int
+) -> list[dict[str, Any]]:
+    if shard["network"]:
+        from lrqmm.measure.network import measure_network
+
+        return measure_network(shard, device, threads)
+    from lrqmm.measure.shard import measure_arrays, measure_shard
+
+    if shard["method"] is None:
+        return measure_arrays(shard, files)
+    return measure_shard(shard, files, device, threads)

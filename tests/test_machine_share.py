@@ -1,0 +1,96 @@
+"""A GPU alone, with stand-ins where there is none; the memory that a process may use."""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lrqmm.measure import devices
+from lrqmm.measure.devices import VISIBLE, gpus, one_gpu
+
+HOLD = """
+import sys, time
+from lrqmm.measure.devices import one_gpu
+with one_gpu(["0", "1"], sys.argv[1]) as gpu:
+    begun = time.time()
+    time.sleep(float(sys.argv[2]))
+    print(gpu, begun, time.time())
+"""
+
+
+def test_jobs_side_by_side_have_a_gpu_each_and_alone(tmp_path):
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(tmp_path), "0.5"], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(5)
+    ]
+    held = [job.communicate(timeout=120)[0].split() for job in jobs]
+    assert {gpu for gpu, _, _ in held} == {"0", "1"}
+    for name in ("0", "1"):
+        spans = sorted((float(a), float(b)) for gpu, a, b in held if gpu == name)
+        assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
+
+
+def test_a_killed_job_gives_its_gpu_back(tmp_path, monkeypatch):
+    job = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), "60"])
+    lock = tmp_path / "lrqmm-gpu-0.lock"
+    while not lock.exists():
+        time.sleep(0.05)
+    time.sleep(0.2)
+    with one_gpu(["0", "1"], tmp_path) as gpu:
+        assert gpu == "1"
+    job.kill()
+    job.wait()
+    with one_gpu(["0", "1"], tmp_path) as gpu:
+        assert gpu == "0"
+
+
+def test_only_that_gpu_is_visible(tmp_path, monkeypatch):
+    monkeypatch.setenv(VISIBLE, "GPU-ab/c,MIG-2")
+    assert gpus() == ["GPU-ab/c", "MIG-2"]
+    with one_gpu(gpus(), tmp_path):
+        assert os.environ[VISIBLE] == "GPU-ab/c"
+        assert [path.name for path in tmp_path.iterdir()] == ["lrqmm-gpu-GPU-ab-c.lock"]
+    assert os.environ[VISIBLE] == "GPU-ab/c,MIG-2"
+    monkeypatch.setenv(VISIBLE, "")
+    assert gpus() == []
+
+
+def test_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.delenv(VISIBLE, raising=False)
+    monkeypatch.setattr(devices, "DRIVER", tmp_path / "none")
+    assert gpus() == []
+    with one_gpu([]) as gpu:
+        assert gpu is None
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(devices, "DRIVER", tmp_path)
+    assert gpus() == ["0", "1"]
+
+
+TOO_MUCH = """
+import numpy as np, torch
+from lrqmm.measure.memory import free_memory, limit_memory
+limit_memory()
+wanted = 2 * free_memory()
+by_numpy = lambda: np.zeros(wanted, np.uint8)
+by_torch = lambda: torch.empty(wanted, dtype=torch.uint8)
+for allocate in (by_numpy, by_torch):
+    try:
+        allocate()
+        print("allocated")
+    except (MemoryError, RuntimeError) as error:
+        print("refused")
+np.zeros(10**7)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_an_allocation_beyond_the_memory_fails_and_the_process_goes_on():
+    done = subprocess.run([sys.executable, "-c", TOO_MUCH], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["refused", "refused"]
