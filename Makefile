@@ -10,7 +10,7 @@ EXTRAS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env run bench reference figures notebooks test lint clean lock
+.PHONY: env run bench reference figures notebooks test test-cluster faults fuzz lint clean lock
 
 run: env
 	$(BIN)/snakemake --cores all
@@ -43,10 +43,23 @@ bench: env
 NAME ?= $(error say which machine: make reference NAME=cpu-2core)
 reference: env
 	$(BIN)/snakemake --cores all $(if $(CONFIG),--configfile $(CONFIG)) --config run=results/$(NAME)
-	$(BIN)/python -m lrqmm.reference results/$(NAME) results/reference/$(NAME)
+	$(BIN)/lrqmm keep results/$(NAME) results/reference/$(NAME)
 
 test: env lint
 	$(BIN)/pytest -n auto --dist loadfile
+
+# On a real Slurm of one node, which it starts: as root, with Debian's slurm-wlm and munge.
+test-cluster: env
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable ".[cluster]"
+	$(BIN)/pytest -m cluster -s
+
+# Faults, injected: a table of what was injected, what the user saw, and what was kept.
+faults: env
+	$(BIN)/pytest -n auto --dist loadfile --faults tests/test_faults.py tests/test_workflow_faults.py
+
+# Mutated files of every kind that is read.
+fuzz: env
+	$(BIN)/python tests/fuzz.py 2000
 
 lint: env
 	$(BIN)/ruff check .

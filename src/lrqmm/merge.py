@@ -1,0 +1,65 @@
+"""Merge runs of several machines, or parts of one study, into one run folder: `lrqmm merge`.
+
+Nothing is averaged: what was measured twice is kept twice, each row with its machine and time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lrqmm.store import INPUT, StoreError, read_json, read_run, write_json, write_manifest
+
+
+def merge(sources: Sequence[str | Path], target: str | Path) -> None:
+    """Write the merged run folder, whole or not at all.
+
+    Its tables lie in a folder by source, such as `measurements/h200/`; `environment.json` and the
+    manifest's study have one entry a source.
+
+    Raises
+    ------
+    StoreError : a source that is no whole run; two that are called the same; a target that is
+        there already; matrices of one name, size and seed that differ between sources
+    """
+    target = Path(target)
+    if target.exists():
+        raise StoreError(f"{target}: is there already; allowed: a folder that is not")
+    runs = {Path(source).resolve().name: read_run(source) for source in sources}
+    if len(runs) < len(sources):
+        raise StoreError("several runs are called the same; rename the folder of one")
+    _refuse_clash({name: run.measurements for name, run in runs.items()})
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    files = []
+    for name, run in runs.items():
+        for file in read_json(run.folder / "manifest.json")["files"]:
+            kind, _, rest = file.partition("/")
+            files.append(part / kind / name / rest)
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.folder / file, files[-1])
+    environments = {name: run.environment for name, run in runs.items()}
+    machines = "; ".join(about.get("machine", "unknown") for about in environments.values())
+    write_json({"machine": machines, "merged": environments}, part / "environment.json")
+    studies = {n: read_json(run.folder / "manifest.json")["study"] for n, run in runs.items()}
+    write_manifest(part, files, {"merged": studies})
+    os.replace(part, target)
+
+
+def _refuse_clash(tables: dict[str, pd.DataFrame]) -> None:
+    inputs = pd.concat(
+        [table[[*INPUT, "input_sha256"]].assign(run=name) for name, table in tables.items()]
+    ).drop_duplicates()
+    hashes = inputs.groupby(list(INPUT), dropna=False)["input_sha256"].transform("nunique")
+    clash = inputs[hashes > 1]
+    if len(clash):
+        first = clash.iloc[0]
+        said = " ".join(str(first[part]) for part in INPUT if not pd.isna(first[part]))
+        raise StoreError(
+            f"the runs {', '.join(sorted(clash['run'].unique()))} multiplied different matrices "
+            f"under one name: {said} (their SHA-256 differ); allowed: the same inputs"
+        )

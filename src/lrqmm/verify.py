@@ -1,0 +1,233 @@
+"""Check a run folder as the checker of a submission would: `lrqmm verify RUN`.
+
+A refusal is something that no honest run has; a warning is something that a reader should know.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lrqmm import methods
+from lrqmm.inputs.distributions import DISTRIBUTIONS
+from lrqmm.inputs.files import write_sample
+from lrqmm.measure.environment import code_hash
+from lrqmm.measure.progress import output
+from lrqmm.store import INPUT, Run, StoreError, read_json, read_run
+from lrqmm.study import SCHEMA, ConfigError, Shard, plan
+
+ABOVE_CEILING = 2.0
+"""How far above the measured ceiling of its machine a rate may lie: the ceiling is measured at
+another moment, and a machine's pace changes."""
+SAME_ERROR = 0.02
+"""Relative difference allowed when an error is measured again on another machine."""
+LARGEST_AGAIN = 1024**3
+"""Multiply-adds of the largest product that is measured again."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found: `refusals` and `warnings`, in words, and what was `checked`."""
+
+    refusals: tuple[str, ...]
+    warnings: tuple[str, ...]
+    checked: tuple[str, ...]
+
+
+def verify(folder: str | Path, *, again: int = 0) -> Verdict:
+    """Check a run folder: hashes, schema, completeness, one input under one name, possible values.
+
+    Parameters
+    ----------
+    folder : a run folder, its manifest included
+    again : how many errors, picked at random among those of seeded distributions, to measure again
+        here and compare
+    """
+    try:
+        run = read_run(folder)
+    except StoreError as error:
+        return Verdict((str(error),), (), ())
+    missing, unplanned = _incomplete(run)
+    refusals = [*_mixed_inputs(run.measurements), *missing, *_impossible(run)]
+    rows = len(run.measurements) + len(run.networks)
+    what = "hashes, schema, completeness, values"
+    checked = [f"{rows} rows in {len(_shards_of(run))} shards: {what}"]
+    if again:
+        different, same = measure_again(run, again)
+        refusals += different
+        checked.append(f"{same} of {again} errors measured again: the same within {SAME_ERROR:.0%}")
+    return Verdict(tuple(refusals), (*unplanned, *_older_code(run)), tuple(checked))
+
+
+def _shards_of(run: Run) -> pd.Series:
+    shards = [run.measurements["shard"], run.networks["shard"], run.arrays["experiment"]]
+    return pd.concat(shards, ignore_index=True).drop_duplicates()
+
+
+def _mixed_inputs(table: pd.DataFrame) -> Iterator[str]:
+    """One name, size and seed stand for one pair of matrices."""
+    hashes = table.groupby(list(INPUT), dropna=False)["input_sha256"].nunique()
+    for names in hashes[hashes > 1].index:
+        said = " ".join(str(part) for part in names if not pd.isna(part))
+        yield f"input {said}: several matrices under one name (their SHA-256 differ)"
+
+
+def _incomplete(run: Run) -> tuple[list[str], list[str]]:
+    """What the study asked for and is not there; why that could not be said, if so."""
+    manifest = read_json(run.folder / "manifest.json")
+    studies = manifest["study"].get("merged", {"": manifest["study"]})
+    missing: list[str] = []
+    for name, asked in studies.items():
+        try:
+            shards = plan(asked, yaml.safe_load(SCHEMA.read_text())).shards
+        except (ConfigError, AttributeError, TypeError) as error:
+            return missing, [f"completeness is not checked: {error}"]
+        for shard in shards:
+            path = output(Path(), shard)
+            listed = (path.parent / name / path.name).as_posix()
+            if listed not in manifest["files"]:
+                missing.append(f"shard {shard.name} is missing, though the study asks for it")
+            else:
+                missing.extend(_missing_rows(run, shard))
+    return missing, []
+
+
+def _missing_rows(run: Run, shard: Shard) -> Iterator[str]:
+    """Settings of a shard that have no row."""
+    if shard.method is None:
+        return
+    if shard.network:
+        rows = run.networks[run.networks["shard"] == shard.name]
+        found = len(rows[["parameters", "per_gemm"]].drop_duplicates())
+        wanted = len(shard.settings) * len(shard.network["per_gemm"])
+    else:
+        rows = run.measurements[run.measurements["shard"] == shard.name]
+        found = len(rows[[*INPUT, "setting"]].drop_duplicates())
+        wanted = len(shard.settings) * len(shard.inputs)
+    if found < wanted:
+        yield f"shard {shard.name}: rows of {found} settings, and the study asks for {wanted}"
+
+
+def _impossible(run: Run) -> Iterator[str]:
+    """Values that no measurement gives."""
+    yield from _named("a time of 0 or less", run.measurements.query(
+        "metric in ('seconds', 'cpu_seconds', 'unpack_seconds') and value <= 0"
+    ))  # fmt: skip
+    yield from _too_fast(run.measurements)
+    yield from _too_even(run.measurements)
+    sgemm = run.measurements.query("metric == 'relative_error' and method == 'sgemm'")
+    yield from _named("float32 products with an error above 1e-4", sgemm[sgemm["value"] > 1e-4])
+    scores = run.networks[run.networks["status"] == "ok"]
+    share = scores["metric"].isin(("top1", "top5", "agreement"))
+    outside = share & ~scores["value"].between(0, 1)
+    outside |= (scores["metric"] == "perplexity") & (scores["value"] < 1)
+    outside |= (scores["metric"] == "cosine") & ~scores["value"].between(-1.000001, 1.000001)
+    outside |= (scores["low"] > scores["value"]) | (scores["high"] < scores["value"])
+    yield from _named("scores outside their range or interval", scores[outside.fillna(False)])
+    every = pd.concat([run.measurements["measured_at"], run.networks["measured_at"]])
+    stamps = pd.to_datetime(every, errors="coerce", utc=True)
+    if (wrong := stamps.isna() | (stamps > pd.Timestamp.now("UTC") + pd.Timedelta(days=1))).any():
+        yield f"measured at no time, or in the future: {every[wrong].iloc[0]}"
+
+
+def _too_fast(table: pd.DataFrame) -> Iterator[str]:
+    """Products above the rate that the machine itself reached."""
+    place = ["machine", "library", "device"]
+    rates = table[table["metric"].str.endswith("_operations_per_second")]
+    ceiling = rates.groupby(place)["value"].max().rename("ceiling").reset_index()
+    whole = table[(table["metric"] == "seconds") & table["phase"].isna()].merge(ceiling, on=place)
+    rate = 2.0 * whole["m"] * whole["k"] * whole["n"] / whole["value"]
+    fast = whole[(rate > ABOVE_CEILING * whole["ceiling"]).fillna(False)]
+    yield from _named(f"products above {ABOVE_CEILING} times the machine's own ceiling", fast)
+
+
+def _too_even(table: pd.DataFrame) -> Iterator[str]:
+    """Five or more times, all the same to the last digit."""
+    whole = table[(table["metric"] == "seconds") & table["phase"].isna()]
+    keys = [*INPUT, "shard", "setting", "method", "b_prepared"]
+    same = whole.groupby(keys, dropna=False)["value"].agg(["nunique", "size"])
+    even = same[(same["nunique"] == 1) & (same["size"] >= 5)].reset_index()
+    yield from _named("times without any spread", even)
+
+
+def _named(what: str, rows: pd.DataFrame) -> Iterator[str]:
+    if len(rows):
+        shards = sorted(rows["shard"].unique())
+        yield f"{what}: {len(rows)} rows, in {', '.join(shards[:3])}" + (
+            f" and {len(shards) - 3} more shards" if len(shards) > 3 else ""
+        )
+
+
+def _older_code(run: Run) -> Iterator[str]:
+    """Shards that other code measured than is here."""
+    tables = ((run.measurements, False), (run.networks, True))
+    older = []
+    for table, network in tables:
+        for (method, found), rows in table.groupby(["method", "code_hash"]):
+            own = rows[
+                rows["shard"].str.split("-").str[1] == method
+            ]  # baselines carry their host's
+            known = method in methods.list_methods()
+            if len(own) and (not known or code_hash(str(method), network=network) != found):
+                older.extend(own["shard"].unique())
+    if older:
+        yield f"{len(older)} shards were measured by other code than is here"
+
+
+def measure_again(run: Run, count: int) -> tuple[list[str], int]:
+    """Errors of seeded distributions measured again: what differs, in words; how many did not."""
+    from lrqmm.measure.shard import measure_shard
+
+    table = run.measurements
+    seeded = table["input"].isin(list(DISTRIBUTIONS)) & table["library"].isin(("numpy", "torch"))
+    small = table["m"] * table["k"] * table["n"] <= LARGEST_AGAIN
+    known = table["method"].isin(methods.list_methods())
+    own = table["shard"].str.split("-").str[1] == table["method"]
+    asked = (table["metric"] == "relative_error") & (table["status"] == "ok")
+    rows = table[seeded & small & known & own & asked & (table["device"] != "cuda")]
+    rows = rows.sample(min(count, len(rows)), random_state=np.random.default_rng())
+    different: list[str] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for row in rows.itertuples():
+            path = Path(scratch, "pair.safetensors")
+            write_sample(path, row.input, row.m, row.k, row.n, row.input_seed)
+            about = {name: getattr(row, name) for name in INPUT}
+            shard = {
+                "name": row.shard, "experiment": row.experiment, "measure": "error",
+                "library": row.library, "method": row.method,
+                "settings": [_given(row.method, json.loads(row.parameters))],
+                "inputs": [{**about, "layer": None}],
+            }  # fmt: skip
+            (found,) = measure_shard(shard, [path], "cpu", 1)
+            different.extend(_compare(row, found))
+    return different, len(rows) - len(different)
+
+
+def _given(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters that the method takes, of those that its row records."""
+    return {key: parameters[key] for key in methods.preset(method).defaults if key in parameters}
+
+
+def _compare(row: Any, found: dict[str, Any]) -> Iterator[str]:
+    what = f"{row.shard}, {row.input} {row.m}x{row.k}x{row.n}, {row.method} {row.parameters}"
+    if found["input_sha256"] != row.input_sha256:
+        yield f"{what}: its seed gives other matrices here"
+    elif found["status"] != "ok":
+        yield f"{what}: fails here: {found['reason']}"
+    elif abs(found["value"] - row.value) > SAME_ERROR * row.value + 1e-6:
+        yield f"{what}: an error of {row.value:.4g}, and measured again {found['value']:.4g}"
+
+
+def words(verdict: Verdict) -> Iterable[str]:
+    """The verdict line by line."""
+    yield from (f"refused: {line}" for line in verdict.refusals)
+    yield from (f"warning: {line}" for line in verdict.warnings)
+    yield from (f"checked: {line}" for line in verdict.checked)

@@ -1,0 +1,221 @@
+"""What a submission checker refuses; merging; and what the command line says of both."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lrqmm.cli import app
+from lrqmm.inputs.files import write_sample
+from lrqmm.measure.progress import output
+from lrqmm.measure.shard import measure_shard
+from lrqmm.merge import merge
+from lrqmm.store import (
+    StoreError,
+    read_run,
+    read_table,
+    table,
+    write_json,
+    write_manifest,
+    write_table,
+)
+from lrqmm.study import SCHEMA, plan
+from lrqmm.verify import verify, words
+
+STUDY = {
+    "run": "run",
+    "experiments": {
+        "distributions": {
+            "measure": "error",
+            "inputs": ["normal", "uniform01"],
+            "sizes": [16],
+            "seeds": 2,
+            "methods": ["direct", "lrqmm"],
+            "settings": {"bits": [4, 8], "rank": 2},
+        },
+        "time": {
+            "measure": "time",
+            "inputs": ["normal"],
+            "sizes": [32],
+            "samples": 5,
+            "methods": ["direct"],
+            "settings": {"bits": 8},
+        },
+    },
+}
+RUNS = sorted((Path(__file__).parent.parent / "results/reference").iterdir())
+runner = CliRunner()
+
+
+def measure(folder: Path, **changes) -> Path:
+    """A run folder, measured here as the workflow does it."""
+    asked = {**STUDY, "run": str(folder), **changes}
+    study = plan(asked, yaml.safe_load(SCHEMA.read_text()))
+    for path, given in study.inputs.items():
+        write_sample(path, given.input, given.m, given.k, given.n, given.input_seed)
+    tables = []
+    for shard in study.shards:
+        files = [given.path for given in shard.inputs]
+        tables.append(output(folder, shard))
+        write_table(table(measure_shard(shard.as_dict(), files, "cpu", 1)), tables[-1])
+    write_json({"machine": "this one"}, folder / "environment.json")
+    write_manifest(folder, tables, study.config)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return measure(tmp_path / "run")
+
+
+def change(run: Path, shard: str, edit, *, and_manifest: bool = True) -> None:
+    """Change a table of a run, and its hash in the manifest, as a careful forger would."""
+    path = run / f"measurements/{shard}.parquet"
+    write_table(edit(read_table(path)), path)
+    if and_manifest:
+        manifest = json.loads((run / "manifest.json").read_text())
+        write_manifest(run, [run / name for name in manifest["files"]], manifest["study"])
+
+
+def drop(run: Path, shard: str) -> None:
+    """Take a shard away, from the manifest too."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    kept = [name for name in manifest["files"] if shard not in name]
+    assert len(kept) < len(manifest["files"])
+    write_manifest(run, [run / name for name in kept], manifest["study"])
+
+
+def set_values(table: pd.DataFrame, where: str, value) -> pd.DataFrame:
+    rows = table.query(where).index
+    assert len(rows)
+    return table.assign(value=table["value"].mask(table.index.isin(rows), value))
+
+
+def test_a_run_that_was_measured_here_is_verified(run):
+    verdict = verify(run, again=8)
+    assert verdict.refusals == ()
+    assert verdict.warnings == ()
+    assert "8 of 8 errors measured again" in verdict.checked[1]
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_reference_runs_are_verified(folder):
+    verdict = verify(folder, again=2)
+    assert verdict.refusals == ()
+
+
+DIRECT = "distributions-direct-torch-0"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda run: change(run, DIRECT, lambda t: set_values(t, "setting == 0", 0.01),
+                            and_manifest=False), "differs from the SHA-256 in manifest.json"),
+        (lambda run: (run / f"measurements/{DIRECT}.parquet").unlink(), "missing, though manifest"),
+        (lambda run: drop(run, DIRECT), f"shard {DIRECT} is missing, though the study asks"),
+        (lambda run: change(run, DIRECT, lambda t: t[t["setting"] == 0]),
+         f"shard {DIRECT}: rows of 4 settings, and the study asks for 8"),
+        (lambda run: change(run, DIRECT, lambda t: t.assign(input_sha256="0" * 64)),
+         "input normal 0 16 16 16: several matrices under one name"),
+        (lambda run: change(run, "time-direct-torch-0",
+                            lambda t: set_values(t, "metric == 'seconds' and sample == 1", 0.0)),
+         "a time of 0 or less"),
+        (lambda run: change(run, "time-direct-torch-0",
+                            lambda t: set_values(t, "metric == 'seconds'", 1e-9)),
+         "above 2.0 times the machine's own ceiling"),
+        (lambda run: change(run, "time-direct-torch-0",
+                            lambda t: set_values(t, "metric == 'seconds'", 0.5)),
+         "times without any spread"),
+        (lambda run: change(run, DIRECT, lambda t: t.assign(method="sgemm")),
+         "float32 products with an error above 1e-4"),
+        (lambda run: change(run, DIRECT,
+                            lambda t: t.assign(measured_at="2199-01-01T00:00:00+00:00")),
+         "measured at no time, or in the future: 2199"),
+    ],
+    ids=["value", "file", "shard", "rows", "inputs", "zero", "fast", "even", "sgemm", "future"],
+)  # fmt: skip
+def test_what_no_honest_run_has_is_refused(run, spoil, said):
+    spoil(run)
+    found = verify(run).refusals
+    assert any(said in line for line in found), found
+    result = runner.invoke(app, ["verify", str(run)])
+    assert result.exit_code == 1
+    assert "refused: " in result.output
+
+
+def test_a_careful_forgery_is_found_by_measuring_again(run):
+    change(run, DIRECT, lambda t: t.assign(value=t["value"] * 0.9))
+    change(run, "distributions-lrqmm-torch-0", lambda t: t.assign(value=t["value"] * 0.9))
+    assert verify(run).refusals == ()
+    refusals = verify(run, again=3).refusals
+    assert len(refusals) == 3
+    assert "and measured again" in refusals[0]
+
+
+def test_older_code_is_a_warning(run):
+    change(run, DIRECT, lambda t: t.assign(code_hash="0" * 16))
+    verdict = verify(run)
+    assert verdict.refusals == ()
+    assert "1 shards were measured by other code than is here" in verdict.warnings
+    assert "warning: " in "\n".join(words(verdict))
+
+
+def test_json_for_programs(run):
+    result = runner.invoke(app, ["verify", str(run), "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.output)["refusals"] == []
+
+
+# merging
+
+
+def test_merged_runs_keep_what_was_measured_twice(run, tmp_path):
+    other = measure(tmp_path / "other")
+    change(other, DIRECT, lambda t: t.assign(machine="another"))
+    merge([run, other], tmp_path / "both")
+    one, both = (read_run(folder).measurements for folder in (run, tmp_path / "both"))
+    assert len(both) == 2 * len(one)
+    assert set(both["machine"]) == {*one["machine"], "another"}
+    assert verify(tmp_path / "both").refusals == ()
+    drop(tmp_path / "both", f"other/{DIRECT}")
+    assert verify(tmp_path / "both").refusals == (
+        f"shard {DIRECT} is missing, though the study asks for it",
+    )
+
+
+def test_parts_of_a_study_merge(run, tmp_path):
+    parts = [measure(tmp_path / name, methods=[name]) for name in ("direct", "lrqmm")]
+    merge(parts, tmp_path / "both")
+    keys = ["shard", "input", "input_seed", "parameters", "metric", "phase", "sample"]
+    found, wanted = (
+        read_run(folder).measurements.query("metric == 'relative_error'")[[*keys, "value"]]
+        .sort_values(keys).reset_index(drop=True)
+        for folder in (tmp_path / "both", run)
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(found, wanted)
+
+
+def test_a_clash_of_inputs_is_refused(run, tmp_path):
+    other = measure(tmp_path / "other")
+    change(other, DIRECT, lambda t: t.assign(input_sha256="0" * 64))
+    with pytest.raises(StoreError, match="different matrices under one name: uniform01 0 16 16 16"):
+        merge([run, other], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+    result = runner.invoke(app, ["merge", str(run), str(other), "--into", str(tmp_path / "both")])
+    assert result.exit_code == 1
+    assert "error: the runs other, run multiplied different matrices" in result.output
+
+
+def test_what_cannot_be_merged(run, tmp_path):
+    with pytest.raises(StoreError, match="is there already"):
+        merge([run], run)
+    with pytest.raises(StoreError, match="called the same"):
+        merge([run, run], tmp_path / "both")
+    (run / "manifest.json").unlink()
+    with pytest.raises(StoreError, match=r"manifest\.json: missing"):
+        merge([run], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
