@@ -273,6 +273,15 @@ def test_a_run_that_is_measured_anew_is_unfinished(run):
     assert sorted(read_run(run, unfinished=True).measurements["value"]) == [0.25, 0.25, 0.5]
 
 
+def test_what_one_machine_measured(run):
+    write_table(table([row(machine="another", value=0.75)]), run / "measurements/c.parquet")
+    (run / "manifest.json").unlink()
+    both = read_run(run, unfinished=True)
+    assert both.machines == ["a processor, 2 cores", "another"]
+    assert both.on("another").measurements["value"].tolist() == [0.75]
+    assert len(both.on("a processor, 2 cores").measurements) == 3
+
+
 def test_a_moved_run_is_read(run, tmp_path):
     moved = run.rename(tmp_path / "elsewhere")
     assert len(read_run(str(moved)).measurements) == 3

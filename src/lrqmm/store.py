@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
+import pyarrow.parquet
 
 from lrqmm.inputs.files import sha256
 
@@ -218,6 +219,18 @@ class Run:
         table = self.measurements
         return table[table["experiment"] == name].copy()
 
+    @property
+    def machines(self) -> list[str]:
+        """The machines that measured, in words."""
+        return sorted({*self.measurements["machine"], *self.networks["machine"]})
+
+    def on(self, machine: str) -> Run:
+        """What one machine measured."""
+        measurements, networks = (
+            table[table["machine"] == machine] for table in (self.measurements, self.networks)
+        )
+        return replace(self, measurements=measurements, networks=networks)
+
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.DataFrameSchema = SCHEMA) -> pd.DataFrame:
     """Rows as a checked table; missing columns are null."""
@@ -296,13 +309,24 @@ def _read_tables(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
     """All files as one table; checked as a whole, since a check costs more than its rows."""
     if not paths:
         return table([], schema)
-    frames = [_read_parquet(path, schema) for path in paths]
     try:
+        return validate(_read_together(paths, schema), schema, "the run")
+    except (StoreError, OSError, pyarrow.ArrowException):
+        frames = [read_table(path, schema) for path in paths]  # names the file
         return validate(pd.concat(frames, ignore_index=True), schema, "the run")
-    except StoreError:
-        for path, frame in zip(paths, frames, strict=True):
-            validate(frame, schema, str(path))  # names the file
-        raise
+
+
+def _read_together(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
+    """All files in one go: many times faster than a frame a file."""
+    tables = [pyarrow.parquet.read_table(path, partitioning=None) for path in paths]
+    needed = set(schema.columns) - set(LATER)
+    if not all(needed <= set(each.column_names) for each in tables):
+        raise StoreError("columns are missing")
+    frame = pyarrow.concat_tables(tables, promote_options="permissive").to_pandas()
+    for name in set(schema.columns) - set(frame.columns):
+        frame[name] = None
+    foreign = [name for name in frame.columns if name not in schema.columns]
+    return _typed(frame[[*schema.columns, *foreign]], schema, "the run")
 
 
 def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:

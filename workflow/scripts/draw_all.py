@@ -1,5 +1,6 @@
-"""Draw every figure and table of a run folder."""
+"""Draw every figure and table of a run folder; of several machines, each in a folder of its own."""
 
+import re
 import sys
 
 from lrqmm.figures import list_figures, save
@@ -10,6 +11,11 @@ with logged(snakemake.log[0]):
     run = read_run(snakemake.params.run, unfinished=True)
     if not (run.folder / "manifest.json").exists():
         print(f"{run.folder} is unfinished: drawn from what is there", file=sys.__stderr__)
-    for drawing in list_figures():
-        for path in save(drawing.name, run, run.folder):
-            print(path, file=sys.__stderr__)
+    parts = {run.folder: run}
+    if len(run.machines) > 1:
+        names = {machine: re.sub(r"[^A-Za-z0-9]+", "-", machine) for machine in run.machines}
+        parts = {run.folder / name: run.on(machine) for machine, name in names.items()}
+    for folder, part in parts.items():
+        for drawing in list_figures():
+            for path in save(drawing.name, part, folder):
+                print(path, file=sys.__stderr__)

@@ -140,7 +140,8 @@ def speed_ratios(table: pd.DataFrame, baseline: str = "sgemm") -> pd.DataFrame:
     rows, and `ratio`.
     """
     whole = table[table["phase"].isna()]
-    same_round = ["shard", "setting", "input", "input_seed", "m", "k", "n", "sample"]
+    same_process = ["shard", "machine", "measured_at"]  # merged runs have a shard several times
+    same_round = [*same_process, "setting", "input", "input_seed", "m", "k", "n", "sample"]
     if baseline != "sgemm":
         same_round.append("b_prepared")
     base = whole[whole["method"] == baseline][[*same_round, "value"]]

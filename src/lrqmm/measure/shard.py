@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 import math
 import sys
@@ -74,6 +75,7 @@ def measure_shard(
         for method in settings:
             method.check_shape(about["m"], about["k"], about["n"])
     rows: list[Row] = []
+    gc.freeze()  # the libraries' own objects: a collection before each peak need not walk them
     with threadpool_limits(threads), watch_load() as load:
         _limit_torch(shard["library"], threads)
         for number, (about, path) in enumerate(zip(shard["inputs"], files, strict=True), 1):

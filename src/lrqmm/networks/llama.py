@@ -91,7 +91,8 @@ class Decoder(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.frequencies = config.rope_frequencies
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        sizes = config.vocab_size, config.hidden_size
+        self.embed_tokens = nn.Embedding(*sizes, _weight=torch.empty(sizes))  # not random first
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 

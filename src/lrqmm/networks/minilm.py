@@ -67,9 +67,9 @@ class MiniLM(nn.Module):
         self.tokenizer = tokenizer
         self.embeddings = nn.ModuleDict(
             {
-                "word_embeddings": nn.Embedding(VOCABULARY, WIDTH),
-                "position_embeddings": nn.Embedding(POSITIONS, WIDTH),
-                "token_type_embeddings": nn.Embedding(2, WIDTH),
+                "word_embeddings": _embedding(VOCABULARY),
+                "position_embeddings": _embedding(POSITIONS),
+                "token_type_embeddings": _embedding(2),
                 "LayerNorm": nn.LayerNorm(WIDTH, EPS),
             }
         )
@@ -133,6 +133,10 @@ def load_minilm(cache: Path | None = None) -> MiniLM:
     state = {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def _embedding(count: int) -> nn.Embedding:
+    return nn.Embedding(count, WIDTH, _weight=torch.empty(count, WIDTH))  # not random first
 
 
 def _residual(width: int) -> nn.ModuleDict:
