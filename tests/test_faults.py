@@ -172,7 +172,7 @@ def test_a_configuration_that_is_no_yaml(project, fault):
     config.write_text(config.read_text().replace("settings: {", "settings: ["))
     result = project.snakemake("measurements", *TINY)
     assert result.returncode != 0
-    assert "tiny.yaml" in result.stdout + result.stderr
+    assert "Config file is not valid JSON or YAML" in result.stderr
     assert not (project.folder / "results").exists()
     fault("a config with a bracket wrong", "Config file is not valid JSON or YAML", "nothing begun")
 

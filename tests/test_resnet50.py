@@ -274,7 +274,7 @@ def test_files_that_are_no_state_dict(tmp_path):
         load_resnet50(tmp_path / "model.bin")
     for suffix in (".safetensors", ".pt"):
         file = tmp_path / f"model{suffix}"
-        with pytest.raises(ValueError, match=rf"model\{suffix} cannot be read: .*[Nn]o such file"):
+        with pytest.raises(FileNotFoundError, match=rf"model\{suffix}"):
             load_resnet50(file)
         file.write_bytes(b"no tensors")
         with pytest.raises(ValueError, match=rf"model\{suffix} cannot be read"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 Array = Any
@@ -17,6 +19,20 @@ LARGEST = 2.0**120
 
 class Unsupported(RuntimeError):
     """A method or setting that this device or library cannot run; the message says why."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Let whatever a damaged file raises be a ValueError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # readers raise almost anything
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} cannot be read: {reason}") from error
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:

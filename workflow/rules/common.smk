@@ -32,6 +32,7 @@ RUN = Path(study.run)
 MANIFEST = f"{RUN}/manifest.json"
 INPUTS_READY = f"{RUN}/inputs.json"
 PROGRESS = RUN / "progress.json"
+TABLES = [str(progress.output(RUN, shard)) for shard in study.shards]
 SHARDS = {shard.name: shard for shard in study.shards}
 TIMED = [shard.name for shard in study.shards if shard.measure == "time"]
 ARRAYS = [shard.name for shard in study.shards if shard.method is None]

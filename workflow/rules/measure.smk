@@ -113,7 +113,7 @@ rule environment:
 
 rule manifest:
     input:
-        tables=[str(progress.output(RUN, shard)) for shard in study.shards],
+        tables=TABLES,
         environment=f"{RUN}/environment.json",
     output:
         MANIFEST,

@@ -48,8 +48,8 @@ def report(path: Path, folder: Path) -> str:
     started = max(record["started"], ready.stat().st_mtime if ready.exists() else 0)
     gone = max(0.0, time.time() - started)  # a clock may go back
     worth, total = sum(todo[name] for name in done), sum(todo.values())
-    left = gone * (total - worth) / worth if worth else float("nan")
-    return f"{len(done)} of {len(todo)} shards in {_words(gone)}, about {_words(left)} left"
+    left = f", about {_words(gone * (total - worth) / worth)} left" if worth else ""
+    return f"{len(done)} of {len(todo)} shards in {_words(gone)}{left}"
 
 
 def _words(seconds: float) -> str:

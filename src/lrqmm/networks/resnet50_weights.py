@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lrqmm._checks import reading
 from lrqmm.inputs.packages import fetch, read_members
 
 SUFFIXES = {  # TensorFlow's name of a tensor: torch's
@@ -112,17 +112,17 @@ def torchvision_name(own: str) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        if file.suffix == ".safetensors":
+    if file.suffix == ".safetensors":
+        with reading(file):
             return dict(load_file(file))
-        if file.suffix in (".pt", ".pth"):
+    if file.suffix not in (".pt", ".pth"):
+        raise ValueError(f"{file} is no weight file; allowed: .safetensors, .pt, .pth")
+    with reading(file):
+        try:
             stored = torch.load(file, map_location="cpu", weights_only=True)
-            if isinstance(stored, dict):
-                return stored
+        except pickle.UnpicklingError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"it cannot be read as a file of tensors alone: {reason}") from error
+        if not isinstance(stored, dict):
             raise ValueError(f"it holds a {type(stored).__name__}, not a state dict")
-    except (OSError, ValueError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    except (SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{file} cannot be read as a file of tensors alone: {reason}") from error
-    raise ValueError(f"{file} is no weight file; allowed: .safetensors, .pt, .pth")
+        return stored
