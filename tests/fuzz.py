@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from lrqmm.inputs.files import matrix_shape, read_matrix
 from lrqmm.networks.llama import load_llama
 from lrqmm.networks.resnet50 import load_resnet50
-from lrqmm.store import read_run, read_table, write_json, write_manifest, write_table
+from lrqmm.store import read_run, write_json, write_manifest, write_table
 from lrqmm.study import SCHEMA, plan
 
 SECONDS = 20  # a case that takes longer hangs
@@ -66,6 +66,7 @@ def seeds(folder: Path) -> dict[str, Path]:
     write_table(table([row(), row(value=0.5)]), folder / "run/measurements/t.parquet")
     write_json({"machine": "m"}, folder / "run/environment.json")
     write_manifest(folder / "run", [folder / "run/measurements/t.parquet"], {})
+    write_table(table([row()]), folder / "part/measurements/t.parquet")
     for name in ("config.yaml", "networks.yaml", "test/small.yaml", "test/tiny.yaml"):
         target = folder / "config" / name.replace("/", "-")
         target.parent.mkdir(exist_ok=True)
@@ -84,7 +85,7 @@ def read(path: Path) -> None:
     elif path.parent.name == "llama":
         load_llama(path.parent)
     elif path.suffix == ".parquet":
-        read_table(path)
+        read_run(path.parent.parent, unfinished=True)
     elif path.suffix == ".json":
         read_run(path.parent)
     else:
@@ -137,7 +138,7 @@ def one(name: str, path: Path, number: int) -> str:
         read(path)
         return "read"
     except (ValueError, FileNotFoundError, yaml.YAMLError) as error:
-        named = any(word in str(error) for word in (path.name, path.parent.name, "config"))
+        named = any(word in str(error) for word in (str(path), str(path.parent), "config: "))
         clear = named or isinstance(error, yaml.YAMLError)
         return "refused" if clear else f"unclear: {type(error).__name__}: {error}"
     except Exception as error:

@@ -34,8 +34,9 @@ def slurm(tmp_path_factory):
         assert shutil.which(program), f"{program} is missing: apt-get install slurm-wlm munge"
     assert os.geteuid() == 0, "Slurm's daemons need root here"
     configuration = SLURM / "slurm.conf"
-    if configuration.exists():
-        assert configuration.read_text().startswith(OURS), f"{configuration} is another's"
+    generic = SLURM / "gres.conf"
+    for file in (configuration, generic):
+        assert not file.exists() or file.read_text().startswith(OURS), f"{file} is another's"
     folder = Path("/tmp") / f"lrqmm-slurm-{secrets.token_hex(4)}"  # munge wants a short, safe path
     for name in ("state", "spool", "log", "run"):
         (folder / name).mkdir(parents=True)
@@ -46,7 +47,7 @@ def slurm(tmp_path_factory):
     SLURM.mkdir(exist_ok=True)
     configuration.write_text(_configuration(folder))
     host = socket.gethostname().split(".")[0]
-    (SLURM / "gres.conf").write_text(f"NodeName={host} Name=gpu File=/dev/null\n")
+    generic.write_text(f"{OURS}\nNodeName={host} Name=gpu File=/dev/null\n")
     try:
         run = folder / "run"
         subprocess.run(
@@ -68,7 +69,7 @@ def slurm(tmp_path_factory):
             except (ProcessLookupError, ValueError):
                 continue
         configuration.unlink()
-        (SLURM / "gres.conf").unlink()
+        generic.unlink()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -117,7 +118,7 @@ PartitionName=debug Nodes={host} Default=YES MaxTime=600 State=UP
 # What profiles/slurm leaves to the user: this cluster's size, and that it has no accounting.
 CLUSTER = (
     "--workflow-profile", "profiles/slurm",
-    "--set-threads", f"measure_times={os.cpu_count()}", f"measure_networks={os.cpu_count()}",
+    "--cores", str(os.cpu_count()),
     "--slurm-no-account", "--slurm-status-command", "squeue",
     "--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "1",
     "--latency-wait", "5",
@@ -131,6 +132,7 @@ def test_the_small_study_through_slurm_is_the_local_one(slurm, make_project):
     output = cluster.run("measurements", *SMALL, *CLUSTER)
     minutes = (time.monotonic() - begun) / 60
     jobs = set(re.findall(r"SLURM jobid (\d+)", output))
+    assert jobs
     print(f"\n{len(jobs)} Slurm jobs, {minutes:.1f} minutes")
     here, there = (read_run(of.folder / "results/small") for of in (local, cluster))
     pd.testing.assert_frame_equal(_errors(here.measurements), _errors(there.measurements))

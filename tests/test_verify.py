@@ -1,6 +1,7 @@
 """What a submission checker refuses; merging; and what the command line says of both."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from lrqmm.cli import app
-from lrqmm.inputs.files import write_sample
+from lrqmm.inputs.files import sha256, write_sample
 from lrqmm.measure.progress import output
 from lrqmm.measure.shard import measure_shard
 from lrqmm.merge import merge
@@ -46,6 +47,7 @@ STUDY = {
         },
     },
 }
+DIRECT = "distributions-direct-torch-0"
 RUNS = sorted((Path(__file__).parent.parent / "results/reference").iterdir())
 runner = CliRunner()
 
@@ -62,7 +64,7 @@ def measure(folder: Path, **changes) -> Path:
         tables.append(output(folder, shard))
         write_table(table(measure_shard(shard.as_dict(), files, "cpu", 1)), tables[-1])
     write_json({"machine": "this one"}, folder / "environment.json")
-    write_manifest(folder, tables, study.config)
+    write_manifest(folder, [*tables, folder / "environment.json"], study.config)
     return folder
 
 
@@ -88,6 +90,27 @@ def drop(run: Path, shard: str) -> None:
     write_manifest(run, [run / name for name in kept], manifest["study"])
 
 
+def add(run: Path, shard: str) -> None:
+    """Put a shard in that nobody asked for, in the manifest too."""
+    shutil.copy(run / f"measurements/{DIRECT}.parquet", run / f"measurements/{shard}.parquet")
+    manifest = json.loads((run / "manifest.json").read_text())
+    files = [*manifest["files"], f"measurements/{shard}.parquet"]
+    write_manifest(run, [run / name for name in files], manifest["study"])
+
+
+def forget_study(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    write_json({**manifest, "study": {"merged": {}}}, run / "manifest.json")
+
+
+def list_file(run: Path, name: str) -> None:
+    """List a file outside the run, with its true hash."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    shutil.copy(run / f"measurements/{DIRECT}.parquet", run / name)
+    manifest["files"][name] = sha256(run / name)
+    write_json(manifest, run / "manifest.json")
+
+
 def set_values(table: pd.DataFrame, where: str, value) -> pd.DataFrame:
     rows = table.query(where).index
     assert len(rows)
@@ -98,16 +121,13 @@ def test_a_run_that_was_measured_here_is_verified(run):
     verdict = verify(run, again=8)
     assert verdict.refusals == ()
     assert verdict.warnings == ()
-    assert "8 of 8 errors measured again" in verdict.checked[1]
+    assert "8 errors measured again" in verdict.checked[1]
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
 def test_reference_runs_are_verified(folder):
     verdict = verify(folder, again=2)
     assert verdict.refusals == ()
-
-
-DIRECT = "distributions-direct-torch-0"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +141,9 @@ DIRECT = "distributions-direct-torch-0"
          f"shard {DIRECT}: rows of 4 settings, and the study asks for 8"),
         (lambda run: change(run, DIRECT, lambda t: t.assign(input_sha256="0" * 64)),
          "input normal 0 16 16 16: several matrices under one name"),
+        (lambda run: add(run, "distributions-extra-torch-0"), "extra-torch-0.parquet: no shard of"),
+        (lambda run: forget_study(run), "does not say what study was measured"),
+        (lambda run: list_file(run, "../outside.parquet"), "lists '../outside.parquet'; allowed"),
         (lambda run: change(run, "time-direct-torch-0",
                             lambda t: set_values(t, "metric == 'seconds' and sample == 1", 0.0)),
          "a time of 0 or less"),
@@ -136,7 +159,7 @@ DIRECT = "distributions-direct-torch-0"
                             lambda t: t.assign(measured_at="2199-01-01T00:00:00+00:00")),
          "measured at no time, or in the future: 2199"),
     ],
-    ids=["value", "file", "shard", "rows", "inputs", "zero", "fast", "even", "sgemm", "future"],
+    ids=["value", "file", "shard", "rows", "inputs", "extra", "no study", "outside", "zero", "fast", "even", "sgemm", "future"],
 )  # fmt: skip
 def test_what_no_honest_run_has_is_refused(run, spoil, said):
     spoil(run)
@@ -148,12 +171,30 @@ def test_what_no_honest_run_has_is_refused(run, spoil, said):
 
 
 def test_a_careful_forgery_is_found_by_measuring_again(run):
-    change(run, DIRECT, lambda t: t.assign(value=t["value"] * 0.9))
-    change(run, "distributions-lrqmm-torch-0", lambda t: t.assign(value=t["value"] * 0.9))
+    for shard in (DIRECT, "distributions-lrqmm-torch-0", "time-direct-torch-0"):
+        change(run, shard, lambda t: set_values(t, "metric == 'relative_error'", 0.9 * t["value"]))
     assert verify(run).refusals == ()
     refusals = verify(run, again=3).refusals
     assert len(refusals) == 3
     assert "and measured again" in refusals[0]
+
+
+def test_what_is_not_listed_is_said(run):
+    shutil.copy(run / f"measurements/{DIRECT}.parquet", run / "measurements/stale.parquet")
+    verdict = verify(run)
+    assert verdict.refusals == ()
+    assert "1 tables are not in manifest.json, and not read: stale.parquet" in verdict.warnings[0]
+
+
+def test_a_method_that_is_newer_than_the_run_is_not_missing(run):
+    drop(run, "distributions-lrqmm-torch-0")
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["study"]["experiments"]["distributions"]["methods"] == ["direct", "lrqmm"]
+    assert len(verify(run).refusals) == 1
+    manifest["study"]["experiments"]["distributions"]["methods"] = "all"  # of an older suite
+    manifest["study"]["methods"] = "direct,lrqmm"
+    write_json(manifest, run / "manifest.json")
+    assert verify(run).refusals == ()
 
 
 def test_older_code_is_a_warning(run):

@@ -61,7 +61,8 @@ def verify(
     from lrqmm.verify import verify as check
     from lrqmm.verify import words
 
-    verdict = check(run, again=again)
+    with _one_error():
+        verdict = check(run, again=again)
     if as_json:
         print(json.dumps(asdict(verdict), indent=1))
     else:

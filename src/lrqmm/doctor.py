@@ -60,6 +60,7 @@ def _machine(about: Mapping[str, Any]) -> Iterator[Finding]:
 def _libraries(about: Mapping[str, Any]) -> Iterator[Finding]:
     optional = {
         "cupy-cuda13x": "Only for CuPy on a GPU: make env EXTRAS=[cuda13].",
+        "scipy": "Recorded where it is.",
         "triton": "Only for the fast path on a GPU.",
     }
     for name, version in about["packages"].items():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrqmm.store import INPUT, StoreError, read_json, read_run, write_json, write_manifest
+from lrqmm.store import INPUT, TABLES, StoreError, read_json, read_run, write_json, write_manifest
 
 
 def merge(sources: Sequence[str | Path], target: str | Path) -> None:
@@ -24,7 +24,7 @@ def merge(sources: Sequence[str | Path], target: str | Path) -> None:
     Raises
     ------
     StoreError : a source that is no whole run; two that are called the same; a target that is
-        there already; matrices of one name, size and seed that differ between sources
+        there already; a merged run; matrices of one name, size and seed that differ between sources
     """
     target = Path(target)
     if target.exists():
@@ -32,6 +32,9 @@ def merge(sources: Sequence[str | Path], target: str | Path) -> None:
     runs = {Path(source).resolve().name: read_run(source) for source in sources}
     if len(runs) < len(sources):
         raise StoreError("several runs are called the same; rename the folder of one")
+    for name, run in runs.items():
+        if "merged" in (read_json(run.folder / "manifest.json").get("study") or {}):
+            raise StoreError(f"{name}: is a merged run; allowed: the runs that it was merged from")
     _refuse_clash({name: run.measurements for name, run in runs.items()})
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -39,21 +42,24 @@ def merge(sources: Sequence[str | Path], target: str | Path) -> None:
     for name, run in runs.items():
         for file in read_json(run.folder / "manifest.json")["files"]:
             kind, _, rest = file.partition("/")
-            files.append(part / kind / name / rest)
-            files[-1].parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run.folder / file, files[-1])
+            if kind in TABLES:
+                files.append(part / kind / name / rest)
+                files[-1].parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(run.folder / file, files[-1])
     environments = {name: run.environment for name, run in runs.items()}
     machines = "; ".join(about.get("machine", "unknown") for about in environments.values())
     write_json({"machine": machines, "merged": environments}, part / "environment.json")
     studies = {n: read_json(run.folder / "manifest.json")["study"] for n, run in runs.items()}
-    write_manifest(part, files, {"merged": studies})
+    write_manifest(part, [*files, part / "environment.json"], {"merged": studies})
     os.replace(part, target)
 
 
 def _refuse_clash(tables: dict[str, pd.DataFrame]) -> None:
+    """A network's layers are captured on each machine, so they may differ; nothing else may."""
     inputs = pd.concat(
         [table[[*INPUT, "input_sha256"]].assign(run=name) for name, table in tables.items()]
     ).drop_duplicates()
+    inputs = inputs[inputs["layer"].isna()]
     hashes = inputs.groupby(list(INPUT), dropna=False)["input_sha256"].transform("nunique")
     clash = inputs[hashes > 1]
     if len(clash):

@@ -24,6 +24,7 @@ def objections(run: Run) -> list[str]:
         commits = ", ".join(sorted(commit[:12] for commit in table["git_commit"].unique()))
         found.append(f"measured from several commits: {commits}")
     for wrong, words in (
+        (table["git_commit"] == "unknown", "measured outside a git checkout"),
         (table["git_dirty"], "measured from files that are not committed"),
         (timed & table["loaded"], "timed while the machine was loaded"),
         (table["status"] == "failed", "failed"),

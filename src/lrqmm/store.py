@@ -311,7 +311,7 @@ def _read_tables(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
         return table([], schema)
     try:
         return validate(_read_together(paths, schema), schema, "the run")
-    except (StoreError, OSError, pyarrow.ArrowException):
+    except Exception:  # damaged files raise almost anything
         frames = [read_table(path, schema) for path in paths]  # names the file
         return validate(pd.concat(frames, ignore_index=True), schema, "the run")
 
@@ -363,6 +363,12 @@ def _listed(folder: Path) -> Iterable[str]:
         raise StoreError(f"{folder / 'manifest.json'}: 'files' is missing, or no object")
     for name, digest in files.items():
         path = folder / name
+        inside = path.resolve().is_relative_to(folder.resolve()) and ".." not in Path(name).parts
+        if name != "environment.json" and not (inside and Path(name).parts[0] in TABLES):
+            raise StoreError(
+                f"{folder / 'manifest.json'}: lists {name!r}; allowed: environment.json, and files "
+                f"in {', '.join(TABLES)}"
+            )
         if not path.is_file():
             raise StoreError(f"{path}: missing, though manifest.json of the run lists it")
         if sha256(path) != digest:

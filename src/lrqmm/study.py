@@ -91,14 +91,14 @@ class Shard:
 
     @property
     def megabytes(self) -> int:
-        """Memory to ask a cluster for: libraries, and operands with all that is made of them."""
+        """Memory to ask a cluster for: libraries, operands, and the work space of each setting."""
         if self.network:
             return 8000
         elements = (
             given.m * given.k + given.k * given.n + given.m * given.n for given in self.inputs
         )
-        methods = 2 + len(self.baselines)  # each keeps its work space
-        return 1500 + max(elements, default=0) * 20 * methods // 10**6
+        kept = len(self.settings) * (1 + len(self.baselines))
+        return 1500 + max(elements, default=0) * (40 + 6 * kept) // 10**6
 
     @property
     def minutes(self) -> int:
@@ -141,6 +141,9 @@ def plan(config: Config, schema: Config) -> Study:
     own_shapes = {name: _own_shape(name, files) for name, files in config["matrices"].items()}
     known_inputs = [*DISTRIBUTIONS, "resnet50", *config["matrices"]]
     chosen_inputs = _names(config["inputs"], "inputs", known_inputs)
+    for name, experiment in config["experiments"].items():  # "all" today may be more tomorrow
+        where = f"experiments.{name}.methods"
+        experiment["methods"] = _names(experiment["methods"], where, methods.list_methods())
     shards = [
         shard
         for name, experiment in config["experiments"].items()

@@ -25,6 +25,7 @@ os.environ.update(PYTHONPATH=str(PACKAGE.parent))
 
 # `workflow.cores` raises where no --cores is given, as for --report and on clusters.
 ALL_CORES = workflow.resource_settings.cores or available_cores()
+# Timing shards run side by side only where each has a GPU.
 GPUS = gpus() if study.device == "cuda" else []
 TIMING_CORES = max(1, ALL_CORES // max(1, len(GPUS)))
 
@@ -62,6 +63,11 @@ def plan_of(wildcards):
 def memory_of(wildcards, attempt):
     """Megabytes that a cluster is asked for; more at each retry."""
     return attempt * SHARDS[wildcards.shard].megabytes
+
+
+def memory_to_generate(wildcards):
+    m, k, n = int(wildcards.m), int(wildcards.k), int(wildcards.n)
+    return 500 + 40 * (m * k + k * n) // 10**6
 
 
 def minutes_of(wildcards, attempt):

@@ -17,6 +17,8 @@ rule generate:
         seed=r"\d+",
     conda:
         "../../envs/conda.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt * memory_to_generate(wildcards),
     params:
         code=source_hash("inputs/distributions.py", "inputs/files.py"),
     script:
@@ -55,6 +57,9 @@ if LAYERS:
         conda:
             "../../envs/conda.yaml"
         threads: ALL_CORES
+        resources:
+            mem_mb=6000,
+            runtime=30,
         params:
             pictures=PICTURES,
             layers=len(LAYERS),

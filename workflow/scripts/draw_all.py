@@ -1,4 +1,4 @@
-"""Draw every figure and table of a run folder; of several machines, each in a folder of its own."""
+"""Draw every figure and table of a run folder; of a merged run, a folder a machine."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ with logged(snakemake.log[0]):
     if not (run.folder / "manifest.json").exists():
         print(f"{run.folder} is unfinished: drawn from what is there", file=sys.__stderr__)
     parts = {run.folder: run}
-    if len(run.machines) > 1:
+    if len(run.machines) > 1 and "merged" in run.environment:
         names = {machine: re.sub(r"[^A-Za-z0-9]+", "-", machine) for machine in run.machines}
         parts = {run.folder / name: run.on(machine) for machine, name in names.items()}
     for folder, part in parts.items():

@@ -107,7 +107,8 @@ def arrays(run: Run, experiment: str) -> pd.DataFrame:
     table = run.arrays[run.arrays["experiment"] == experiment]
     if table.empty:
         raise NothingToDraw(f"this run has no matrices of the experiment '{experiment}'")
-    return table
+    once = [name for name in table if name not in ("value", "input_sha256")]
+    return table.drop_duplicates(once)  # a merged run has them from each machine
 
 
 def matrix(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,9 @@ the process, however it ends.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
+import re
 import sys
 import tempfile
 import time
@@ -23,8 +25,9 @@ PAUSE = 0.2  # seconds between looks, while all are taken
 
 def gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    if VISIBLE in os.environ:
-        return [name for name in os.environ[VISIBLE].split(",") if name.strip()]
+    if VISIBLE in os.environ:  # CUDA reads it up to the first name that is none
+        names = os.environ[VISIBLE].replace(" ", "").split(",")
+        return list(itertools.takewhile(re.compile(r"\d+|(GPU|MIG)-.+").fullmatch, names))
     return [str(number) for number, _ in enumerate(DRIVER.iterdir())] if DRIVER.is_dir() else []
 
 
@@ -37,8 +40,13 @@ def one_gpu(names: Sequence[str], folder: str | Path | None = None) -> Iterator[
     if not names:
         yield None
         return
+    if "SLURM_JOB_ID" in os.environ:  # Slurm gave it to this job alone
+        yield names[0]
+        return
     before = os.environ.get(VISIBLE)
-    name, lock = _take(names, Path(folder or tempfile.gettempdir()))
+    folder = Path(folder or Path(tempfile.gettempdir(), f"lrqmm-{os.getuid()}"))
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name, lock = _take(names, folder)
     try:
         os.environ[VISIBLE] = name
         yield name
@@ -55,7 +63,7 @@ def _take(names: Sequence[str], folder: Path) -> tuple[str, int]:
     while True:
         for name in names:
             path = folder / f"lrqmm-gpu-{''.join(c if c.isalnum() else '-' for c in name)}.lock"
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return name, lock

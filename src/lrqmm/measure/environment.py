@@ -59,7 +59,7 @@ def available_cores() -> int:
 
 def machine() -> str:
     """The machine in words; no host name, since runs are shared."""
-    return f"{processor_name(None)}, {available_cores()} cores"
+    return f"{processor_name(None)}, {os.cpu_count()} cores"
 
 
 def node() -> str:
@@ -169,8 +169,11 @@ def _version(name: str) -> str | None:
 
 
 @contextmanager
-def watch_load() -> Iterator[dict[str, bool]]:
-    """Yield a dict; at the end its 'loaded' says whether others used over a tenth of the cores."""
+def watch_load(threads: int | None = None) -> Iterator[dict[str, bool]]:
+    """Yield a dict; at the end its 'loaded' says whether others used over a tenth of the cores that
+    this job has: `threads`, or all. The rest are its neighbours'."""
+    cores = available_cores()
+    own_cores = min(threads or cores, cores)
     verdict = {"loaded": False}
     wall, busy, own = time.monotonic(), _busy(), time.process_time()
     try:
@@ -178,7 +181,7 @@ def watch_load() -> Iterator[dict[str, bool]]:
     finally:
         wall = max(time.monotonic() - wall, 1e-9)
         others = (_busy() - busy) - (time.process_time() - own)
-        verdict["loaded"] = others / wall > 0.1 * available_cores()
+        verdict["loaded"] = others / wall > cores - own_cores + 0.1 * own_cores
 
 
 def _busy() -> float:

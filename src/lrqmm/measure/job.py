@@ -29,12 +29,21 @@ def measure(
     ValueError, TypeError, FileNotFoundError, PackageError, InputError : before anything is measured
     """
     reopen(target.parent.parent)
-    usable = [] if device == "cpu" else gpus()
+    usable = gpus() if device != "cpu" and _computes_on_gpu(shard) else []
     if not usable:
         limit_memory()
     with one_gpu(usable):
         rows = _rows(shard, files, device, threads)
+    reopen(target.parent.parent)  # whatever ended meanwhile
     write_table(table(rows, TABLES[target.parent.name]), target)
+
+
+def _computes_on_gpu(shard: Mapping[str, Any]) -> bool:
+    import torch
+
+    return shard["library"] == "cupy" or (
+        shard["library"] == "torch" and torch.version.cuda is not None
+    )
 
 
 def _rows(

@@ -34,9 +34,17 @@ def free_memory() -> int:
     free: list[int] = [psutil.virtual_memory().available]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         group = CGROUP / line.rpartition(":")[2].lstrip("/")
-        limit, used = group / "memory.max", group / "memory.current"
-        if limit.is_file() and (most := limit.read_text().strip()) != "max":
-            free.append(int(most) - int(used.read_text()))
-    if allocated := os.environ.get("SLURM_MEM_PER_NODE"):
-        free.append(int(allocated) * 2**20)
-    return max(0, min(free))
+        free.extend(found for each in (group, *group.parents) if (found := _free_in(each)))
+    if (allocated := int(os.environ.get("SLURM_MEM_PER_NODE", "0"))) > 0:
+        free.append(allocated * 2**20)
+    return min(free)
+
+
+def _free_in(group: Path) -> int | None:
+    """Bytes that a control group has left, cached files not counted; None where it has no limit."""
+    limit = group / "memory.max"
+    if not limit.is_file() or (most := limit.read_text().strip()) == "max":
+        return None
+    counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    used = int((group / "memory.current").read_text()) - int(counts.get("inactive_file", 0))
+    return max(0, int(most) - used)

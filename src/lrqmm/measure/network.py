@@ -41,7 +41,7 @@ def measure_network(shard: Mapping[str, Any], device: str, threads: int) -> list
     how = shard["network"]
     settings = [(get_method(shard["method"], **setting), setting) for setting in shard["settings"]]
     rows: list[Row] = []
-    with threadpool_limits(threads), watch_load() as load:
+    with threadpool_limits(threads), watch_load(threads) as load:
         torch.set_num_threads(threads)
         chosen = _device(device)
         asked = ("network", "weights", "data", "items", "length")

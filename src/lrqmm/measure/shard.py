@@ -76,7 +76,7 @@ def measure_shard(
             method.check_shape(about["m"], about["k"], about["n"])
     rows: list[Row] = []
     gc.freeze()  # the libraries' own objects: a collection before each peak need not walk them
-    with threadpool_limits(threads), watch_load() as load:
+    with threadpool_limits(threads), watch_load(threads) as load:
         _limit_torch(shard["library"], threads)
         for number, (about, path) in enumerate(zip(shard["inputs"], files, strict=True), 1):
             given = _load(about, path, shard["library"], device)
