@@ -159,7 +159,8 @@ def test_reference_runs_are_verified(folder):
                             lambda t: t.assign(measured_at="2199-01-01T00:00:00+00:00")),
          "measured at no time, or in the future: 2199"),
     ],
-    ids=["value", "file", "shard", "rows", "inputs", "extra", "no study", "outside", "zero", "fast", "even", "sgemm", "future"],
+    ids=["value", "file", "shard", "rows", "inputs", "extra", "no study", "outside", "zero",
+         "fast", "even", "sgemm", "future"],
 )  # fmt: skip
 def test_what_no_honest_run_has_is_refused(run, spoil, said):
     spoil(run)
