@@ -35,15 +35,12 @@ INPUTS_READY = f"{RUN}/inputs.json"
 PROGRESS = RUN / "progress.json"
 TABLES = [str(progress.output(RUN, shard)) for shard in study.shards]
 SHARDS = {shard.name: shard for shard in study.shards}
-TIMED = [shard.name for shard in study.shards if shard.measure == "time"]
-ARRAYS = [shard.name for shard in study.shards if shard.method is None]
-NETWORKS = [shard.name for shard in study.shards if shard.network]
-ERRORS = [name for name in SHARDS if name not in TIMED + ARRAYS + NETWORKS]
 
 
-def any_of(names):
-    """A wildcard constraint that only these names meet."""
-    return "|".join(map(re.escape, names)) or "(?!)"
+def shards_of(*measures):
+    """A wildcard constraint that only shards of these measures meet."""
+    names = {shard.experiment for shard in study.shards if shard.measure in measures}
+    return "|".join(f"{name}(-.+)?" for name in sorted(names)) or "(?!)"
 
 
 def files_of(wildcards):

@@ -8,7 +8,7 @@ rule measure_errors:
     log:
         f"{RUN}/logs/measure/{{shard}}.log",
     wildcard_constraints:
-        shard=any_of(ERRORS),
+        shard=shards_of("error", "count"),
     conda:
         "../../envs/conda.yaml"
     threads: 1
@@ -34,7 +34,7 @@ rule measure_times:
     log:
         f"{RUN}/logs/measure/{{shard}}.log",
     wildcard_constraints:
-        shard=any_of(TIMED),
+        shard=shards_of("time"),
     conda:
         "../../envs/conda.yaml"
     threads: TIMING_CORES
@@ -59,7 +59,7 @@ rule measure_arrays:
     log:
         f"{RUN}/logs/measure/{{shard}}.log",
     wildcard_constraints:
-        shard=any_of(ARRAYS),
+        shard=shards_of("spectrum", "steps"),
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -84,7 +84,7 @@ rule measure_networks:
     log:
         f"{RUN}/logs/measure/{{shard}}.log",
     wildcard_constraints:
-        shard=any_of(NETWORKS),
+        shard=shards_of("network"),
     conda:
         "../../envs/conda.yaml"
     threads: TIMING_CORES
