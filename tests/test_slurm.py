@@ -63,6 +63,8 @@ def slurm(tmp_path_factory):
             time.sleep(0.5)
         yield host
     finally:
+        subprocess.run(["scancel", "--partition=debug"], check=False)
+        time.sleep(5)
         for file in (folder / "run").glob("*.pid"):
             try:
                 os.kill(int(file.read_text()), signal.SIGTERM)
