@@ -135,7 +135,9 @@ def test_two_workflows_at_once(tiny, project, fault):  # noqa: F811
     process = start(project)
     while not (project.folder / "results/tiny/inputs.json").exists() and process.poll() is None:
         time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGSTOP)  # it must not end before the second looks
     second = project.snakemake("measurements", *TINY)
+    os.killpg(process.pid, signal.SIGCONT)
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stderr
     assert process.wait(timeout=300) == 0
