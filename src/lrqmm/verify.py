@@ -21,7 +21,7 @@ from lrqmm.inputs.distributions import DISTRIBUTIONS
 from lrqmm.inputs.files import write_sample
 from lrqmm.measure.environment import code_hash
 from lrqmm.measure.progress import output
-from lrqmm.store import INPUT, TABLES, Run, StoreError, read_json, read_run, read_table
+from lrqmm.store import INPUT, TABLES, Run, StoreError, read_json, read_run
 from lrqmm.study import SCHEMA, ConfigError, Shard, plan
 
 ABOVE_CEILING = 2.0
@@ -107,8 +107,7 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
             listed = (path.parent / name / path.name).as_posix()
             planned.add(listed)
             if listed in manifest["files"]:
-                rows = read_table(run.folder / listed, TABLES[path.parent.name])
-                missing.extend(_missing_rows(rows, shard))
+                missing.extend(_missing_rows(run.folder / listed, shard))
             elif not _newer_than(run, asked, shard):
                 missing.append(f"shard {shard.name} is missing, though the study asks for it")
         own = {(Path(kind) / name).as_posix() for kind in TABLES}
@@ -125,16 +124,17 @@ def _newer_than(run: Run, asked: dict[str, Any], shard: Shard) -> bool:
     )
 
 
-def _missing_rows(rows: pd.DataFrame, shard: Shard) -> Iterator[str]:
+def _missing_rows(path: Path, shard: Shard) -> Iterator[str]:
     """Settings of a shard that have no row."""
     if shard.method is None:
         return
     if shard.network:
-        found = len(rows[["parameters", "per_gemm"]].drop_duplicates())
+        keys = ["parameters", "per_gemm"]
         wanted = len(shard.settings) * len(shard.network["per_gemm"])
     else:
-        found = len(rows[[*INPUT, "setting"]].drop_duplicates())
+        keys = [*INPUT, "setting"]
         wanted = len(shard.settings) * len(shard.inputs)
+    found = len(pd.read_parquet(path, columns=keys).drop_duplicates())
     if found < wanted:
         yield f"shard {shard.name}: rows of {found} settings, and the study asks for {wanted}"
 
