@@ -46,7 +46,7 @@ def keep(source: Path, target: Path) -> None:
     if found:
         raise StoreError(
             f"{source}: no reference run: {'; '.join(found)}. To measure some shards anew, delete "
-            "their tables with figures/, tables/ and manifest.json of the run, and run it again"
+            "their tables and run it again"
         )
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)

@@ -142,8 +142,9 @@ def plan(config: Config, schema: Config) -> Study:
     known_inputs = [*DISTRIBUTIONS, "resnet50", *config["matrices"]]
     chosen_inputs = _names(config["inputs"], "inputs", known_inputs)
     for name, experiment in config["experiments"].items():  # "all" today may be more tomorrow
-        where = f"experiments.{name}.methods"
-        experiment["methods"] = _names(experiment["methods"], where, methods.list_methods())
+        if experiment["measure"] not in ARRAYS:
+            where = f"experiments.{name}.methods"
+            experiment["methods"] = _names(experiment["methods"], where, methods.list_methods())
     shards = [
         shard
         for name, experiment in config["experiments"].items()
