@@ -26,7 +26,8 @@ from safetensors.numpy import save_file
 from lrqmm.inputs.files import matrix_shape, read_matrix
 from lrqmm.networks.llama import load_llama
 from lrqmm.networks.resnet50 import load_resnet50
-from lrqmm.store import read_run, write_json, write_manifest, write_table
+from lrqmm.runfolder import write_json, write_manifest
+from lrqmm.store import read_run, write_table
 from lrqmm.study import SCHEMA, plan
 
 SECONDS = 20  # a case that takes longer hangs

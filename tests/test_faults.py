@@ -12,7 +12,8 @@ import pytest
 from test_workflow_faults import TINY, errors, set_config, tiny  # noqa: F401
 
 from lrqmm.measure.progress import report
-from lrqmm.store import StoreError, read_run, write_json
+from lrqmm.runfolder import StoreError, write_json
+from lrqmm.store import read_run
 
 BROKEN = '''"""Direct, broken: a method for the test.
 
@@ -240,7 +241,10 @@ def test_a_read_only_results_folder(tiny, project, fault):  # noqa: F811
 
 
 def test_a_clock_that_goes_backwards(tmp_path, fault):
-    write_json({"started": time.time() + 3600, "todo": {"a": 1.0}}, tmp_path / "progress.json")
+    write_json(
+        {"started": time.time() + 3600, "todo": {"measurements/a.parquet": 1.0}},
+        tmp_path / "progress.json",
+    )
     said = report(tmp_path / "progress.json", tmp_path)
     assert "-" not in said
     assert said.startswith("0 of 1 shards in 0 s")

@@ -14,7 +14,7 @@ import torch
 from oracle import distance, low_rank, product
 
 import lrqmm
-from lrqmm import phases, store
+from lrqmm import phases, schema, store
 from lrqmm.composition import Compensator, Cost, Preset
 from lrqmm.inputs.distributions import sample
 from lrqmm.inputs.files import InputError, write_pair
@@ -418,7 +418,7 @@ def test_steps():
 
 def test_measured_arrays_are_a_table(files):
     spec = shard(None, "steps", [{"bits": 4, "rank": 2}], library="numpy")
-    table = store.table(measure_arrays(spec, files), store.ARRAY_SCHEMA)
+    table = store.table(measure_arrays(spec, files), schema.ARRAY_SCHEMA)
     first = table[table["input_sha256"] == table["input_sha256"][0]]
     A, B = sample("uniform01", *SHAPES[0], seed=0)
     found = arrays.steps(A, B, {"bits": 4, "rank": 2})

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 import lrqmm
-from lrqmm import store
+from lrqmm import schema, store
 from lrqmm.measure import network
 from lrqmm.measure.network import measure_network
 from lrqmm.networks import tasks
@@ -50,7 +50,7 @@ def shard(method, *settings, **how):
 
 def measured(*args, **how):
     rows = measure_network(shard(*args, **how), "cpu", 1)
-    return store.table(rows, store.NETWORK_SCHEMA)
+    return store.table(rows, schema.NETWORK_SCHEMA)
 
 
 def value(table, metric):
@@ -211,7 +211,7 @@ def test_only_packaged_minilm():
 def test_real_networks_on_float_products_are_themselves(name):
     table = store.table(
         measure_network(shard("sgemm", network=name, items=2, length=24, per_gemm=[1]), "cpu", 2),
-        store.NETWORK_SCHEMA,
+        schema.NETWORK_SCHEMA,
     )
     assert (table["status"] == "ok").all()
     if name == "minilm":

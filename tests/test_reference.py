@@ -9,7 +9,8 @@ import pytest
 from lrqmm import reference
 from lrqmm.figures import NothingToDraw, list_figures, make
 from lrqmm.reference import keep, objections
-from lrqmm.store import StoreError, read_run
+from lrqmm.runfolder import StoreError
+from lrqmm.store import read_run
 
 RUNS = sorted((Path(__file__).parent.parent / "results/reference").iterdir())
 

@@ -7,19 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrqmm import store
-from lrqmm.store import (
-    ARRAY_SCHEMA,
-    StoreError,
-    read_run,
-    read_table,
-    reopen,
-    table,
-    validate,
-    write_json,
-    write_manifest,
-    write_table,
-)
+from lrqmm.runfolder import StoreError, reopen, write_json, write_manifest
+from lrqmm.schema import ARRAY_SCHEMA, SCHEMA
+from lrqmm.store import read_run, read_table, table, validate, write_table
 
 
 def row(**changes):
@@ -99,7 +89,7 @@ def test_tables_come_back_as_they_were_written(tmp_path):
 
 
 def test_empty_tables(tmp_path):
-    for schema in (store.SCHEMA, ARRAY_SCHEMA):
+    for schema in (SCHEMA, ARRAY_SCHEMA):
         write_table(table([], schema), tmp_path / "t.parquet")
         found = read_table(tmp_path / "t.parquet", schema)
         assert len(found) == 0
@@ -146,7 +136,7 @@ def test_columns_are_fixed(tmp_path):
         (frame[frame.columns[::-1]], "column"),
     ):
         with pytest.raises(StoreError, match=said):
-            validate(wrong, store.SCHEMA, "a frame")
+            validate(wrong, SCHEMA, "a frame")
         wrong.to_parquet(path)
         with pytest.raises(StoreError, match=rf"t\.parquet.*{said}"):
             read_table(path)

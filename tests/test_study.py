@@ -1,6 +1,8 @@
 """From a configuration to shards; every mistake in one is named before anything is measured."""
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -414,3 +416,21 @@ def test_a_method_file_must_name_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     with pytest.raises(ValueError, match=r"misnamed.py defines METHOD named 'other'"):
         lrqmm.get_method("misnamed")
+
+
+def test_planning_loads_no_slow_library():
+    """Every job of a cluster plans anew, and would pay for it."""
+    script = (
+        "import sys, yaml\n"
+        "from lrqmm import figures\n"
+        "from lrqmm.inputs import packages\n"
+        "from lrqmm.measure import devices, environment, progress\n"
+        "from lrqmm.study import plan\n"
+        "plan(*(yaml.safe_load(open(path)) for path in sys.argv[1:]))\n"
+        "print(*{'torch', 'pandas', 'scipy', 'numba', 'matplotlib'} & set(sys.modules))"
+    )
+    files = [ROOT / "config/config.yaml", ROOT / "workflow/schemas/config.schema.yaml"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *files], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []

@@ -14,15 +14,8 @@ from lrqmm.inputs.files import sha256, write_sample
 from lrqmm.measure.progress import output
 from lrqmm.measure.shard import measure_shard
 from lrqmm.merge import merge
-from lrqmm.store import (
-    StoreError,
-    read_run,
-    read_table,
-    table,
-    write_json,
-    write_manifest,
-    write_table,
-)
+from lrqmm.runfolder import StoreError, write_json, write_manifest
+from lrqmm.store import read_run, read_table, table, write_table
 from lrqmm.study import SCHEMA, plan
 from lrqmm.verify import verify, words
 

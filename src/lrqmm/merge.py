@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrqmm.store import INPUT, TABLES, StoreError, read_json, read_run, write_json, write_manifest
+from lrqmm.runfolder import StoreError, read_json, write_json, write_manifest
+from lrqmm.schema import INPUT, TABLES
+from lrqmm.store import read_run
 
 
 def merge(sources: Sequence[str | Path], target: str | Path) -> None:

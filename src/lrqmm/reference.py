@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrqmm.store import Run, StoreError, read_json, read_run
+from lrqmm.runfolder import StoreError, read_json
+from lrqmm.store import Run, read_run
 from lrqmm.verify import verify
 
 

@@ -1,12 +1,7 @@
-"""The tidy table of measurements: its schema, and reading and writing of run folders.
-
-One row is one value of one metric. Rows are checked when written and when read; a setting that
-failed or is unsupported is a row with its reason and no value.
-"""
+"""Reading and writing the tables of a run folder, checked against `lrqmm.schema` both ways."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,182 +12,8 @@ import pandas as pd
 import pandera.pandas as pa
 import pyarrow.parquet
 
-from lrqmm.inputs.files import sha256
-
-INPUT = ("input", "layer", "input_seed", "m", "k", "n")
-"""Columns that say which matrices were multiplied."""
-
-METRICS = (
-    "relative_error",
-    "seconds",
-    "cpu_seconds",
-    "peak_bytes",
-    "code_bytes",
-    "unpack_seconds",
-    "copy_bytes_per_second",
-    "integer_operations_per_second",
-    "float_operations_per_second",
-    "clock_hz",
-    "integer_operations",
-    "float_operations",
-    "bytes",
-    "operand_bits",
-)
-STATUSES = ("ok", "unsupported", "failed")
-PARAMETERS = {
-    "bits": "Int64",
-    "bits_a": "Int64",
-    "rounding": "string",
-    "granularity": "string",
-    "zero_point": "string",
-    "zero_point_a": "string",
-    "rank": "Int64",
-    "terms": "string",
-    "oversampling": "Int64",
-    "power_iterations": "Int64",
-    "sketch": "string",
-    "factor_dtype": "string",
-    "sides": "string",
-    "seed": "Int64",
-    "execution": "string",
-}
-"""Parameters with a column of their own; `parameters` holds all of them as JSON."""
-LATER = (*PARAMETERS, "ranks_within", "node", "versions", "allocator")
-"""Columns that a run may be older than."""
-
-
-def _column(dtype: str, *checks: pa.Check, nullable: bool = False) -> pa.Column:
-    return pa.Column(dtype, list(checks), nullable=nullable)
-
-
-_positive = pa.Check.ge(0)
-
-_PROVENANCE = {  # where and with what
-    "shard": _column("string"),
-    "library": _column("string"),
-    "device": _column("string"),
-    "machine": _column("string"),
-    "node": _column("string", nullable=True),  # of a cluster
-    "threads": _column("Int64"),
-    "compute_dtype": _column("string"),
-    "integer_route": _column("string"),
-    "loaded": _column("boolean"),
-    "code_hash": _column("string"),
-    "version": _column("string"),
-    "versions": _column("string", nullable=True),  # of the libraries that computed
-    "allocator": _column("string", nullable=True),
-    "git_commit": _column("string"),
-    "git_dirty": _column("boolean"),
-    "measured_at": _column("string"),
-}
-_valued = pa.Check(
-    lambda table: table["value"].notna() == (table["status"] == "ok"),
-    error="a row has a value exactly where its status is 'ok'",
-)
-
-SCHEMA = pa.DataFrameSchema(
-    {
-        # what was measured
-        "experiment": _column("string"),
-        "input": _column("string"),
-        "layer": _column("string", nullable=True),
-        "input_seed": _column("Int64", nullable=True),
-        "input_sha256": _column("string", pa.Check.str_matches(r"^[0-9a-f]{64}$")),
-        "m": _column("Int64", _positive),
-        "k": _column("Int64", _positive),
-        "n": _column("Int64", _positive),
-        "method": _column("string"),
-        "parameters": _column("string"),
-        **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
-        "calibration": _column("string"),
-        "setting": _column("Int64", _positive),  # number within its shard; baselines have it too
-        "b_prepared": _column("boolean", nullable=True),  # before the clock started; of times only
-        # the value
-        "metric": _column("string", pa.Check.isin(METRICS)),
-        "phase": _column("string", nullable=True),
-        "sample": _column("Int64", _positive),
-        "value": _column("float64", _positive, nullable=True),
-        "status": _column("string", pa.Check.isin(STATUSES)),
-        "reason": _column("string", nullable=True),
-        **_PROVENANCE,
-    },
-    checks=_valued,
-    strict=True,
-    ordered=True,
-)
-
-NETWORK_METRICS = (
-    "top1",
-    "top5",
-    "top1_drop",
-    "agreement",
-    "kl",
-    "relative_error",
-    "relative_error_median",
-    "perplexity",
-    "cosine",
-    "seconds_per_item",
-    "times_float_speed",
-    "average_bits",
-    "integer_operations",
-    "float_operations",
-    "alone_error",
-    "own_error",
-    "accumulated_error",
-    "moved_by_others",
-    "rank",
-)
-NETWORK_SCHEMA = pa.DataFrameSchema(
-    {
-        # what was measured
-        "experiment": _column("string"),
-        "network": _column("string"),
-        "reference": _column("string", nullable=True),  # what the float answers come from
-        "data": _column("string", nullable=True),
-        "per_gemm": _column("Int64", _positive),  # pictures, or windows of text, in a GEMM
-        "keep": _column("string"),  # layers in float32
-        "layer": _column("string", nullable=True),
-        "method": _column("string"),
-        "parameters": _column("string"),
-        **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
-        "ranks_within": _column("float64", nullable=True),  # average bits; ranks by layer
-        # the value, its 95% interval, over how many items
-        "metric": _column("string", pa.Check.isin(NETWORK_METRICS)),
-        "value": _column("float64", nullable=True),
-        "low": _column("float64", nullable=True),
-        "high": _column("float64", nullable=True),
-        "items": _column("Int64", _positive, nullable=True),
-        "status": _column("string", pa.Check.isin(STATUSES)),
-        "reason": _column("string", nullable=True),
-        **_PROVENANCE,
-    },
-    checks=_valued,
-    strict=True,
-    ordered=True,
-)
-
-ARRAY_SCHEMA = pa.DataFrameSchema(
-    {
-        "experiment": _column("string"),
-        "input": _column("string"),
-        "name": _column("string"),
-        "parameters": _column("string"),
-        "row": _column("Int64", _positive),
-        "column": _column("Int64", _positive),
-        "value": _column("float64"),
-        "input_sha256": _column("string"),
-    },
-    strict=True,
-    ordered=True,
-)
-
-
-TABLES = {"measurements": SCHEMA, "networks": NETWORK_SCHEMA, "arrays": ARRAY_SCHEMA}
-"""A folder of a run: the schema of its tables."""
-
-
-class StoreError(ValueError):
-    """A run folder or table that is not what it should be; the message names the file."""
+from lrqmm.runfolder import StoreError, listed, read_json
+from lrqmm.schema import LATER, SCHEMA, TABLES
 
 
 @dataclass(frozen=True)
@@ -268,15 +89,6 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> None:
     os.replace(part, path)
 
 
-def write_json(content: Any, path: str | Path) -> None:
-    """Write a JSON file whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    os.replace(part, path)
-
-
 def read_table(path: str | Path, schema: pa.DataFrameSchema = SCHEMA) -> pd.DataFrame:
     """Read and check one Parquet file."""
     return validate(_read_parquet(Path(path), schema), schema, str(path))
@@ -343,7 +155,7 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
         if not files:
             raise StoreError(f"{folder}: nothing is measured there yet")
     else:
-        files = _listed(folder)
+        files = listed(folder)
     tables = {
         kind: _read_tables(
             [folder / name for name in sorted(files) if name.startswith(f"{kind}/")],
@@ -354,48 +166,3 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
     about = folder / "environment.json"
     environment = {} if unfinished and not about.exists() else read_json(about)
     return Run(folder, **tables, environment=environment)
-
-
-def _listed(folder: Path) -> Iterable[str]:
-    """Files that the manifest lists; they are there, and what was written."""
-    files = read_json(folder / "manifest.json").get("files")
-    if not isinstance(files, dict):
-        raise StoreError(f"{folder / 'manifest.json'}: 'files' is missing, or no object")
-    for name, digest in files.items():
-        path = folder / name
-        inside = path.resolve().is_relative_to(folder.resolve()) and ".." not in Path(name).parts
-        if name != "environment.json" and not (inside and Path(name).parts[0] in TABLES):
-            raise StoreError(
-                f"{folder / 'manifest.json'}: lists {name!r}; allowed: environment.json, and files "
-                f"in {', '.join(TABLES)}"
-            )
-        if not path.is_file():
-            raise StoreError(f"{path}: missing, though manifest.json of the run lists it")
-        if sha256(path) != digest:
-            raise StoreError(f"{path}: differs from the SHA-256 in manifest.json of the run")
-    return files
-
-
-def write_manifest(folder: str | Path, files: Iterable[str | Path], about: Any) -> None:
-    """Write manifest.json: the run's files with their SHA-256, and what was asked for."""
-    folder = Path(folder)
-    hashes = {Path(path).relative_to(folder).as_posix(): sha256(Path(path)) for path in files}
-    write_json({"files": hashes, "study": about}, folder / "manifest.json")
-
-
-def reopen(folder: str | Path) -> None:
-    """Make a run unfinished: a table is measured anew, so its manifest holds no longer."""
-    (Path(folder) / "manifest.json").unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's object, or StoreError where it is missing or damaged."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise StoreError(f"{path}: missing; a run folder has it once measuring ended") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise StoreError(f"{path}: holds no JSON object")
-    return content

@@ -21,7 +21,9 @@ from lrqmm.inputs.distributions import DISTRIBUTIONS
 from lrqmm.inputs.files import write_sample
 from lrqmm.measure.environment import code_hash
 from lrqmm.measure.progress import output
-from lrqmm.store import INPUT, TABLES, Run, StoreError, read_json, read_run
+from lrqmm.runfolder import StoreError, read_json
+from lrqmm.schema import INPUT, TABLES
+from lrqmm.store import Run, read_run
 from lrqmm.study import SCHEMA, ConfigError, Shard, plan
 
 ABOVE_CEILING = 2.0

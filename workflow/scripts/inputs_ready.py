@@ -2,7 +2,7 @@
 
 from lrqmm.inputs.files import check_pair
 from lrqmm.measure.progress import logged
-from lrqmm.store import write_json
+from lrqmm.runfolder import write_json
 
 with logged(snakemake.log[0]):
     write_json({path: check_pair(path) for path in snakemake.input}, snakemake.output[0])

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from lrqmm.measure.progress import logged
-from lrqmm.store import write_manifest
+from lrqmm.runfolder import write_manifest
 
 with logged(snakemake.log[0]):
     folder = Path(snakemake.output[0]).parent

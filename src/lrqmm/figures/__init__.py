@@ -11,10 +11,12 @@ import os
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrqmm import _checks
-from lrqmm.store import Run
+
+if TYPE_CHECKING:
+    from lrqmm.store import Run
 
 
 class NothingToDraw(ValueError):

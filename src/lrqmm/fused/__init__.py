@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
-
 from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
 from lrqmm.backends import integer_route, library_of
@@ -255,10 +253,16 @@ def _current(X: Array) -> AbstractContextManager[Any]:
         device: AbstractContextManager[Any] = X.device
         return device
     if library_of(X) == "torch" and X.device.type == "cuda":
+        import torch
+
         return torch.cuda.device(X.device)
     return nullcontext()
 
 
 def _tensor(X: Array) -> Any:
     """NumPy arrays as tensors of the same memory; others as they are."""
-    return torch.from_numpy(X) if library_of(X) == "numpy" else X
+    if library_of(X) != "numpy":
+        return X
+    import torch  # slow to load, and planning a study needs none of it
+
+    return torch.from_numpy(X)

@@ -8,7 +8,9 @@ from typing import Any
 
 from lrqmm.measure.devices import gpus, one_gpu
 from lrqmm.measure.memory import limit_memory
-from lrqmm.store import TABLES, reopen, table, write_table
+from lrqmm.runfolder import reopen
+from lrqmm.schema import TABLES
+from lrqmm.store import table, write_table
 
 
 def measure(

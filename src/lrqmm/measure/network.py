@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from lrqmm import store
+from lrqmm import schema
 from lrqmm.measure.environment import watch_load
 from lrqmm.measure.shard import provenance
 from lrqmm.method import Method, get_method
@@ -136,6 +136,6 @@ def _about(how: Mapping[str, Any], method: Method) -> Row:
         "keep": ", ".join(how["keep"]),
         "method": method.name,
         "parameters": json.dumps(parameters, sort_keys=True),
-        **{name: parameters.get(name) for name in store.PARAMETERS},
+        **{name: parameters.get(name) for name in schema.PARAMETERS},
         **({"ranks_within": how["ranks_within"], "rank": None} if how["ranks_within"] else {}),
     }

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lrqmm.store import TABLES, read_json, write_json
+from lrqmm.runfolder import read_json, write_json
 from lrqmm.study import Shard
 
 START_UP = 5e9  # multiply-adds that starting a process and loading libraries is worth
@@ -19,11 +19,15 @@ PER_PRODUCT = 3e8  # and the passes and thin products of one setting on one inpu
 def begin(path: Path, folder: Path, shards: Iterable[Shard]) -> None:
     """Record, before measuring, which shards are still to do and what each is worth."""
     todo = {
-        shard.name: shard.work + PER_PRODUCT * len(shard.inputs) * len(shard.settings) + START_UP
+        output(folder, shard).relative_to(folder).as_posix(): _worth(shard)
         for shard in shards
         if not output(folder, shard).exists()
     }
     write_json({"started": time.time(), "todo": todo}, path)
+
+
+def _worth(shard: Shard) -> float:
+    return shard.work + PER_PRODUCT * len(shard.inputs) * len(shard.settings) + START_UP
 
 
 def output(folder: Path, shard: Shard) -> Path:
@@ -39,11 +43,7 @@ def report(path: Path, folder: Path) -> str:
     except ValueError:
         return "shard done"
     todo: dict[str, float] = record["todo"]
-    done = [
-        name
-        for name in todo
-        if any((folder / kind / f"{name}.parquet").exists() for kind in TABLES)
-    ]
+    done = [name for name in todo if (folder / name).exists()]
     ready = folder / "inputs.json"  # inputs are made first, and count for no shard
     started = max(record["started"], ready.stat().st_mtime if ready.exists() else 0)
     gone = max(0.0, time.time() - started)  # a clock may go back

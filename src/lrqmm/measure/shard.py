@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import lrqmm
-from lrqmm import methods, store
+from lrqmm import methods, schema
 from lrqmm._checks import Array, Unsupported
 from lrqmm.backends import backend_of
 from lrqmm.floatproduct import FloatProduct
@@ -291,7 +291,7 @@ def _describe(method: Method, like: Array) -> Row:
         "method": method.name,
         "parameters": json.dumps(parameters, sort_keys=True),
         "integer_route": method.integer_route(like),
-        **{name: parameters.get(name) for name in store.PARAMETERS},
+        **{name: parameters.get(name) for name in schema.PARAMETERS},
     }
 
 

@@ -13,21 +13,22 @@ Source: the format is that of Micikevicius et al. (arXiv 2209.05433); a scale a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from lrqmm._checks import Array, Unsupported
 from lrqmm.backends import library_of
-from lrqmm.backends.torch import exact_float32
 from lrqmm.composition import Cost
 from lrqmm.floatproduct import FloatProduct
 from lrqmm.phases import phase
 from lrqmm.quantize import SMALLEST_SCALE
 
+if TYPE_CHECKING:
+    import torch  # in the functions: slow to load, and planning a study needs none of it
+
 LARGEST = 448.0
 """The largest float8_e4m3fn."""
 
-Coded = tuple[torch.Tensor, torch.Tensor]
+Coded = tuple["torch.Tensor", "torch.Tensor"]
 """Codes (rows, k) float8_e4m3fn and scale (rows, 1) float32."""
 
 
@@ -36,6 +37,8 @@ def encode(X: torch.Tensor) -> Coded:
 
     The scale is 0 where it would be below 2^-126. Errors: 2^-4 |x|, and scale 2^-10 near 0.
     """
+    import torch
+
     scale = X.abs().amax(dim=1, keepdim=True) / LARGEST
     usable = scale >= SMALLEST_SCALE
     codes = X / scale.where(usable, torch.inf)
@@ -45,6 +48,8 @@ def encode(X: torch.Tensor) -> Coded:
 
 def in_float8(left: Coded, right: Coded) -> torch.Tensor:
     """The product of A (m, k) and Bᵀ (n, k) by `torch._scaled_mm`; (m, n) bfloat16."""
+    import torch
+
     (a, s), (b, t) = left, right
     m, n = a.shape[0], b.shape[0]
     s, t = _padded(s, columns=1), _padded(t, columns=1)
@@ -66,6 +71,8 @@ def _padded(x: torch.Tensor, columns: int = 16) -> torch.Tensor:
 
 def in_float32(left: Coded, right: Coded) -> torch.Tensor:
     """The same product with the codes multiplied in float32; (m, n) bfloat16."""
+    from lrqmm.backends.torch import exact_float32
+
     (a, s), (b, t) = left, right
     with exact_float32():
         return (s * (a.float() @ b.float().T) * t.T).bfloat16()
@@ -73,6 +80,8 @@ def in_float32(left: Coded, right: Coded) -> torch.Tensor:
 
 def has_float8(device: torch.device) -> bool:
     """Whether `in_float8` is fast here."""
+    import torch
+
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
