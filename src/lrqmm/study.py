@@ -7,6 +7,7 @@ method changes its own shards only.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -159,8 +160,7 @@ def plan(config: Config, schema: Config) -> Study:
 
 def validate(config: Config, schema: Config) -> Config:
     """The configuration as it is, or ConfigError in words."""
-    import jsonschema  # slow to import, and jobs import this module without validating
-
+    jsonschema = _jsonschema()
     base = jsonschema.Draft202012Validator
     whole = base.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int)  # 2.0 is none
     validator = jsonschema.validators.extend(base, type_checker=whole)
@@ -168,6 +168,20 @@ def validate(config: Config, schema: Config) -> Config:
     if errors:
         raise ConfigError(_explain(jsonschema.exceptions.best_match(errors)))
     return config
+
+
+def _jsonschema() -> Any:
+    """The library, without its check of web addresses: their grammar takes seconds to build."""
+    grammar = "rfc3987_syntax"  # optional; notebooks bring it along
+    hide = grammar not in sys.modules
+    if hide:
+        sys.modules[grammar] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        import jsonschema
+    finally:
+        if hide:
+            del sys.modules[grammar]
+    return jsonschema
 
 
 def _explain(error: jsonschema.ValidationError) -> str:
