@@ -10,7 +10,7 @@ EXTRAS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env run bench reference figures notebooks test test-cluster faults fuzz lint clean lock
+.PHONY: env run bench reference figures notebooks test test-cluster faults fuzz load lint clean lock
 
 run: env
 	$(BIN)/snakemake --cores all
@@ -21,7 +21,8 @@ env: $(READY)
 $(READY): envs/torch.txt envs/requirements.lock pyproject.toml setup.py src/lrqmm/fused/passes.cpp
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet -r envs/torch.txt -r envs/requirements.lock \
+	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r envs/requirements.lock
+	$(BIN)/pip install --disable-pip-version-check --quiet -r envs/torch.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --editable .
 	$(if $(EXTRAS),$(BIN)/pip install --disable-pip-version-check --editable ".$(EXTRAS)")
@@ -50,12 +51,15 @@ test: env lint
 
 # On a real Slurm of one node, which it starts: as root, with Debian's slurm-wlm and munge.
 test-cluster: env
-	$(BIN)/pip install --disable-pip-version-check --quiet --editable ".[cluster]"
 	$(BIN)/pytest -m cluster -s
 
 # Faults, injected: a table of what was injected, what the user saw, and what was kept.
 faults: env
 	$(BIN)/pytest -n auto --dist loadfile --faults tests/test_faults.py tests/test_workflow_faults.py
+
+# What the workflow costs on top of measuring: 200 shards of 20 s, on two cores.
+load: env
+	$(BIN)/python tests/load.py
 
 # Mutated files of every kind that is read.
 fuzz: env
@@ -65,6 +69,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src workflow
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
@@ -72,10 +77,11 @@ lint: env
 clean:
 	rm -rf results/default results/inputs .snakemake build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Pin again: the newest versions that pyproject.toml allows, for Python 3.11 and later.
+# Pin again, with hashes: the newest versions that pyproject.toml allows, for Python 3.11 and later.
+# torch and what its CUDA builds bring along stay outside: their builds differ.
 lock: env
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra notebooks --extra test \
-		--constraint envs/torch.txt --no-annotate --no-header pyproject.toml \
-		| grep -vE '^(torch|nvidia-|cuda-)' > envs/requirements.lock.part
+		--extra cluster --constraint envs/torch.txt --generate-hashes --no-annotate --no-header pyproject.toml \
+		| awk '/^[^ ]/ {keep = $$0 !~ /^(torch|nvidia-|cuda-)/} keep' > envs/requirements.lock.part
 	mv envs/requirements.lock.part envs/requirements.lock

@@ -406,8 +406,16 @@ def test_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch):
 
 def test_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = write_folder(tmp_path / "folder", make_weights())
-    monkeypatch.setattr(llama, "snapshot_download", lambda name, **_: str(folder))
+    asked = []
+
+    def hub(name: str, revision: str | None, **_) -> str:
+        asked.append((name, revision))
+        return str(folder)
+
+    monkeypatch.setattr(llama, "snapshot_download", hub)
     assert load_llama("some/llama").reference == "F32"
+    assert load_llama("some/llama@1a2b3c").reference == "F32"
+    assert asked == [("some/llama", None), ("some/llama", "1a2b3c")]
 
 
 @pytest.fixture(scope="module")

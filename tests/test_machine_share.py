@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from lrqmm.measure import devices
+from lrqmm.measure import devices, job
 from lrqmm.measure.devices import VISIBLE, gpus, one_gpu
+from lrqmm.runfolder import StoreError
 
 HOLD = """
 import sys, time
@@ -87,6 +88,24 @@ for allocate in (by_numpy, by_torch):
         print("refused")
 np.zeros(10**7)
 """
+
+
+def test_a_job_with_too_little_memory_is_tried_again_with_more(tmp_path, monkeypatch):
+    failed = {"status": "failed", "reason": "RuntimeError: can't allocate memory"}
+    monkeypatch.setattr(job, "_rows", lambda *_: [failed])
+    monkeypatch.setattr(job, "limit_memory", lambda: None)
+    monkeypatch.setattr(job, "gpus", list)
+    target = tmp_path / "measurements/s.parquet"
+    given = {"library": "numpy"}, [], target, "cpu", 1
+    with pytest.raises(StoreError, match=r"no such columns|not a table"):
+        job.measure(*given, attempt=1)  # outside a cluster it is a row; here, not a whole one
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2000")
+    for attempt in (1, 2):
+        with pytest.raises(MemoryError, match=r"the 2000 MB of this job.*can't allocate"):
+            job.measure(*given, attempt=attempt)
+    with pytest.raises(StoreError, match=r"no such columns|not a table"):
+        job.measure(*given, attempt=3)
+    assert not target.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")

@@ -37,6 +37,7 @@ rule figures:
         f"{RUN}/logs/figures.log",
     conda:
         "../../envs/conda.yaml"
+    threads: ALL_CORES
     params:
         run=str(RUN),
     script:

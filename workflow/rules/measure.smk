@@ -15,6 +15,7 @@ rule measure_errors:
     resources:
         mem_mb=memory_of,
         runtime=minutes_of,
+        attempt=attempt_of,
     params:
         shard=plan_of,
         code=code_of,
@@ -41,6 +42,7 @@ rule measure_times:
     resources:
         mem_mb=memory_of,
         runtime=minutes_of,
+        attempt=attempt_of,
     params:
         shard=plan_of,
         code=code_of,
@@ -65,6 +67,7 @@ rule measure_arrays:
     resources:
         mem_mb=memory_of,
         runtime=minutes_of,
+        attempt=attempt_of,
     params:
         shard=plan_of,
         code=code_of,
@@ -91,6 +94,7 @@ rule measure_networks:
     resources:
         mem_mb=memory_of,
         runtime=minutes_of,
+        attempt=attempt_of,
     params:
         shard=plan_of,
         code=code_of,

@@ -3,7 +3,7 @@
 import re
 import sys
 
-from lrqmm.figures import list_figures, save
+from lrqmm.figures import save_all
 from lrqmm.measure.progress import logged
 from lrqmm.store import read_run
 
@@ -15,7 +15,5 @@ with logged(snakemake.log[0]):
     if len(run.machines) > 1 and "merged" in run.environment:
         names = {machine: re.sub(r"[^A-Za-z0-9]+", "-", machine) for machine in run.machines}
         parts = {run.folder / name: run.on(machine) for machine, name in names.items()}
-    for folder, part in parts.items():
-        for drawing in list_figures():
-            for path in save(drawing.name, part, folder):
-                print(path, file=sys.__stderr__)
+    for path in save_all(parts, snakemake.threads):
+        print(path, file=sys.__stderr__)

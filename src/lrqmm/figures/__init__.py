@@ -7,8 +7,11 @@ A module named `table...` defines `tabulate(run) -> DataFrame`; any other define
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import pkgutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +64,24 @@ def show(name: str, run: Run) -> Any:
         from lrqmm.figures import _style
 
         return _style.notice(str(reason), table=name.startswith("table"))
+
+
+def save_all(parts: Mapping[Path, Run], processes: int) -> Iterator[Path]:
+    """Draw everything into each folder from its part of a run, in several processes; the paths."""
+    from lrqmm.figures import _style  # noqa: F401 - loaded once, before the processes part
+
+    drawings = [(drawing.name, folder) for folder in parts for drawing in list_figures()]
+    forking = multiprocessing.get_context("fork")  # the tables are inherited, not sent
+    with ProcessPoolExecutor(processes, forking, _inherited.update, (parts,)) as pool:
+        for paths in pool.map(_save_inherited, *zip(*drawings, strict=True)):
+            yield from paths
+
+
+_inherited: dict[Path, Run] = {}
+
+
+def _save_inherited(name: str, folder: Path) -> list[Path]:
+    return save(name, _inherited[folder], folder)
 
 
 def save(name: str, run: Run, folder: str | Path) -> list[Path]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lrqmm.measure.devices import gpus, one_gpu
-from lrqmm.measure.memory import limit_memory
+from lrqmm.measure.memory import allocated, limit_memory
 from lrqmm.runfolder import reopen
 from lrqmm.schema import TABLES
 from lrqmm.store import table, write_table
 
+LAST_ATTEMPT = 3
+"""Of the cluster profiles, whose `retries` is 2; what does not fit then is a failed row."""
+
 
 def measure(
-    shard: Mapping[str, Any], files: Sequence[str], target: Path, device: str, threads: int
+    shard: Mapping[str, Any],
+    files: Sequence[str],
+    target: Path,
+    device: str,
+    threads: int,
+    attempt: int = 1,
 ) -> None:
     """Measure a shard and write its table, whole or not at all.
 
@@ -25,9 +34,11 @@ def measure(
     target : the table's file, in a folder of the run
     device : 'auto', 'cpu' or 'cuda'; a GPU is taken alone
     threads : the most threads to use
+    attempt : counted from 1; on a cluster each is given more memory than the one before
 
     Raises
     ------
+    MemoryError : some setting did not fit into what the cluster gave, and `LAST_ATTEMPT` is to come
     ValueError, TypeError, FileNotFoundError, PackageError, InputError : before anything is measured
     """
     reopen(target.parent.parent)
@@ -36,8 +47,19 @@ def measure(
         limit_memory()
     with one_gpu(usable):
         rows = _rows(shard, files, device, threads)
+    if allocated() and attempt < LAST_ATTEMPT:
+        _refuse_too_little_memory(rows)
     reopen(target.parent.parent)  # whatever ended meanwhile
     write_table(table(rows, TABLES[target.parent.name]), target)
+
+
+def _refuse_too_little_memory(rows: list[dict[str, Any]]) -> None:
+    reasons = [row["reason"] for row in rows if row.get("status") == "failed"]
+    for reason in filter(re.compile("alloc|memory", re.IGNORECASE).search, reasons):
+        raise MemoryError(
+            f"a setting did not fit into the {allocated()} MB of this job, which is to be tried "
+            f"again with more: {reason}"
+        )
 
 
 def _computes_on_gpu(shard: Mapping[str, Any]) -> bool:

@@ -35,9 +35,14 @@ def free_memory() -> int:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         group = CGROUP / line.rpartition(":")[2].lstrip("/")
         free.extend(found for each in (group, *group.parents) if (found := _free_in(each)))
-    if (allocated := int(os.environ.get("SLURM_MEM_PER_NODE", "0"))) > 0:
-        free.append(allocated * 2**20)
+    if megabytes := allocated():
+        free.append(megabytes * 2**20)
     return min(free)
+
+
+def allocated() -> int:
+    """Megabytes that Slurm gave to this job; 0 outside Slurm or where it does not say."""
+    return max(0, int(os.environ.get("SLURM_MEM_PER_NODE", "0")))
 
 
 def _free_in(group: Path) -> int | None:

@@ -177,7 +177,8 @@ def load_llama(source: str | Path | None = None, cache: Path | None = None) -> L
     source : str or Path, optional
         A ``.gguf`` file, a folder with ``config.json``, ``*.safetensors`` and
         ``tokenizer.json``, or a name on the Hugging Face hub such as
-        ``"HuggingFaceTB/SmolLM2-135M"``. Default: the packaged SmolLM2-135M-Instruct.
+        ``"HuggingFaceTB/SmolLM2-135M"``, with ``@`` and a commit to pin it.
+        Default: the packaged SmolLM2-135M-Instruct.
     cache : Path, optional
         Of the packaged network, as for `lrqmm.inputs.packages.fetch`, which also says what can
         go wrong.
@@ -224,10 +225,11 @@ def _build(path: Path, file: LlamaFile) -> LoadedLlama:
 
 
 def _download(name: str) -> Path:
-    """A network of the Hugging Face hub, from its cache or the hub."""
+    """A network of the Hugging Face hub, `owner/name` or `owner/name@commit`, or from its cache."""
+    repository, _, revision = name.partition("@")
     try:
         wanted = ["config.json", "*.safetensors", "tokenizer.json"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except (OSError, ValueError) as error:  # no connection, no such name, no access
         raise FileNotFoundError(
             f"source={name!r} is no file or folder, and the Hugging Face hub does not give it "

@@ -1,0 +1,62 @@
+"""What the workflow costs on top of measuring: `python tests/load.py [SHARDS] [SECONDS]`.
+
+A study of many shards of about that many seconds, its settings counted by a first one, runs at two
+cores; its time is compared with that of the shards' own processes, start and imports included.
+"""
+
+import re
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from conftest import Project
+
+SIZE, INPUTS = 512, 10
+
+
+def study(run: str, experiments: int, settings: int) -> dict:
+    """A shard an input and experiment, a product a rank."""
+    experiment = {
+        "measure": "error",
+        "inputs": ["uniform01"],
+        "sizes": [SIZE],
+        "seeds": INPUTS if experiments > 1 else 1,
+        "inputs_per_shard": 1,
+        "methods": ["lrqmm"],
+        "settings": {"bits": [4, 6, 8], "seed": list(range(-(-settings // 3))), "rank": 16},
+    }
+    named = {f"load{number}": experiment for number in range(experiments)}
+    return {"run": run, "device": "cpu", "experiments": named}
+
+
+def measure(project: Project, name: str, experiments: int, settings: int) -> tuple[float, list]:
+    """Seconds of the workflow, and of each shard's process."""
+    config = project.folder / f"{name}.yaml"
+    config.write_text(yaml.safe_dump(study(f"results/{name}", experiments, settings)))
+    begun = time.monotonic()
+    project.run("measurements", "--configfile", str(config))
+    gone = time.monotonic() - begun
+    logs = (project.folder / f"results/{name}/logs/measure").glob("*.log")
+    return gone, [float(re.search(r"took (\S+) s", log.read_text())[1]) for log in logs]
+
+
+def main(shards: int = 200, seconds: float = 20.0) -> None:
+    with TemporaryDirectory() as folder:
+        project = Project(Path(folder))
+        measure(project, "first", 1, 3)  # compiles what later processes find
+        _, (few,) = measure(project, "few", 1, 30)
+        _, (many,) = measure(project, "many", 1, 180)
+        settings = max(3, round(30 + 150 * (seconds - few) / (many - few)))
+        gone, took = measure(project, "load", -(-shards // INPUTS), settings)
+    took.sort()
+    print(
+        f"{len(took)} shards of {settings} settings, median {took[len(took) // 2]:.1f} s "
+        f"({took[0]:.1f} to {took[-1]:.1f} s); the workflow took {gone:.0f} s, its shards "
+        f"{sum(took) / 2:.0f} s on two cores: {100 * (2 * gone / sum(took) - 1):.1f}% on top"
+    )
+
+
+if __name__ == "__main__":
+    main(*(kind(given) for kind, given in zip((int, float), sys.argv[1:], strict=False)))
