@@ -32,19 +32,23 @@ class Project:
         here = () if "--workflow-profile" in arguments else ("--cores", "2")
         return [sys.executable, "-m", "snakemake", *here, *arguments]
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def snakemake(
+        self,
+        *arguments: str,
+        minutes: float = 20,  # enough on a slow or busy machine
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=1200,  # a slow or busy machine
+            timeout=60 * minutes,
         )
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, minutes: float = 20) -> str:
         """Output of a `snakemake` call that must succeed."""
-        result = self.snakemake(*arguments)
+        result = self.snakemake(*arguments, minutes=minutes)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout + result.stderr
 

@@ -36,7 +36,7 @@ def measure(project: Project, name: str, experiments: int, settings: int) -> tup
     config = project.folder / f"{name}.yaml"
     config.write_text(yaml.safe_dump(study(f"results/{name}", experiments, settings)))
     begun = time.monotonic()
-    project.run("measurements", "--configfile", str(config))
+    project.run("measurements", "--configfile", str(config), minutes=120)
     gone = time.monotonic() - begun
     logs = (project.folder / f"results/{name}/logs/measure").glob("*.log")
     return gone, [float(re.search(r"took (\S+) s", log.read_text())[1]) for log in logs]
