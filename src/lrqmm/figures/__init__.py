@@ -12,7 +12,7 @@ import os
 import pkgutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,26 @@ def make(name: str, run: Run) -> Any:
 
     _style.use()
     module = importlib.import_module(f"{__name__}.{name}")
-    return module.tabulate(run) if name.startswith("table") else module.draw(run)
+    return module.tabulate(run) if name.startswith("table") else module.draw(_as_text(run))
+
+
+NAMES = ("input", "layer", "method", "machine", "library", "network", "reference", "data", "reason")
+"""Columns whose words come from configurations and other people's runs."""
+
+
+def _as_text(run: Run) -> Run:
+    """The run with its names safe to draw: matplotlib takes text between dollars for formulas."""
+    tables = {
+        kind: getattr(run, kind).assign(
+            **{
+                name: column.str.replace("$", r"\$")
+                for name, column in getattr(run, kind).items()
+                if name in NAMES and column.str.contains("$", regex=False).any()
+            }
+        )
+        for kind in ("measurements", "networks", "arrays")
+    }
+    return replace(run, **tables)
 
 
 def show(name: str, run: Run) -> Any:
