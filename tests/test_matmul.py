@@ -9,6 +9,10 @@ import lrqmm
 
 pytestmark = pytest.mark.filterwarnings("error")  # neither answers nor errors come with warnings
 
+COARSE = (
+    "binary_mean", "e4m3", "e5m2", "lbw", "mxfp4", "mxfp6", "mxfp8", "nvfp4", "twn"
+)  # fmt: skip
+"""Methods that keep fewer bits than eight."""
 METHODS = [name for name in lrqmm.list_methods() if name not in ("bf16", "fp8", "tf32")]
 
 
@@ -108,7 +112,7 @@ def test_single_rows_and_columns(library, method, shape):
     for left in (A, A.T.copy().T):  # an axis of length one may have any stride
         for right in (B, B.T.copy().T):
             C = lrqmm.matmul(to(library, left), to(library, right), method=method)
-            assert distance(C, exact) < 0.02
+            assert distance(C, exact) < (0.5 if method in COARSE else 0.02)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -391,7 +395,7 @@ def test_check_finite_can_be_left_out():
         (
             {"method": "lrqm"},
             ValueError,
-            r"method is 'lrqm' \(did you mean 'lrqmm'\?\); allowed: 'bf16",
+            r"method is 'lrqm' \(did you mean 'lrqmm'\?\); allowed: 'affine",
         ),
         (
             {"method": "direct", "rank": 1},

@@ -49,6 +49,15 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     return number
 
 
+def real(name: str, value: Any, low: float, high: float) -> None:
+    """Raise naming `name` and what is allowed unless `value` is a number within [low, high]."""
+    allowed = f"a number from {low:g} to {high:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r}; allowed: {allowed}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}; allowed: {allowed}")
+
+
 def choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Raise ValueError unless `value` is one of `allowed`."""
     if value not in allowed:

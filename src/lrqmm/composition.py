@@ -7,7 +7,7 @@ of all its parts. A named method (`lrqmm`, `direct`, ...) is a preset of such pa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,10 +17,14 @@ from lrqmm.backends import integer_route
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantized, Quantizer, Uniform, product
 
+EIGHT_BITS = Uniform(bits=8)
+"""Of the columns that a transform keeps apart."""
+
 
 @dataclass(frozen=True)
 class Cost:
-    """What a product takes, as modelled; QR and SVD of thin matrices are left out.
+    """What a product takes, as modelled; QR and SVD of thin matrices are left out, and so is what
+    methods that calibrate do once a weight.
 
     Attributes
     ----------
@@ -49,19 +53,29 @@ class Operand:
     """One operand of a product and what quantisation made of it: X ≈ X̃, R = X - X̃.
 
     `exact`, `approx` and `residual` have the operand's own shape; `quantized` lies along k, so for
-    the right operand it is that of Bᵀ.
+    the right operand it is that of Bᵀ. Where a low-rank part U V was taken out before quantising,
+    `taken` is (U, V), and X̃ and R are those of what was left.
     """
 
     exact: Array
     quantized: Quantized
     quantizer: Quantizer
     transposed: bool
+    taken: tuple[Array, Array] | None = None
 
     @classmethod
-    def quantize(cls, X: Array, quantizer: Quantizer, *, right: bool = False) -> Operand:
+    def quantize(
+        cls,
+        X: Array,
+        quantizer: Quantizer,
+        *,
+        right: bool = False,
+        calibration: Array | None = None,
+    ) -> Operand:
         """Quantise a left (m x k) or right (k x n) operand along k."""
+        given = {"calibration": calibration} if quantizer.calibrated else {}
         with phase("quantize"):
-            quantized = quantizer.quantize(X.T if right else X)
+            quantized = quantizer.quantize(X.T if right else X, **given)
         return cls(X, quantized, quantizer, right)
 
     @cached_property
@@ -76,7 +90,8 @@ class Operand:
         """R = X - X̃, float32."""
         approx = self.approx
         with phase("residual"):
-            return self.exact - approx
+            residual = self.exact - approx
+            return residual if self.taken is None else residual - self.taken[0] @ self.taken[1]
 
     def quantize_residual(self) -> Quantized:
         """The residual quantised by the operand's own quantiser, laid along k."""
@@ -86,17 +101,72 @@ class Operand:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Transform(ABC):
+    """A change of basis along k that leaves the product as it is: A B = (A T) (T⁻¹ B)."""
+
+    calibrated: ClassVar[bool] = False
+    """Whether `fit` looks at left operands."""
+
+    def kept(self, k: int) -> int:
+        """How many of the leading columns of A T are multiplied apart, at 8 bits."""
+        return 0
+
+    def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Any:
+        """What T is made of, from B (k x n) and, where it is calibrated, left operands (s x k)."""
+        return None
+
+    @abstractmethod
+    def left(self, A: Array, fitted: Any) -> Array:
+        """A T, (m x k)."""
+
+    @abstractmethod
+    def right(self, B: Array, fitted: Any) -> Array:
+        """T⁻¹ B, (k x n)."""
+
+    @abstractmethod
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        """Cost on top of the direct product's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTransform(Transform):
+    """The operands as they are."""
+
+    def left(self, A: Array, fitted: Any) -> Array:
+        return A
+
+    def right(self, B: Array, fitted: Any) -> Array:
+        return B
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        return Cost()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compensator(ABC):
     """Wins back part of what quantisation threw away; subclasses add their parameters."""
 
+    calibrated: ClassVar[bool] = False
+    """Whether `prepare` looks at left operands."""
     slices: ClassVar[int] = 1
     """Matrices of codes that are kept of each operand."""
 
     def check_shape(self, m: int, k: int, n: int) -> None:  # noqa: B027 - most have nothing to check
         """Raise ValueError where a parameter does not fit an m x k by k x n product."""
 
-    def prepare(self, B: Operand) -> Any:
-        """What depends on B alone, computed once for many products."""
+    def quantize_left(self, A: Array, quantizer: Quantizer) -> Operand:
+        """A quantised, by the quantiser of left operands."""
+        return Operand.quantize(A, quantizer)
+
+    def quantize_right(
+        self, B: Array, quantizer: Quantizer, calibration: Array | None
+    ) -> tuple[Operand, Any]:
+        """B quantised, and what is prepared of it once for many products."""
+        operand = Operand.quantize(B, quantizer, right=True, calibration=calibration)
+        return operand, self.prepare(operand, calibration)
+
+    def prepare(self, B: Operand, calibration: Array | None) -> Any:
+        """What depends on B alone and, where it is calibrated, on left operands (s x k)."""
         return None
 
     @abstractmethod
@@ -121,34 +191,66 @@ class NoCompensator(Compensator):
 
 @dataclass(frozen=True)
 class Composition:
-    """C ≈ Ã B̃ + correction, on checked float32 matrices; made by `Preset.build`."""
+    """C ≈ Ã B̃ + correction of transformed operands, on checked float32 matrices.
+
+    Made by `Preset.build`.
+    """
 
     quantizer: Quantizer
     compensator: Compensator
+    transform: Transform = NoTransform()
 
     execution: ClassVar[str] = "plain"
 
     @property
+    def calibrated(self) -> bool:
+        """Whether some part looks at left operands; without a sample it is the operand itself."""
+        return any(part.calibrated for part in (self.transform, self.quantizer, self.compensator))
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """All parameters of the parts, defaults included; the execution where there is a choice."""
-        parts = asdict(self.quantizer) | asdict(self.compensator)
-        choice = _has_fused(type(self.quantizer), type(self.compensator))
+        parts = {
+            field.name: getattr(part, field.name)
+            for part in (self.transform, self.quantizer, self.compensator)
+            for field in fields(part)
+            if field.init
+        }
+        choice = _has_fused(type(self.quantizer), type(self.compensator), type(self.transform))
         return {**parts, "execution": self.execution} if choice else parts
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         self.compensator.check_shape(m, k, n)
 
-    def prepare(self, B: Array, *, scratch: bool = False) -> Any:
-        """What depends on B alone; with `scratch` it need only last until the next call."""
-        operand = Operand.quantize(B, self.quantizer, right=True)
-        return operand, self.compensator.prepare(operand)
+    def prepare(self, B: Array, *, scratch: bool = False, calibration: Array | None = None) -> Any:
+        """What depends on B alone; with `scratch` it need only last until the next call.
+
+        A calibrated composition without a sample waits for its left operand.
+        """
+        if self.calibrated and calibration is None:
+            return Uncalibrated(B)
+        fitted = self.transform.fit(B, self.quantizer, calibration)
+        sample = None if calibration is None else self.transform.left(calibration, fitted)
+        right = self.transform.right(B, fitted)
+        kept = self.transform.kept(B.shape[0])
+        high = EIGHT_BITS.quantize(right[:kept, :].T) if kept else None
+        if sample is not None:
+            sample = sample[:, kept:]
+        operand, state = self.compensator.quantize_right(right[kept:, :], self.quantizer, sample)
+        return fitted, high, operand, state
 
     def matmul(self, A: Array, prepared: Any, out: Array | None = None) -> Array:
         """The product; `out` may be used for it, or not."""
-        right, state = prepared
-        left = Operand.quantize(A, self.quantizer.left)
+        if isinstance(prepared, Uncalibrated):
+            prepared = self.prepare(prepared.B, calibration=A)
+        fitted, high, right, state = prepared
+        A = self.transform.left(A, fitted)
+        kept = self.transform.kept(A.shape[1])
+        left = self.compensator.quantize_left(A[:, kept:], self.quantizer.left)
         with phase("product"):
             C = product(left.quantized, right.quantized)
+            if kept:
+                C = C + product(EIGHT_BITS.quantize(A[:, :kept]), high)
         correction = self.compensator.correct(left, right, state)
         if correction is None:
             return C
@@ -156,7 +258,11 @@ class Composition:
             return C + correction
 
     def integer_route(self, like: Array) -> str:
-        return integer_route(like)
+        return integer_route(like) if self.quantizer.integer else "none: float codes in float32"
+
+    def emulated(self, like: Array) -> bool:
+        """Whether the codes' product is only imitated, so that its time means nothing."""
+        return not self.quantizer.integer
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         halved = [q.code_bits > 8 for q in (self.quantizer.left, self.quantizer)]
@@ -169,6 +275,10 @@ class Composition:
             bytes=quantize + products * gemm + scaling,
             operand_bits=self._operand_bits(m, k, n),
         )
+        if not self.quantizer.integer:
+            floats = direct.integer_operations
+            direct = replace(direct, integer_operations=0, float_operations=floats)
+        direct += self.transform.cost(m, k, n)
         extra = self.compensator.cost(m, k, n)
         return direct + replace(extra, integer_operations=products * extra.integer_operations)
 
@@ -178,14 +288,22 @@ class Composition:
 
 
 @dataclass(frozen=True)
+class Uncalibrated:
+    """A right operand that waits for the left one, which is then the calibration sample too."""
+
+    B: Array
+
+
+@dataclass(frozen=True)
 class Preset:
     """A named composition: the classes of its parts, whose fields are the method's parameters."""
 
     name: str
     quantizer: type[Quantizer] = Uniform
     compensator: type[Compensator] = NoCompensator
+    transform: type[Transform] = NoTransform
 
-    parts: ClassVar[tuple[str, ...]] = ("quantizer", "compensator")
+    parts: ClassVar[tuple[str, ...]] = ("quantizer", "compensator", "transform")
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -194,8 +312,9 @@ class Preset:
             field.name: field.default
             for part in self.parts
             for field in fields(getattr(self, part))
+            if field.init  # bits that a quantiser fixes are none
         }
-        choice = _has_fused(self.quantizer, self.compensator)
+        choice = _has_fused(self.quantizer, self.compensator, self.transform)
         return {**own, "execution": "plain"} if choice else own
 
     @property
@@ -226,7 +345,8 @@ class Preset:
         return made(*built)
 
 
-def _has_fused(quantizer: type, compensator: type) -> bool:
+def _has_fused(quantizer: type, compensator: type, transform: type) -> bool:
     from lrqmm import fused
 
-    return quantizer is Uniform and compensator in fused.COMPENSATORS
+    usual = quantizer is Uniform and transform is NoTransform
+    return usual and compensator in fused.COMPENSATORS

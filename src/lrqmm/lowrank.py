@@ -84,14 +84,15 @@ class LowRank(Compensator):
 
     def rank_of(self, X: Operand) -> int:
         """The rank at which an operand's residual is compensated."""
-        rows, columns = X.exact.shape
-        return min(DEFAULT_RANK if self.rank is None else self.rank, int(rows), int(columns))
+        return self._limit(X.exact)
+
+    def _limit(self, X: Array) -> int:
+        return min(DEFAULT_RANK if self.rank is None else self.rank, *map(int, X.shape))
 
     def _store(self, factors: Factors | None) -> Factors | None:
         if factors is None or self.factor_dtype == "float32":
             return factors
-        U, V = factors
-        return _round_rows(U.T).T, _round_rows(V)
+        return round_factors(factors)
 
     def _widths(self, m: int, k: int, n: int) -> tuple[int, int, int, int]:
         """Ranks and sketch widths of the two sides, for the cost model."""
@@ -137,6 +138,12 @@ def compensate(
             columns.append(U_A)
             rows.append(V_A @ (B.exact if terms == "exact" else B.approx))
         return xp.concat(columns, axis=1) @ xp.concat(rows, axis=0)
+
+
+def round_factors(factors: Factors) -> Factors:
+    """The columns of U and the rows of V, each rounded to 8 bits."""
+    U, V = factors
+    return _round_rows(U.T).T, _round_rows(V)
 
 
 def _round_rows(X: Array) -> Array:

@@ -49,6 +49,11 @@ class Method:
         quantizer = getattr(self._implementation, "quantizer", None)
         return None if quantizer is None else int(quantizer.code_bits)
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether it looks at left operands when B is prepared; without a sample, at A itself."""
+        return bool(getattr(self._implementation, "calibrated", False))
+
     def emulated(self, like: Array) -> bool:
         """Whether products of arrays like this one are only imitated: their time means nothing."""
         found = getattr(self._implementation, "emulated", None)
@@ -79,13 +84,14 @@ class Method:
         Parameters
         ----------
         B : (..., k, n) array, floating
-        calibration : sample of left operands, for methods that calibrate; none here does, and
-            giving one raises ValueError
+        calibration : (s, k) array of B's library, a sample of left operands, for methods that
+            calibrate (ValueError for others); without one they wait for the left operand
         check_finite : look for NaN and infinity (one pass over B)
         """
-        self._refuse(calibration)
         _check_matrix("B", B, check_finite)
-        return Prepared(self, B, tuple(self._prepare(matrix) for matrix in _matrices(B)))
+        sample = self._sample(calibration, B)
+        states = tuple(self._prepare(matrix, sample) for matrix in _matrices(B))
+        return Prepared(self, B, states)
 
     def matmul(
         self,
@@ -119,8 +125,10 @@ class Method:
         ValueError : fewer than two dimensions, shapes that do not fit, two devices, NaN, infinity
             or values beyond 2^120, a rank above the limit
         """
-        self._refuse(calibration)
         _check_matrix("A", A, check_finite)
+        if isinstance(B, Prepared) and calibration is not None:
+            self._refuse(calibration)
+            raise ValueError("calibration is given, but B is prepared; allowed: in `prepare`")
         if isinstance(B, Prepared):
             if B.method is not self:
                 raise TypeError(f"B was prepared for {B.method!r}; allowed: {self!r}")
@@ -142,7 +150,8 @@ class Method:
         if states is None:
             rights = _matrices(right)
             scratch = len(rights) == 1  # so it need not outlive this product
-            states = tuple(self._prepare(matrix, scratch=scratch) for matrix in rights)
+            sample = self._sample(calibration, right)
+            states = tuple(self._prepare(matrix, sample, scratch=scratch) for matrix in rights)
         lefts = _matrices(A)
         if out is not None:
             return _write(out, self._implementation.matmul(lefts[0], states[0], out))
@@ -155,32 +164,43 @@ class Method:
         C = products[0] if not batch else xp.reshape(xp.stack(products), (*batch, m, n))
         return xp.astype(C, dtype, copy=False)
 
-    def _refuse(self, calibration: Array | None) -> None:
-        if calibration is not None:
+    def _refuse(self, calibration: Array) -> None:
+        if not self.calibrated:
             raise ValueError(f"calibration is given, but method {self.name!r} takes none")
 
-    def _prepare(self, B: Array, *, scratch: bool = False) -> Any:
-        return None if 0 in B.shape else self._implementation.prepare(B, scratch=scratch)
+    def _sample(self, calibration: Array | None, B: Array) -> Array | None:
+        """The calibration sample as a float32 matrix, checked."""
+        if calibration is None:
+            return None
+        self._refuse(calibration)
+        _check_matrix("calibration", calibration, True)
+        _check_pair(calibration, B, name="calibration")
+        if calibration.ndim != 2 or calibration.shape[0] == 0:
+            raise ValueError(
+                f"calibration has shape {_shape(calibration)}; allowed: at least one row, two "
+                "dimensions"
+            )
+        return _matrices(calibration)[0]
+
+    def _prepare(self, B: Array, sample: Array | None, *, scratch: bool = False) -> Any:
+        if 0 in B.shape:
+            return None
+        given = {} if sample is None else {"calibration": sample}
+        return self._implementation.prepare(B, scratch=scratch, **given)
 
 
-def get_method(
-    name: str, *, quantizer: str | None = None, compensator: str | None = None, **params: Any
-) -> Method:
+def get_method(name: str, **params: Any) -> Method:
     """The named method with these parameters (`list_methods()` has the names).
 
-    `get_method("composed", quantizer=..., compensator=..., **params)` puts together parts from
-    `list_components()`.
+    Names of parts joined by `+` are a method too: "hadamard+octav+lrqmm" is that transform,
+    quantiser and compensator; `list_components()` has the names.
 
     Raises
     ------
     ValueError : unknown name, or a parameter's value is not allowed
     TypeError : a parameter that the method does not have, or of the wrong type
     """
-    asked = (("quantizer", quantizer), ("compensator", compensator))
-    parts = {part: named for part, named in asked if named is not None}
-    if name == "composed":
-        return Method(name, methods.composed(**parts).build(**params))
-    return Method(name, methods.preset(name).build(**parts, **params))
+    return Method(name, methods.preset(name).build(**params))
 
 
 def matmul(
@@ -246,18 +266,20 @@ def _check_matrix(name: str, X: Array, check_finite: bool) -> None:
         )
 
 
-def _check_pair(A: Array, B: Array) -> None:
+def _check_pair(A: Array, B: Array, name: str = "A") -> None:
     if library_of(A) != library_of(B):
         raise TypeError(
-            f"A is of {library_of(A)} and B of {library_of(B)}; allowed: both of the same library"
+            f"{name} is of {library_of(A)} and B of {library_of(B)}; allowed: both of the same "
+            "library"
         )
     if compat.device(A) != compat.device(B):
         raise ValueError(
-            f"A is on {compat.device(A)} and B on {compat.device(B)}; allowed: the same device"
+            f"{name} is on {compat.device(A)} and B on {compat.device(B)}; allowed: the same device"
         )
     if A.shape[-1] != B.shape[-2]:
         raise ValueError(
-            f"A has shape {_shape(A)} and B {_shape(B)}; allowed: as many columns in A as rows in B"
+            f"{name} has shape {_shape(A)} and B {_shape(B)}; allowed: as many columns in {name} "
+            "as rows in B"
         )
     _broadcast(A.shape[:-2], B.shape[:-2])
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-PHASES = ("quantize", "residual", "sketch", "factorize", "product", "correct")
+PHASES = ("quantize", "residual", "sketch", "factorize", "product", "correct", "transform")
 """Phases in the order in which a compensated product runs them; what is left is 'other'."""
 
 

@@ -13,16 +13,16 @@ Source: the scale max|X| / (2^(b-1) - 1), per tensor or "vector-wise", is our re
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from types import ModuleType
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.backends import integer_matmul
+from lrqmm.backends import backend_of, integer_matmul
 
 SCALE_BITS = 32
 ROUNDINGS = ("nearest", "truncate")
@@ -40,7 +40,7 @@ class Quantized:
 
     Attributes
     ----------
-    codes : (rows, k) int8, or int16 where 8 bits of midpoints need nine
+    codes : (rows, k) int8, int16 where they need more bits, or float32 of a narrow float format
     scale : (rows, groups) or (1, groups) float32, 0 for a constant vector
     offset : like `scale`, or None where it is zero
     group : columns in a group; k where there are no groups
@@ -74,7 +74,11 @@ class Quantizer(ABC):
         'group:N' (N consecutive elements of a vector; the last group may be shorter)
     """
 
-    name: ClassVar[str]
+    calibrated: ClassVar[bool] = False
+    """Whether `quantize` takes left operands, (s, k), as `calibration`, for the right operand."""
+    integer: ClassVar[bool] = True
+    """Whether codes are integers; floats are multiplied in float32, which only imitates them."""
+    scale_bits: ClassVar[int] = SCALE_BITS
 
     bits: int = 8
     bits_a: int | None = None
@@ -87,8 +91,8 @@ class Quantizer(ABC):
         group_length(self.granularity, 1)
 
     @property
-    def left(self) -> Self:
-        """The quantiser of the left operand."""
+    def left(self) -> Quantizer:
+        """The quantiser of the left operand; weight-only ones have a plain `Uniform` there."""
         return self if self.bits_a is None else replace(self, bits=self.bits_a, bits_a=None)
 
     @property
@@ -97,8 +101,8 @@ class Quantizer(ABC):
         return self.bits
 
     def stored_bits(self, rows: int, k: int) -> int:
-        """Bits that hold a quantised operand: codes, and a float32 scale a vector or group."""
-        return self.bits * rows * k + SCALE_BITS * self._scales(rows, k)
+        """Bits that hold a quantised operand: codes, and a scale a vector or group."""
+        return self.bits * rows * k + self.scale_bits * self._scales(rows, k)
 
     def _scales(self, rows: int, k: int) -> int:
         return (
@@ -114,11 +118,16 @@ class Quantizer(ABC):
         codes, scale, offset = self.encode(xp, _blocks(xp, X, group), axes)
         codes = xp.reshape(codes, (rows, -1))[:, :k]
         return Quantized(
-            xp.astype(codes, xp.int8 if self.code_bits <= 8 else xp.int16),
+            self._stored(xp, codes),
             scale[:, :, 0],
             None if offset is None else offset[:, :, 0],
             group,
         )
+
+    def _stored(self, xp: ModuleType, codes: Array) -> Array:
+        if not self.integer:
+            return codes
+        return xp.astype(codes, xp.int8 if self.code_bits <= 8 else xp.int16)
 
     @abstractmethod
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
@@ -138,8 +147,6 @@ class Uniform(Quantizer):
     zero_point_a : of the left operand; 'same' as the right one's
     """
 
-    name: ClassVar[str] = "uniform"
-
     rounding: str = "nearest"
     zero_point: str | None = None
     zero_point_a: str | None = "same"
@@ -151,11 +158,10 @@ class Uniform(Quantizer):
         _checks.choice("zero_point_a", self.zero_point_a, ("same", *ZERO_POINTS))
 
     @property
-    def left(self) -> Self:
-        left = super().left
-        if self.zero_point_a == "same":
-            return left
-        return replace(left, zero_point=self.zero_point_a, zero_point_a="same")
+    def left(self) -> Uniform:
+        bits = self.bits if self.bits_a is None else self.bits_a
+        zero_point = self.zero_point if self.zero_point_a == "same" else self.zero_point_a
+        return replace(self, bits=bits, bits_a=None, zero_point=zero_point, zero_point_a="same")
 
     def stored_bits(self, rows: int, k: int) -> int:
         """With a zero point beside each scale: a code, or a float32."""
@@ -183,7 +189,7 @@ class Uniform(Quantizer):
             rounded = partial(truncate, xp, extreme=(x == low) | (x == high))
         if self.zero_point == "integer":  # zero must be a level, so the range includes it
             low, high = xp.clip(low, max=0.0), xp.clip(high, min=0.0)
-        scale, divisor = _scale(xp, (high - low) / levels)
+        scale, divisor = usable_scale(xp, (high - low) / levels)
         if self.zero_point == "integer":
             zero = xp.round(-low / divisor) + bottom
             codes = rounded(x / divisor) + zero
@@ -194,12 +200,33 @@ class Uniform(Quantizer):
         return xp.clip(codes, bottom, bottom + levels), scale, offset
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeightOnly(Quantizer):
+    """For the right operand; the left one is `Uniform`, to nearest, at `bits_a` (or `bits`).
+
+    A subclass with bits of its own makes `bits` a field without `init`.
+    """
+
+    def __post_init__(self) -> None:
+        fixed = not next(own for own in fields(self) if own.name == "bits").init
+        if not fixed:
+            super().__post_init__()
+            return
+        _checks.integer("bits_a", self.bits_a, 2, 8)
+        group_length(self.granularity, 1)
+
+    @property
+    def left(self) -> Quantizer:
+        bits = self.bits if self.bits_a is None else self.bits_a
+        return Uniform(bits=bits, granularity=self.granularity)
+
+
 def scale_to_top(
     xp: ModuleType, x: Array, axes: tuple[int, ...], top: int
 ) -> tuple[Array, Array, Array]:
     """x / scale with scale = max|x| / top over `axes`; the scale; the maximum."""
     largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
-    scale, divisor = _scale(xp, largest / top)
+    scale, divisor = usable_scale(xp, largest / top)
     return x / divisor, scale, largest
 
 
@@ -230,6 +257,9 @@ def product(left: Quantized, right: Quantized) -> Array:
     Σ (s q + o)(t p + w) = s t Σ q p + o t Σ p + s w Σ q + o w g, with g columns in the group.
     """
     xp = array_namespace(left.codes)
+    if left.codes.dtype == xp.float32:
+        A, B = left.dequantize(), right.dequantize().T
+        return backend_of(A).float_matmul(A, B, "float32", None)
     k, group = left.codes.shape[1], left.group
     total = None
     for index, start in enumerate(range(0, k, group)):
@@ -253,7 +283,7 @@ def _row_sums(xp: ModuleType, codes: Array) -> Array:
     return xp.astype(xp.sum(codes, axis=1, dtype=xp.int64), xp.float32)
 
 
-def _scale(xp: ModuleType, scale: Array) -> tuple[Array, Array]:
+def usable_scale(xp: ModuleType, scale: Array) -> tuple[Array, Array]:
     """The scale (0 where it would be subnormal) and a divisor that is never 0."""
     usable = scale >= SMALLEST_SCALE
     return (

@@ -70,6 +70,7 @@ class Shard:
     inputs: tuple[Input, ...]
     settings: tuple[dict[str, Any], ...]
     samples: int = 0
+    cost: bool = False
     baselines: tuple[str, ...] = ()
     prepared: tuple[bool, ...] = ()
     network: Config | None = None
@@ -133,6 +134,8 @@ def plan(config: Config, schema: Config) -> Study:
     """
     config = _with_defaults(validate(config, schema), schema)
     chosen_methods = _names(config["methods"], "methods", methods.list_methods())
+    left_out = _names(config["leave_out"], "leave_out", methods.list_methods())
+    usual = [name for name in methods.list_methods() if name not in left_out]
     for name in config["matrices"]:
         if name in (*RESERVED, *DISTRIBUTIONS):
             raise ConfigError(
@@ -145,7 +148,8 @@ def plan(config: Config, schema: Config) -> Study:
     for name, experiment in config["experiments"].items():  # "all" today may be more tomorrow
         if experiment["measure"] not in ARRAYS:
             where = f"experiments.{name}.methods"
-            experiment["methods"] = _names(experiment["methods"], where, methods.list_methods())
+            asked = usual if experiment["methods"] == "usual" else experiment["methods"]
+            experiment["methods"] = _names(asked, where, methods.list_methods())
     shards = [
         shard
         for name, experiment in config["experiments"].items()
@@ -267,9 +271,9 @@ def _expand(
     _names(experiment["baselines"], f"{where}.baselines", methods.list_methods())
     _check_parameter_names(where, experiment, methods.list_methods())
     for method in own:
-        settings = _settings(where, method, experiment, inputs)
         if method not in chosen_methods:
             continue
+        settings = _settings(where, method, experiment, inputs)
         for library in experiment["libraries"]:
             size = experiment["inputs_per_shard"]
             for number, start in enumerate(range(0, len(inputs), size)):
@@ -283,8 +287,9 @@ def _expand(
                     tuple(inputs[start : start + size]),
                     tuple(settings),
                     experiment["samples"] if timed else 0,
-                    tuple(experiment["baselines"]) if timed else (),
-                    tuple(experiment["prepared"]) if timed else (),
+                    cost=experiment["cost"],
+                    baselines=tuple(experiment["baselines"]) if timed else (),
+                    prepared=tuple(experiment["prepared"]) if timed else (),
                 )
 
 

@@ -19,6 +19,7 @@ TITLES = {
     "product": "integer product and scaling",
     "correct": "low-rank update",
     "other": "other",
+    "transform": "transform",
 }
 
 
@@ -33,8 +34,9 @@ def draw(run: Run) -> Figure:
     figure, axes = plt.subplots(
         1, len(shown), figsize=(_style.WIDTH, 2.9), sharey=True, squeeze=False
     )
-    names = [*PHASES, "other"]
-    colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    every = [*PHASES, "other"]
+    colours = dict(zip(every, sns.color_palette("colorblind", len(every)), strict=True))
+    names = [phase for phase in every if phase in set(table["phase"])]
     for axis, method in zip(axes[0], shown, strict=True):
         own = table[table["method"] == method]
         medians = own.groupby(["n", "phase"])["value"].median().unstack(fill_value=0.0)

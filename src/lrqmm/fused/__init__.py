@@ -82,7 +82,9 @@ class Fused(Composition):
                 "rounding is 'truncate'; allowed: 'nearest' with zero points and execution='fused'"
             )
 
-    def prepare(self, B: Array, *, scratch: bool = False) -> Prepared:
+    def prepare(
+        self, B: Array, *, scratch: bool = False, calibration: Array | None = None
+    ) -> Prepared:
         kernels = _kernels(B)
         if (self._zero_point or self._means) and not getattr(kernels, "OFFSETS", False):
             raise Unsupported(

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,12 +104,24 @@ def code_hash(method: str | None = None, *, network: bool = False) -> str:
     core = MEASURING_CORE + (NETWORK_CORE if network else ())
     files = {file for pattern in core for file in PACKAGE.glob(pattern)}
     if method is not None:
-        files.add(PACKAGE / "methods" / f"{method}.py")
+        if "+" not in method:
+            files.add(PACKAGE / "methods" / f"{method}.py")
         for cls in methods.preset(method).classes:
             for base in cls.__mro__:
-                if base.__module__.startswith("lrqmm.methods."):
-                    files.add(PACKAGE / "methods" / f"{base.__module__.rsplit('.', 1)[1]}.py")
+                files |= _sources(base.__module__)
     return file_hash(*files)
+
+
+def _sources(module: str) -> set[Path]:
+    """The file of a module of the package, and those of the functions that it imports by name."""
+    used = {module}
+    used |= {getattr(part, "__module__", "") or "" for part in vars(sys.modules[module]).values()}
+    files = {
+        PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py")
+        for name in used
+        if name.startswith("lrqmm.")
+    }
+    return {file for file in files if file.is_file()}  # packages are in the core
 
 
 @cache

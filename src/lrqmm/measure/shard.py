@@ -81,9 +81,10 @@ def measure_shard(
         for number, (about, path) in enumerate(zip(shard["inputs"], files, strict=True), 1):
             given = _load(about, path, shard["library"], device)
             for setting, method in enumerate(settings):
-                rows.extend(_measure(shard, setting, method, given))
+                calibration = {"calibration": "same" if method.calibrated else "none"}
+                rows.extend(calibration | row for row in _measure(shard, setting, method, given))
             print(f"{shard['name']}: {number} of {len(files)} inputs", file=sys.stderr, flush=True)
-    common = {**provenance(shard, threads), "calibration": "none"}
+    common = provenance(shard, threads)
     return [{**common, **row, **load} for row in rows]
 
 
@@ -166,6 +167,8 @@ def _without_value(shard: Mapping[str, Any], common: Row, status: str, reason: s
 
 def _errors(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
     yield _error_row(method.matmul(given.A, given.B), given)
+    if shard.get("cost"):
+        yield from _model(method, given)
 
 
 def _error_row(C: Array, given: Input) -> Row:
@@ -196,7 +199,8 @@ def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[R
         for prepared in shard["prepared"]:
             if prepared and type(methods.preset(own.name)) is FloatProduct:
                 continue  # it has nothing to prepare
-            right = own.prepare(B, check_finite=False) if prepared else B
+            sample = A if own.calibrated else None
+            right = own.prepare(B, calibration=sample, check_finite=False) if prepared else B
             products[index, prepared] = partial(own.matmul, A, right, out=out, check_finite=False)
     backend = backend_of(A)
     synchronize, flush = partial(backend.synchronize, A), partial(backend.flush_cache, A)

@@ -19,7 +19,9 @@ def list_methods() -> list[str]:
 
 
 def preset(name: str) -> Any:
-    """The preset of a named method; ValueError names the known ones."""
+    """The preset of a method, or of parts joined by `+`; ValueError names the known ones."""
+    if "+" in name:
+        return _composed(name)
     _checks.choice("method", name, list_methods())
     found = importlib.import_module(f"{__name__}.{name}").METHOD
     if found.name != name:
@@ -30,26 +32,32 @@ def preset(name: str) -> Any:
 
 
 def components() -> dict[str, dict[str, type]]:
-    """Quantisers and compensators by name, gathered from the methods that use them."""
-    found: dict[str, dict[str, type]] = {"quantizers": {}, "compensators": {}}
+    """Transforms, quantisers and compensators by name: that of the method which is `direct` but
+    for this one part."""
+    found: dict[str, dict[str, type]] = {f"{part}s": {} for part in Preset.parts}
+    found["quantizers"]["uniform"] = Preset.quantizer
     for name in list_methods():
         method = preset(name)
         if isinstance(method, Preset):
-            found["quantizers"].setdefault(method.quantizer.name, method.quantizer)
-            if method.compensator is not Preset.compensator:
-                found["compensators"][name] = method.compensator
-    found["compensators"]["none"] = Preset.compensator
+            own = [part for part in Preset.parts if getattr(method, part) != getattr(Preset, part)]
+            if len(own) == 1:
+                found[f"{own[0]}s"][name] = getattr(method, own[0])
     return found
 
 
 def list_components() -> dict[str, list[str]]:
-    """Sorted names of the parts that `get_method('composed', ...)` puts together."""
+    """Sorted names of the parts that a name such as 'hadamard+uniform+lrqmm' puts together."""
     return {kind: sorted(names) for kind, names in components().items()}
 
 
-def composed(quantizer: str = "uniform", compensator: str = "none") -> Preset:
-    """A preset nobody wrote a file for."""
-    parts = components()
-    _checks.choice("quantizer", quantizer, sorted(parts["quantizers"]))
-    _checks.choice("compensator", compensator, sorted(parts["compensators"]))
-    return Preset("composed", parts["quantizers"][quantizer], parts["compensators"][compensator])
+def _composed(name: str) -> Preset:
+    """A preset nobody wrote a file for: at most one part of each kind, in any order."""
+    kinds = components()
+    chosen: dict[str, type] = {}
+    for part in name.split("+"):
+        _checks.choice(f"part of {name!r}", part, sorted({n for k in kinds.values() for n in k}))
+        kind = next(kind for kind, names in kinds.items() if part in names)
+        if kind in chosen:
+            raise ValueError(f"{name!r} has two {kind}; allowed: one")
+        chosen[kind] = kinds[kind][part]
+    return Preset(name, **{kind.removesuffix("s"): part for kind, part in chosen.items()})

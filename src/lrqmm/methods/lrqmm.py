@@ -23,7 +23,7 @@ from lrqmm.rsvd import rsvd
 class LRQMM(LowRank):
     """Factors from the residuals themselves: best in ‖R - L‖."""
 
-    def prepare(self, B: Operand) -> Factors | None:
+    def prepare(self, B: Operand, calibration: Array | None) -> Factors | None:
         if self.rank == 0 or "b" not in self.sides:
             return None
         U, V = self._factors(B.residual.T, self.rank_of(B), RIGHT)

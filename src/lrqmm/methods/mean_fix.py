@@ -24,7 +24,7 @@ from lrqmm.phases import phase
 class MeanFix(Compensator):
     """Compensates the mean of each row of R_A and of each column of R_B."""
 
-    def prepare(self, B: Operand) -> Array:
+    def prepare(self, B: Operand, calibration: Array | None) -> Array:
         residual = B.residual
         with phase("sketch"):
             return array_namespace(residual).mean(residual, axis=0, keepdims=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import ClassVar
 
 from lrqmm._checks import Array
 from lrqmm.composition import Preset
@@ -23,8 +22,6 @@ from lrqmm.quantize import Encoded, Quantizer, scale_to_top, truncate
 @dataclass(frozen=True, kw_only=True)
 class Midpoint(Quantizer):
     """Symmetric, truncating; dequantises to the middle of the interval that a code covers."""
-
-    name: ClassVar[str] = "midpoint"
 
     @property
     def code_bits(self) -> int:

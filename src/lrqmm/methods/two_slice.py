@@ -24,7 +24,7 @@ class SecondSlice(Compensator):
 
     slices: ClassVar[int] = 2
 
-    def prepare(self, B: Operand) -> Quantized:
+    def prepare(self, B: Operand, calibration: Array | None) -> Quantized:
         return B.quantize_residual()
 
     def correct(self, A: Operand, B: Operand, prepared: Quantized) -> Array:

@@ -1,0 +1,40 @@
+"""Table 6: the leaderboard of methods at four bits, ranked on each input."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lrqmm.figures import _style
+from lrqmm.figures.rivals import points
+from lrqmm.store import Run
+
+FLOATS = ("bf16", "bf16x3", "sgemm", "tf32", "tf32x3")
+"""Products of floats, which have no rank here."""
+
+
+def tabulate(run: Run) -> pd.DataFrame:
+    """A row a method, by its mean rank over the inputs; errors are medians over seeds."""
+    table = points(run)
+    table = table[~table["method"].isin(FLOATS)]
+    table["rank"] = table.groupby("input")["error"].rank(method="min")
+    ranks = table.groupby("method")["rank"]
+    errors = table.pivot_table(index="method", columns="input", values="error", sort=False)
+    errors.columns = [f"error, {_style.input_label(name)}" for name in errors.columns]
+    made = errors.assign(
+        bits=table.groupby("method")["bits"].first(),
+        calibration=table.groupby("method")["calibration"].first(),
+        rank=ranks.mean(),
+        best=ranks.min(),
+        worst=ranks.max(),
+    ).sort_values(["rank", "bits"])
+    spread = table["high"] / table["low"] - 1
+    made["widest spread over seeds, %"] = 100 * spread.groupby(table["method"]).max()
+    made = made.rename(
+        columns={"bits": "bits an element", "rank": "mean rank", "best": "best rank",
+                 "worst": "worst rank"}
+    )  # fmt: skip
+    made.insert(0, "method", [_style.label(name) for name in made.index])
+    made.attrs["title"] = (
+        "Table 6: every method at four bits, ranked by error on each input, whatever its bits"
+    )
+    return made.reset_index(drop=True)

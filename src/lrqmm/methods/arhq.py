@@ -1,0 +1,45 @@
+"""ARHQ: the low-rank part of B that the activations' own rounding errors meet, in high precision.
+
+    C ≈ Ã Q(B - L) + A L,    L = S⁻¹ [S B]_r,  S = (E[e eᵀ])^(1/2),  e = x - x̃
+
+makes E ‖e (B - L)‖², the error that quantised activations cause, as small as rank r can: the mirror
+image of the term R_A B that LRQMM compensates, chosen offline.
+Source: arXiv and repository "ARHQ" as described; details unverified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from array_api_compat import array_namespace
+
+from lrqmm._checks import Array
+from lrqmm.composition import Operand, Preset
+from lrqmm.lowrank import Factors
+from lrqmm.methods.lowrank_first import take_out
+from lrqmm.methods.qera import QERA
+from lrqmm.quantize import Quantizer
+from lrqmm.weightside import best_low_rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class ARHQ(QERA):
+    """The metric of the activations' residual; the weight's low-rank part is taken out first."""
+
+    calibrated: ClassVar[bool] = True
+
+    def quantize_right(
+        self, B: Array, quantizer: Quantizer, calibration: Array | None
+    ) -> tuple[Operand, Factors | None]:
+        rank = self.rank_of(B)
+        if rank == 0:
+            return Operand.quantize(B, quantizer, right=True, calibration=calibration), None
+        lost = Operand.quantize(calibration, quantizer.left).residual
+        xp = array_namespace(lost)
+        metric = self.fitted_metric(lost) if bool(xp.any(lost != 0)) else None
+        factors = self.stored(best_low_rank(B, rank, metric))
+        return take_out(B, factors, quantizer, calibration), factors
+
+
+METHOD = Preset("arhq", compensator=ARHQ)

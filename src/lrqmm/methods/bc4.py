@@ -1,0 +1,35 @@
+"""Four-bit weights with a fitted scale: levels from the maximum, their scale by least squares.
+
+    |q| = min(7, round(7.5 |w| / max|w|)),    scale = <|w|, |q|> / ‖q‖²
+
+The thresholds are the odd multiples of max|w| / 15. Activations are uniform at `bits_a`.
+Source: Yin et al., BCGD, arXiv 1808.05240 (its quantiser; the training method is another matter).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType
+
+from lrqmm._checks import Array
+from lrqmm.composition import Preset
+from lrqmm.quantize import Encoded, WeightOnly, usable_scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class BC4(WeightOnly):
+    """Four bits a weight."""
+
+    bits: int = field(default=4, init=False)
+    bits_a: int | None = 8
+
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
+        _, divisor = usable_scale(xp, largest / 7.5)
+        codes = xp.clip(xp.round(x / divisor), -7, 7)
+        norm = xp.sum(codes * codes, axis=axes, keepdims=True)
+        scale = xp.sum(x * codes, axis=axes, keepdims=True) / xp.clip(norm, min=1.0)
+        return codes, scale, None
+
+
+METHOD = Preset("bc4", quantizer=BC4)

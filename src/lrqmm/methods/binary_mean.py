@@ -1,0 +1,31 @@
+"""Binary weights: sign and mean magnitude.
+
+    w ≈ mean|w| sign(w),    sign(0) = 1
+
+The best scale for these signs in the mean square. Activations are uniform at `bits_a`.
+Source: Rastegari et al., XNOR-Net, arXiv 1603.05279; as in BCGD, Yin et al., arXiv 1808.05240.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType
+
+from lrqmm._checks import Array
+from lrqmm.composition import Preset
+from lrqmm.quantize import Encoded, WeightOnly
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryMean(WeightOnly):
+    """One bit a weight."""
+
+    bits: int = field(default=1, init=False)
+    bits_a: int | None = 8
+
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        scale = xp.mean(xp.abs(x), axis=axes, keepdims=True)
+        return xp.where(x < 0, -xp.ones_like(x), xp.ones_like(x)), scale, None
+
+
+METHOD = Preset("binary_mean", quantizer=BinaryMean)

@@ -1,0 +1,27 @@
+"""float8 E5M2 (two mantissa bits, up to 57344) as a quantiser for any library, a scale a vector.
+
+    x ≈ scale f,    scale = max|x| / 57344,  f the nearest float8
+
+It composes with transforms and compensators; `fp8` is the product that hardware runs. The product
+of the codes is imitated in float32, so its time is refused.
+Source: Micikevicius et al., arXiv 2209.05433.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lrqmm.composition import Preset
+from lrqmm.minifloat import E5M2 as FLOAT8
+from lrqmm.minifloat import Format, Minifloat
+
+
+@dataclass(frozen=True, kw_only=True)
+class E5M2(Minifloat):
+    """float8 with a float32 scale a vector."""
+
+    FORMAT: ClassVar[Format] = FLOAT8
+
+
+METHOD = Preset("e5m2", quantizer=E5M2)

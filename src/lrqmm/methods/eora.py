@@ -1,0 +1,28 @@
+"""EoRA: the weight's residual in the eigenspace of the activations.
+
+    G = E[x xᵀ] = Q Λ Qᵀ,    L = Q Λ^(-1/2) [Λ^(1/2) Qᵀ R_B]_r
+
+The objective is QERA-exact's, with another root of the same matrix, so the product is the same.
+Source: Liu et al., arXiv 2410.21271.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lrqmm._checks import Array
+from lrqmm.composition import Preset
+from lrqmm.weightside import Metric, WeightSide, second_moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class EoRA(WeightSide):
+    """The metric Λ^(1/2) Qᵀ."""
+
+    def metric(self, sample: Array) -> Metric:
+        values, Q = second_moment(sample)
+        root = values**0.5
+        return root[:, None] * Q.T, Q / root
+
+
+METHOD = Preset("eora", compensator=EoRA)

@@ -1,0 +1,74 @@
+"""HQQ: the zero point of each group that makes a sparse norm of the residual smallest.
+
+    min over z of Σ |w - scale (q - z)|^p,  p = 0.7,    q = clip(round(w / scale + z))
+
+by half-quadratic splitting, in units of the scale: e = w/scale - (q - z),
+    e ← sign(e) max(0, |e| - |e|^(p-1) / β),    z ← mean(q - (w/scale - e)),    β ← 1.01 β.
+The best zero point of each group is kept. Activations are uniform at `bits_a`. Data-free.
+Source: Badri, Shaji, "Half-Quadratic Quantization" (2023). In its public code β acts on weights as
+they are, so what it does depends on their size; here they are divided by the scale first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.composition import Preset
+from lrqmm.quantize import SCALE_BITS, Encoded, WeightOnly, usable_scale
+
+P = 0.7
+BETA, GROWTH = 10.0, 1.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class HQQ(WeightOnly):
+    """Affine levels, the zero point searched.
+
+    Parameters
+    ----------
+    iterations : of the splitting
+    """
+
+    granularity: str = "group:64"
+    iterations: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.integer("iterations", self.iterations, 0)
+
+    def stored_bits(self, rows: int, k: int) -> int:
+        """With a float32 zero point beside each scale."""
+        return super().stored_bits(rows, k) + SCALE_BITS * self._scales(rows, k)
+
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        bottom, levels = -(2 ** (self.bits - 1)), 2**self.bits - 1
+        low, high = (f(x, axis=axes, keepdims=True) for f in (xp.min, xp.max))
+        scale, divisor = usable_scale(xp, (high - low) / levels)
+        w = x / divisor
+
+        def codes(z: Array) -> Array:
+            return xp.clip(xp.round(w + z), bottom, bottom + levels)
+
+        def missed(z: Array) -> Array:
+            return xp.sum(xp.abs(w - (codes(z) - z)) ** P, axis=axes, keepdims=True)
+
+        z = bottom - low / divisor
+        best, least, beta = z, missed(z), BETA
+        for _ in range(self.iterations):
+            q = codes(z)
+            e = w - (q - z)
+            size = xp.abs(e)
+            shrunk = size - xp.clip(size, min=1e-8) ** (P - 1) / beta
+            e = xp.sign(e) * xp.clip(shrunk, min=0.0)
+            z = xp.mean(q - (w - e), axis=axes, keepdims=True)
+            error = missed(z)
+            best, least = xp.where(error < least, z, best), xp.where(error < least, error, least)
+            beta *= GROWTH
+        offset = xp.where(scale > 0, -scale * best, low)  # a constant group is its value
+        return xp.where(scale > 0, codes(best), xp.zeros_like(x)), scale, offset
+
+
+METHOD = Preset("hqq", quantizer=HQQ)

@@ -1,0 +1,77 @@
+"""Low rank first: a low-rank part of B is taken out before the rest is quantised.
+
+    C ≈ Ã Q(B - L) + A L,    L = [B]_r;    then in turns  L ← [B - Q̃]_r,  Q ← Q(B - L)
+
+Outliers go into L, so the rest has a smaller range; the turns give L what quantisation threw away
+too, and the pair with the smallest ‖B - L - Q̃‖ is kept. With a smoothing before it this is
+SVDQuant. Data-free. Cost: an SVD a turn, once a weight.
+Source: Li et al., SVDQuant, arXiv 2411.05007, without its smoothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from array_api_compat import array_namespace
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.composition import Operand, Preset
+from lrqmm.lowrank import Factors
+from lrqmm.phases import phase
+from lrqmm.quantize import Quantizer
+from lrqmm.weightside import Metric, WeightSide, best_low_rank
+
+
+def take_out(
+    B: Array, factors: Factors, quantizer: Quantizer, calibration: Array | None
+) -> Operand:
+    """B (k x n) with U V taken out, the rest quantised."""
+    U, V = factors
+    with phase("residual"):
+        rest = B - U @ V
+    made = Operand.quantize(rest, quantizer, right=True, calibration=calibration)
+    return Operand(B, made.quantized, quantizer, True, factors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankFirst(WeightSide):
+    """B = L + Q̃ + what is lost.
+
+    Parameters
+    ----------
+    iterations : turns after the first
+    """
+
+    calibrated: ClassVar[bool] = False
+
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.integer("iterations", self.iterations, 0)
+
+    def metric(self, sample: Array) -> Metric:
+        return None
+
+    def quantize_right(
+        self, B: Array, quantizer: Quantizer, calibration: Array | None
+    ) -> tuple[Operand, Factors | None]:
+        xp = array_namespace(B)
+        rank = self.rank_of(B)
+        if rank == 0:
+            return Operand.quantize(B, quantizer, right=True, calibration=calibration), None
+        best, least, target = None, float("inf"), B
+        for _ in range(1 + self.iterations):
+            factors = self.stored(best_low_rank(target, rank, None))
+            found = take_out(B, factors, quantizer, calibration)
+            error = float(xp.sum(found.residual**2))
+            if best is None or error < least:
+                best, least = found, error
+            target = B - found.approx
+        assert best is not None
+        return best, best.taken
+
+
+METHOD = Preset("lowrank_first", compensator=LowRankFirst)

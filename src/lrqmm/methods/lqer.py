@@ -1,0 +1,29 @@
+"""LQER: the low-rank part of the weight's residual, plain.
+
+    C ≈ Ã B̃ + A [R_B]_r
+
+Data-free, best in ‖R_B - L‖. Factors in float32, or in 8 bits by column (MXINT blocks there).
+Source: Zhang et al., arXiv 2402.02446; the same correction in ZeroQuant-V2, arXiv 2303.08302.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lrqmm._checks import Array
+from lrqmm.composition import Preset
+from lrqmm.weightside import Metric, WeightSide
+
+
+@dataclass(frozen=True, kw_only=True)
+class LQER(WeightSide):
+    """The metric is the identity."""
+
+    calibrated: ClassVar[bool] = False
+
+    def metric(self, sample: Array) -> Metric:
+        return None
+
+
+METHOD = Preset("lqer", compensator=LQER)

@@ -1,0 +1,62 @@
+"""LRQMM with the low-rank parts taken out first (ours): A and B less L_A and L_B are quantised.
+
+    L_A = [A]_r, L_B = [B]_r by randomised SVD;    C ≈ (Q(A - L_A) + L_A) (Q(B - L_B) + L_B)
+
+The same products as `lrqmm`, in another order: what the factors hold makes the range of the rest
+smaller, while `lrqmm` repairs what the range of the whole has cost. Data-free, at every call.
+Source: this project; for stored weights the idea is SVDQuant's (arXiv 2411.05007).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lrqmm._checks import Array
+from lrqmm.composition import Cost, Operand, Preset
+from lrqmm.lowrank import LEFT, RIGHT, Factors
+from lrqmm.methods.lrqmm import LRQMM
+from lrqmm.phases import phase
+from lrqmm.quantize import Quantizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LRQMMFirst(LRQMM):
+    """Factors from the operands themselves, before they are quantised."""
+
+    def quantize_left(self, A: Array, quantizer: Quantizer) -> Operand:
+        if self.rank == 0 or "a" not in self.sides:
+            return super().quantize_left(A, quantizer)
+        factors = self._factors(A, self._limit(A), LEFT)
+        with phase("residual"):
+            rest = A - factors[0] @ factors[1]
+        made = Operand.quantize(rest, quantizer)
+        return Operand(A, made.quantized, quantizer, False, factors)
+
+    def quantize_right(
+        self, B: Array, quantizer: Quantizer, calibration: Array | None
+    ) -> tuple[Operand, Factors | None]:
+        if self.rank == 0 or "b" not in self.sides:
+            return Operand.quantize(B, quantizer, right=True, calibration=calibration), None
+        V, U = self._factors(B.T, self._limit(B), RIGHT)
+        factors = (U.T, V.T)
+        with phase("residual"):
+            rest = B - factors[0] @ factors[1]
+        made = Operand.quantize(rest, quantizer, right=True, calibration=calibration)
+        return Operand(B, made.quantized, quantizer, True, factors), factors
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        ra, rb, _, _ = self._widths(m, k, n)
+        taking = Cost(float_operations=2 * (m * k * ra + k * n * rb))
+        return super().cost(m, k, n) + (taking if self.rank != 0 else Cost())
+
+    def left_factors(self, A: Operand, B: Operand) -> Factors:
+        assert A.taken is not None
+        return A.taken
+
+    def right_factors(self, A: Operand, B: Operand, prepared: Any) -> Factors:
+        factors: Factors = prepared
+        return factors
+
+
+METHOD = Preset("lrqmm_first", compensator=LRQMMFirst)

@@ -1,0 +1,26 @@
+"""MXFP4: four-bit floats (E2M1) in blocks of 32 with a power of two as scale.
+
+No integers: the product of the codes is imitated in float32, so its error means something and its
+time is refused.
+Source: OCP Microscaling Formats v1.0; Rouhani et al., arXiv 2310.10537.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from lrqmm.composition import Preset
+from lrqmm.minifloat import E2M1, Format, Microscaling
+
+
+@dataclass(frozen=True, kw_only=True)
+class MXFP4(Microscaling):
+    """E2M1 with block scales."""
+
+    FORMAT: ClassVar[Format] = E2M1
+
+    bits: int = field(default=4, init=False)
+
+
+METHOD = Preset("mxfp4", quantizer=MXFP4)

@@ -1,0 +1,26 @@
+"""MXFP6: six-bit floats (E2M3) in blocks of 32 with a power of two as scale.
+
+No integers: the product of the codes is imitated in float32, so its error means something and its
+time is refused.
+Source: OCP Microscaling Formats v1.0; Rouhani et al., arXiv 2310.10537.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from lrqmm.composition import Preset
+from lrqmm.minifloat import E2M3, Format, Microscaling
+
+
+@dataclass(frozen=True, kw_only=True)
+class MXFP6(Microscaling):
+    """E2M3 with block scales."""
+
+    FORMAT: ClassVar[Format] = E2M3
+
+    bits: int = field(default=6, init=False)
+
+
+METHOD = Preset("mxfp6", quantizer=MXFP6)

@@ -1,0 +1,48 @@
+"""NVFP4: four-bit floats (E2M1) in blocks of 16 with a float8 scale, and a float32 one for all.
+
+    s = max|X| / (6 · 448) for the matrix,    s_block = E4M3(max|x| / (6 s)),    x ≈ s s_block f
+
+A block whose scale would round to zero takes the smallest float8 instead. The product is imitated
+in float32, so its time is refused.
+Source: NVIDIA's description of the format (Blackwell); arXiv 2509.25149.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import ClassVar
+
+from lrqmm._checks import Array
+from lrqmm.composition import Preset
+from lrqmm.minifloat import E2M1, E4M3, Format, Minifloat, to_format
+from lrqmm.quantize import SCALE_BITS, Encoded, usable_scale
+
+SMALLEST = 2.0**-9
+"""The smallest positive number of E4M3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NVFP4(Minifloat):
+    """E2M1 with scales on two levels."""
+
+    FORMAT: ClassVar[Format] = E2M1
+    scale_bits: ClassVar[int] = 8
+
+    bits: int = field(default=4, init=False)
+    granularity: str = "group:16"
+
+    def stored_bits(self, rows: int, k: int) -> int:
+        """With one float32 scale for the matrix."""
+        return super().stored_bits(rows, k) + SCALE_BITS
+
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
+        whole, divisor = usable_scale(xp, xp.max(largest) / (E2M1.most * E4M3.most))
+        block = to_format(xp, largest / (E2M1.most * divisor), E4M3)
+        block = xp.where(largest > 0, xp.clip(block, min=SMALLEST), xp.zeros_like(block))
+        scale, divisor = usable_scale(xp, whole * block)
+        return to_format(xp, x / divisor, E2M1), scale, None
+
+
+METHOD = Preset("nvfp4", quantizer=NVFP4)

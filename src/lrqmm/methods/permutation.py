@@ -1,0 +1,45 @@
+"""Permutation: columns of like magnitude side by side, so that they share a group's scale.
+
+    A B = (A P) (Pᵀ B),    columns in the order of mean|A_:j| over the sample
+
+Changes nothing with a scale a row; meant for granularity='group:N'.
+Source: reordering of channels, as in Atom (Zhao et al., arXiv 2310.19102) and LoPRo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from array_api_compat import array_namespace
+
+from lrqmm._checks import Array
+from lrqmm.composition import Cost, Preset, Transform
+from lrqmm.phases import phase
+from lrqmm.quantize import Quantizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permutation(Transform):
+    """The inner dimension in the order of A's column magnitudes."""
+
+    calibrated: ClassVar[bool] = True
+
+    def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Any:
+        xp = array_namespace(B)
+        with phase("transform"):
+            return xp.argsort(xp.mean(xp.abs(calibration), axis=0), stable=True)
+
+    def left(self, A: Array, fitted: Any) -> Array:
+        with phase("transform"):
+            return array_namespace(A).take(A, fitted, axis=1)
+
+    def right(self, B: Array, fitted: Any) -> Array:
+        with phase("transform"):
+            return array_namespace(B).take(B, fitted, axis=0)
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        return Cost(bytes=8 * m * k, operand_bits=32 * k)
+
+
+METHOD = Preset("permutation", transform=Permutation)

@@ -1,0 +1,66 @@
+"""SmoothQuant: what is hard to quantise in A's columns moves into B's rows.
+
+    A B = (A diag(1/s)) (diag(s) B),    s_j = max|A_:j|^α / max|B_j:|^(1-α)
+
+Calibrated: the columns' maxima are those of the sample.
+Source: Xiao et al., arXiv 2211.10438 (α = 0.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from array_api_compat import array_namespace
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.composition import Cost, Preset, Transform
+from lrqmm.phases import phase
+from lrqmm.quantize import Quantizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling(Transform):
+    """A diagonal T⁻¹ = diag(s); subclasses choose s."""
+
+    calibrated: ClassVar[bool] = True
+
+    def left(self, A: Array, fitted: Any) -> Array:
+        with phase("transform"):
+            return A / fitted
+
+    def right(self, B: Array, fitted: Any) -> Array:
+        with phase("transform"):
+            return B * fitted[:, None]
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        return Cost(bytes=8 * m * k, operand_bits=32 * k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothQuant(Scaling):
+    """Scales that share the range between both operands.
+
+    Parameters
+    ----------
+    alpha : 0 (all stays in A) to 1 (all moves into B)
+    """
+
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        _checks.real("alpha", self.alpha, 0.0, 1.0)
+
+    def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Array:
+        xp = array_namespace(B)
+        with phase("transform"):
+            of_a = xp.max(xp.abs(calibration), axis=0)
+            of_b = xp.max(xp.abs(B), axis=1)
+            usable = (of_a > 0) & (of_b > 0)
+            ones = xp.ones_like(of_b)
+            of_a, of_b = xp.where(usable, of_a, ones), xp.where(usable, of_b, ones)
+            return of_a**self.alpha / of_b ** (1 - self.alpha)
+
+
+METHOD = Preset("smoothquant", transform=SmoothQuant)

@@ -1,0 +1,96 @@
+"""Narrow floating-point formats as quantisers: their levels exactly, their products in float32.
+
+A format with m mantissa bits, smallest exponent `low` and largest value `most` has the levels
+±f 2^e, f in [1, 2) in steps of 2^-m, e ≥ low, and below 2^low the same steps down to zero.
+
+Source: OCP Microscaling Formats (MX) v1.0 for the formats below 8 bits and the block scales;
+Micikevicius et al. (arXiv 2209.05433) for E4M3 and E5M2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import ClassVar, NamedTuple
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.quantize import Encoded, Quantizer, usable_scale
+
+
+class Format(NamedTuple):
+    """Mantissa bits, exponent of the smallest normal number, the largest number, bits in all."""
+
+    mantissa: int
+    low: int
+    most: float
+    bits: int
+
+
+E2M1 = Format(1, 0, 6.0, 4)
+E2M3 = Format(3, 0, 7.5, 6)
+E3M2 = Format(2, -2, 28.0, 6)
+E4M3 = Format(3, -6, 448.0, 8)
+E5M2 = Format(2, -14, 57344.0, 8)
+
+
+def to_format(xp: ModuleType, x: Array, kind: Format) -> Array:
+    """The nearest numbers of a format, ties to even; beyond the largest, the largest."""
+    size = xp.clip(xp.abs(x), min=2.0**kind.low)
+    step = 2.0 ** (xp.floor(xp.log2(size)) - kind.mantissa)
+    return xp.clip(xp.round(x / step) * step, -kind.most, kind.most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minifloat(Quantizer):
+    """Numbers of a narrow float format, times a float32 scale: max|x| becomes the largest."""
+
+    integer: ClassVar[bool] = False
+    FORMAT: ClassVar[Format]
+
+    bits: int = field(default=8, init=False)
+    bits_a: int | None = field(default=None, init=False)
+
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
+        scale, divisor = usable_scale(xp, largest / self.FORMAT.most)
+        return to_format(xp, x / divisor, self.FORMAT), scale, None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Microscaling(Minifloat):
+    """Blocks of 32 along k that share a power of two as their scale.
+
+    Parameters
+    ----------
+    scale_rule : 'floor', the standard's 2^(⌊log2 max|x|⌋ - e) with e the format's largest
+        exponent, which saturates many blocks; 'ceil', the smallest power that saturates none;
+        'best', of both the one with the smaller squared error, block by block
+    """
+
+    scale_bits: ClassVar[int] = 8
+
+    granularity: str = "group:32"
+    scale_rule: str = "floor"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.choice("scale_rule", self.scale_rule, ("floor", "ceil", "best"))
+
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
+        safe = xp.where(largest > 0, largest, xp.ones_like(largest))
+        most = xp.asarray(self.FORMAT.most, dtype=x.dtype)
+        floor = 2.0 ** (xp.floor(xp.log2(safe)) - xp.floor(xp.log2(most)))
+        ceil = 2.0 ** xp.ceil(xp.log2(safe / self.FORMAT.most))
+        if self.scale_rule != "best":
+            scale = floor if self.scale_rule == "floor" else ceil
+        else:
+            errors = [
+                xp.sum((x - s * to_format(xp, x / s, self.FORMAT)) ** 2, axis=axes, keepdims=True)
+                for s in (floor, ceil)
+            ]
+            scale = xp.where(errors[0] <= errors[1], floor, ceil)
+        scale = xp.where(largest > 0, scale, xp.zeros_like(scale))
+        scale, divisor = usable_scale(xp, scale)
+        return to_format(xp, x / divisor, self.FORMAT), scale, None
