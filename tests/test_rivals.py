@@ -416,7 +416,12 @@ def test_every_method_is_between_exact_and_nonsense(name):
 
 
 def test_formats_are_counted_in_bits():
-    for name, bits in (("mxfp4", 4 + 8 / 32), ("nvfp4", 4 + 8 / 16), ("mxfp8", 8 + 8 / 32)):
+    for name, bits in (
+        ("multipoint", 12 + 48 / 1024),
+        ("mxfp4", 4 + 8 / 32),
+        ("nvfp4", 4 + 8 / 16),
+        ("mxfp8", 8 + 8 / 32),
+    ):
         built = lrqmm.get_method(name)
         found = built.cost(256, 1024, 256).operand_bits / (2 * 256 * 1024)
         assert found == pytest.approx(bits, rel=1e-3)

@@ -151,6 +151,11 @@ class Compensator(ABC):
     slices: ClassVar[int] = 1
     """Matrices of codes that are kept of each operand."""
 
+    @property
+    def right_slices(self) -> int:
+        """Matrices of codes that are kept of the right operand."""
+        return self.slices
+
     def check_shape(self, m: int, k: int, n: int) -> None:  # noqa: B027 - most have nothing to check
         """Raise ValueError where a parameter does not fit an m x k by k x n product."""
 
@@ -283,8 +288,8 @@ class Composition:
         return direct + replace(extra, integer_operations=products * extra.integer_operations)
 
     def _operand_bits(self, m: int, k: int, n: int) -> int:
-        one = self.quantizer.left.stored_bits(m, k) + self.quantizer.stored_bits(n, k)
-        return self.compensator.slices * one
+        left, right = self.quantizer.left.stored_bits(m, k), self.quantizer.stored_bits(n, k)
+        return self.compensator.slices * left + self.compensator.right_slices * right
 
 
 @dataclass(frozen=True)

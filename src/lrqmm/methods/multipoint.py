@@ -46,6 +46,10 @@ class Multipoint(Compensator):
         _checks.integer("points", self.points, 1, 8)
         _checks.real("tolerance", self.tolerance, 0.0, 1.0)
 
+    @property
+    def right_slices(self) -> int:
+        return self.points
+
     def prepare(self, B: Operand, calibration: Array | None) -> list[Quantized]:
         xp = array_namespace(B.exact)
         top = 2 ** (B.quantizer.bits - 1) - 1
@@ -73,10 +77,7 @@ class Multipoint(Compensator):
     def cost(self, m: int, k: int, n: int) -> Cost:
         more = self.points - 1
         gemm = m * k + k * n + 4 * m * n + 16 * m * n
-        held = 8 * k * n + 32 * n
-        return Cost(
-            integer_operations=more * 2 * m * k * n, bytes=more * gemm, operand_bits=more * held
-        )
+        return Cost(integer_operations=more * 2 * m * k * n, bytes=more * gemm)
 
 
 def _best_point(
