@@ -415,6 +415,26 @@ def test_a_new_file_is_a_new_method_and_changes_no_other(tmp_path, monkeypatch):
     assert {name: environment.code_hash(name) for name in names} == hashes
 
 
+def test_a_composition_is_a_method_of_a_configuration():
+    found = shards({"methods": ["direct", "hadamard+octav+lrqmm"], "settings": {"rank": 4}})
+    names = {shard.method for shard in found.values()}
+    assert names == {"direct", "hadamard+octav+lrqmm"}
+    only = shards({"methods": ["direct", "octav+lrqmm"]}, methods="octav+lrqmm")
+    assert {shard.method for shard in only.values()} == {"octav+lrqmm"}
+    with pytest.raises(
+        ConfigError, match=r"part of 'octaf\+lrqmm' is 'octaf' .did you mean 'octav'"
+    ):
+        shards({"methods": ["octaf+lrqmm"]})
+
+
+def test_methods_that_are_left_out_are_measured_where_all_is_said():
+    study = planned({"methods": "usual"}, leave_out=["direct", "octav"])
+    usual = {shard.method for shard in study.shards}
+    assert usual == set(lrqmm.list_methods()) - {"direct", "octav"}
+    study = planned({"methods": "all"}, leave_out=["direct", "octav"])
+    assert {shard.method for shard in study.shards} == set(lrqmm.list_methods())
+
+
 def test_a_method_file_must_name_itself(tmp_path, monkeypatch):
     (tmp_path / "misnamed.py").write_text(NEW.format(name="other"))
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])

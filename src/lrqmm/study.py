@@ -133,7 +133,6 @@ def plan(config: Config, schema: Config) -> Study:
         fit an input, a matrix file that cannot be read
     """
     config = _with_defaults(validate(config, schema), schema)
-    chosen_methods = _names(config["methods"], "methods", methods.list_methods())
     left_out = _names(config["leave_out"], "leave_out", methods.list_methods())
     usual = [name for name in methods.list_methods() if name not in left_out]
     for name in config["matrices"]:
@@ -149,7 +148,11 @@ def plan(config: Config, schema: Config) -> Study:
         if experiment["measure"] not in ARRAYS:
             where = f"experiments.{name}.methods"
             asked = usual if experiment["methods"] == "usual" else experiment["methods"]
-            experiment["methods"] = _names(asked, where, methods.list_methods())
+            experiment["methods"] = _method_names(asked, where)
+    chosen_methods = _method_names(config["methods"], "methods")
+    if config["methods"] in ("all", ["all"]):
+        measuring = [e for e in config["experiments"].values() if e["measure"] not in ARRAYS]
+        chosen_methods += [method for e in measuring for method in e["methods"]]
     shards = [
         shard
         for name, experiment in config["experiments"].items()
@@ -235,6 +238,19 @@ def _names(asked: Any, key: str, known: Sequence[str]) -> list[str]:
     return [name for name in known if name in names]
 
 
+def _method_names(asked: Any, key: str) -> list[str]:
+    """As `_names`, of methods; parts joined by `+` are one too."""
+    names = [part.strip() for part in asked.split(",")] if isinstance(asked, str) else list(asked)
+    composed = [name for name in names if "+" in name]
+    for name in composed:
+        try:
+            methods.preset(name)
+        except ValueError as error:
+            raise ConfigError(f"config: {key}: {error}") from None
+    rest = [name for name in names if name not in composed]
+    return [*_names(rest, key, methods.list_methods()), *composed]
+
+
 def _expand(
     name: str,
     experiment: Config,
@@ -267,7 +283,7 @@ def _expand(
             measure = experiment["measure"]
             yield Shard(name, name, measure, "numpy", None, tuple(inputs), tuple(settings))
         return
-    own = _names(experiment["methods"], f"{where}.methods", methods.list_methods())
+    own = experiment["methods"]
     _names(experiment["baselines"], f"{where}.baselines", methods.list_methods())
     _check_parameter_names(where, experiment, methods.list_methods())
     for method in own:
@@ -309,7 +325,7 @@ def _network_shards(
     if source != "packaged" and not Path(source).exists():
         raise ConfigError(f"config: {where}: weights is {source!r}, which is not there")
     _check_parameter_names(where, experiment, methods.list_methods())
-    for method in _names(experiment["methods"], f"{where}.methods", methods.list_methods()):
+    for method in experiment["methods"]:
         settings = _settings(where, method, experiment, ())
         if experiment["ranks_within"] is not None:
             _check_ranks_by_layer(where, method, settings)
@@ -407,7 +423,7 @@ def _check_parameter_names(where: str, experiment: Config, known: Sequence[str])
     everyones = {key for method in known for key in methods.preset(method).defaults}
     asked = [("settings", experiment["settings"], everyones)]
     for method, settings in experiment["overrides"].items():
-        _names([method], f"{where}.overrides", known)
+        _method_names([method], f"{where}.overrides")
         own = set(methods.preset(method).defaults)
         asked.append((f"overrides.{method}", settings, own))
     for part, settings, allowed in asked:
