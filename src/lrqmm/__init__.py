@@ -5,7 +5,9 @@
 'lrqmm'
 """
 
+from lrqmm import apriori
 from lrqmm._checks import Unsupported
+from lrqmm.adaptive import ToleranceNotReached
 from lrqmm.backends import integer_matmul, integer_route
 from lrqmm.method import Method, Prepared, get_method, matmul
 from lrqmm.methods import list_components, list_methods
@@ -15,7 +17,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Method",
     "Prepared",
+    "ToleranceNotReached",
     "Unsupported",
+    "apriori",
     "get_method",
     "integer_matmul",
     "integer_route",

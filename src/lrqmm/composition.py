@@ -174,6 +174,14 @@ class Compensator(ABC):
         """What depends on B alone and, where it is calibrated, on left operands (s x k)."""
         return None
 
+    def compensated(self, C: Array, A: Operand, B: Operand, prepared: Any) -> Array:
+        """Ã B̃, given as C, and the correction."""
+        correction = self.correct(A, B, prepared)
+        if correction is None:
+            return C
+        with phase("correct"):
+            return C + correction
+
     @abstractmethod
     def correct(self, A: Operand, B: Operand, prepared: Any) -> Array | None:
         """What to add to Ã B̃, (m, n) float32; None for nothing."""
@@ -256,11 +264,7 @@ class Composition:
             C = product(left.quantized, right.quantized)
             if kept:
                 C = C + product(EIGHT_BITS.quantize(A[:, :kept]), high)
-        correction = self.compensator.correct(left, right, state)
-        if correction is None:
-            return C
-        with phase("correct"):
-            return C + correction
+        return self.compensator.compensated(C, left, right, state)
 
     def integer_route(self, like: Array) -> str:
         return integer_route(like) if self.quantizer.integer else "none: float codes in float32"

@@ -37,14 +37,20 @@ class LowRank(Compensator):
     Parameters
     ----------
     rank : 0 (direct product) to max(min(m, k), min(k, n)); None is min(16, that limit). An operand
-        whose smaller side is below the rank is compensated at its own limit.
+        whose smaller side is below the rank is compensated at its own limit. 'auto' is the smallest
+        rank that meets the tolerance, up to an eighth of that limit; see `lrqmm.adaptive`.
+    tolerance : of 'auto', the product's relative Frobenius error
+    on_unreachable : of 'auto', 'warn' (`ToleranceNotReached`, and the smallest rank that is about
+        as good as the largest) or 'raise' (ArithmeticError)
     terms : 'full', 'first' or 'exact', see above
     oversampling, power_iterations, sketch, seed : of the randomised SVD
     factor_dtype : 'float32', or 'int8' (each factor column rounded to 8 bits)
     sides : 'ab', or 'a' or 'b' to compensate one operand's residual only
     """
 
-    rank: int | None = None
+    rank: int | str | None = None
+    tolerance: float | None = None
+    on_unreachable: str = "warn"
     terms: str = "full"
     oversampling: int = 8
     power_iterations: int = 1
@@ -54,8 +60,15 @@ class LowRank(Compensator):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank is not None:
+        if self.rank == "auto":
+            _checks.real("tolerance", self.tolerance, 1e-9, 1.0)
+        elif self.tolerance is not None:
+            raise ValueError(
+                f"tolerance is {self.tolerance} with rank {self.rank}; allowed: with rank='auto'"
+            )
+        elif self.rank is not None:
             _checks.integer("rank", self.rank, 0)
+        _checks.choice("on_unreachable", self.on_unreachable, ("warn", "raise"))
         _checks.choice("terms", self.terms, ("first", "full", "exact"))
         _checks.integer("oversampling", self.oversampling, 0)
         _checks.integer("power_iterations", self.power_iterations, 0)
@@ -65,14 +78,38 @@ class LowRank(Compensator):
         _checks.integer("seed", self.seed, 0)
 
     def check_shape(self, m: int, k: int, n: int) -> None:
-        _checks.rank(self.rank, m, k, n)
+        if self.rank != "auto":
+            _checks.rank(self.fixed_rank, m, k, n)
+
+    @property
+    def fixed_rank(self) -> int | None:
+        """The rank, where it is not found from the tolerance."""
+        return self.rank if isinstance(self.rank, int) else None
+
+    def compensated(self, C: Array, A: Operand, B: Operand, prepared: Any) -> Array:
+        if self.rank != "auto":
+            return super().compensated(C, A, B, prepared)
+        from lrqmm import adaptive  # which compensates as this does
+
+        assert self.tolerance is not None
+        search = adaptive.Search(
+            C, A, B, *self._both_factors(A, B, prepared), self.terms, self.seed
+        )
+        bits = A.quantizer.bits
+        return adaptive.compensated(search, self.tolerance, self.on_unreachable, bits)
 
     def correct(self, A: Operand, B: Operand, prepared: Any) -> Array | None:
         if self.rank == 0:
             return None
+        left, right = self._both_factors(A, B, prepared)
+        return compensate(A, B, left, right, self.terms)
+
+    def _both_factors(
+        self, A: Operand, B: Operand, prepared: Any
+    ) -> tuple[Factors | None, Factors | None]:
         left = self.left_factors(A, B) if "a" in self.sides else None
         right = self.right_factors(A, B, prepared) if "b" in self.sides else None
-        return compensate(A, B, self._store(left), self._store(right), self.terms)
+        return self._store(left), self._store(right)
 
     @abstractmethod
     def left_factors(self, A: Operand, B: Operand) -> Factors:
@@ -87,7 +124,11 @@ class LowRank(Compensator):
         return self._limit(X.exact)
 
     def _limit(self, X: Array) -> int:
-        return min(DEFAULT_RANK if self.rank is None else self.rank, *map(int, X.shape))
+        if self.rank == "auto":
+            from lrqmm.adaptive import largest_rank
+
+            return largest_rank(X)
+        return min(DEFAULT_RANK if self.fixed_rank is None else self.fixed_rank, *map(int, X.shape))
 
     def _store(self, factors: Factors | None) -> Factors | None:
         if factors is None or self.factor_dtype == "float32":
@@ -96,7 +137,9 @@ class LowRank(Compensator):
 
     def _widths(self, m: int, k: int, n: int) -> tuple[int, int, int, int]:
         """Ranks and sketch widths of the two sides, for the cost model."""
-        r = DEFAULT_RANK if self.rank is None else self.rank
+        r = DEFAULT_RANK if self.fixed_rank is None else self.fixed_rank
+        if self.rank == "auto":  # the most that it may be
+            r = max(1, min(m, k, n) // 8)
         ranks = [
             min(r, *shape) if side in self.sides else 0
             for side, shape in (("a", (m, k)), ("b", (k, n)))

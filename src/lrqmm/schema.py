@@ -6,6 +6,9 @@ and no value.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandera.pandas as pa
 
 from lrqmm.runfolder import FOLDERS
@@ -48,6 +51,15 @@ PARAMETERS = {
     "execution": "string",
 }
 """Parameters with a column of their own; `parameters` holds all of them as JSON."""
+
+
+def parameter_columns(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that have a column; words where it holds numbers, as rank 'auto', are null."""
+    found = {name: parameters.get(name) for name in PARAMETERS}
+    words = {name for name, kind in PARAMETERS.items() if kind == "Int64"}
+    return {n: None if n in words and isinstance(v, str) else v for n, v in found.items()}
+
+
 LATER = (*PARAMETERS, "ranks_within", "node", "versions", "allocator")
 """Columns that a run may be older than."""
 

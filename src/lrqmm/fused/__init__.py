@@ -77,6 +77,8 @@ class Fused(Composition):
                     _checks.choice(name, self.parameters[name], allowed)
                 except ValueError as error:
                     raise ValueError(f"{error} with execution='fused'") from None
+        if self.parameters.get("rank") == "auto":
+            raise ValueError("rank is 'auto'; allowed: an integer or None with execution='fused'")
         if self._zero_point and self.parameters["rounding"] != "nearest":
             raise ValueError(
                 "rounding is 'truncate'; allowed: 'nearest' with zero points and execution='fused'"
@@ -152,7 +154,7 @@ class Fused(Composition):
         """Thin products are integer products here; every pass over a matrix moves int8."""
         both, ranks = m * k + k * n, [0, 0]
         if isinstance(self.compensator, LowRank):
-            sides, rank = self.compensator.sides, self.compensator.rank or DEFAULT_RANK
+            sides, rank = self.compensator.sides, self.compensator.fixed_rank or DEFAULT_RANK
             if self.compensator.rank != 0:
                 ranks = [
                     min(rank, *shape) if side in sides else 0
@@ -199,7 +201,7 @@ class Fused(Composition):
         """Rank of an operand's compensation, 0 for none."""
         if not isinstance(self.compensator, LowRank) or side not in self.compensator.sides:
             return 0
-        rank = self.compensator.rank
+        rank = self.compensator.fixed_rank
         return int(min(DEFAULT_RANK if rank is None else rank, *X.shape))
 
     def _compensate(

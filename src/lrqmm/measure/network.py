@@ -136,6 +136,6 @@ def _about(how: Mapping[str, Any], method: Method) -> Row:
         "keep": ", ".join(how["keep"]),
         "method": method.name,
         "parameters": json.dumps(parameters, sort_keys=True),
-        **{name: parameters.get(name) for name in schema.PARAMETERS},
+        **schema.parameter_columns(parameters),
         **({"ranks_within": how["ranks_within"], "rank": None} if how["ranks_within"] else {}),
     }

@@ -295,7 +295,7 @@ def _describe(method: Method, like: Array) -> Row:
         "method": method.name,
         "parameters": json.dumps(parameters, sort_keys=True),
         "integer_route": method.integer_route(like),
-        **{name: parameters.get(name) for name in schema.PARAMETERS},
+        **schema.parameter_columns(parameters),
     }
 
 

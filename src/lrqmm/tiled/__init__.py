@@ -137,6 +137,8 @@ def _sizes(
             vector += 8 * group  # torch sums codes as int64
         if isinstance(composition.compensator, LowRank):
             c = composition.compensator
+            if c.rank == "auto":
+                raise ValueError("rank is 'auto'; allowed: an integer or None within memory_limit")
             width = 2 * min(max(ranks(c, m, k, n)) + c.oversampling, k)
     tall = m + n if method == "lrqmm_aware" else 0
     kept += 12 * width * (k + tall)  # sketches, and the copies that an SVD of them takes

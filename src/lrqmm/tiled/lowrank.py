@@ -129,6 +129,6 @@ def low_rank_parts(composition: Any, A: Vectors, B: Vectors) -> tuple[LowRankPar
 
 def ranks(c: LowRank, m: int, k: int, n: int) -> tuple[int, int]:
     """Ranks at which A's and B's residuals are compensated."""
-    rank = DEFAULT_RANK if c.rank is None else c.rank
+    rank = DEFAULT_RANK if c.fixed_rank is None else c.fixed_rank
     left = min(rank, m, k) if "a" in c.sides else 0
     return left, min(rank, k, n) if "b" in c.sides else 0

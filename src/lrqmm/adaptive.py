@@ -1,0 +1,146 @@
+"""The smallest rank whose product meets a tolerance: `rank="auto", tolerance=eps`.
+
+Factors are found once, to the largest rank; those of a smaller one are their leading columns. With
+C_r the product at rank r and E_r = A B - C_r, its error is estimated from a few vectors Y,
+
+    E_r Y = A (B Y) - Â_r (B̂_r Y),    Â_r = Ã + L_A, B̂_r = B̃ + L_B
+    ê² = ‖E_r W‖² + ‖E_r X‖² / P,    x̂ = <C_r W, E_r W> + <C_r X, E_r X> / P
+    relative error ≈ ê / sqrt(‖C_r‖² + 2 x̂ + ê²)
+
+W spans the directions in which errors may be large (ones, the right factors, the image of the left
+ones) and is met exactly; the P columns of X are Gaussian, orthogonal to it.
+Source: this project; probes as in Hutchinson's estimator of a norm.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from lrqmm._checks import Array
+from lrqmm.composition import Operand
+from lrqmm.lowrank import Factors, compensate
+from lrqmm.phases import phase
+from lrqmm.rsvd import sketch_matrix
+
+SHARE = 8
+"""The largest rank is this fraction of an operand's smaller side."""
+PROBES, PROBES_UP_TO = 64, 512
+"""Gaussian probes up to that n; in proportion beyond."""
+MARGIN = 1.01
+"""The estimate times this is to meet the tolerance."""
+NEAR_BEST = 1.02
+"""Where it cannot, the smallest rank within this of the largest rank's estimate."""
+
+
+class ToleranceNotReached(UserWarning):
+    """No rank meets the tolerance.
+
+    Attributes
+    ----------
+    estimate : relative error that was reached, as estimated
+    bits : about how many bits would meet it
+    """
+
+    def __init__(self, estimate: float, tolerance: float, bits: int) -> None:
+        self.estimate = estimate
+        self.bits = bits + max(1, math.ceil(math.log2(estimate / tolerance)))
+        super().__init__(
+            f"the tolerance {tolerance:g} is not reached: about {estimate:.3g} at the largest "
+            f"rank; about {self.bits} bits would do"
+        )
+
+
+@dataclass
+class Search:
+    """Products at ranks of one pair of operands, with their estimated errors."""
+
+    C: Array
+    A: Operand
+    B: Operand
+    left: Factors | None
+    right: Factors | None
+    terms: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        xp = array_namespace(self.C)
+        n = self.C.shape[1]
+        with phase("sketch"):
+            directions = [xp.ones_like(self.C[:1, :]).T]
+            if self.right is not None:
+                directions.append(self.right[1].T)
+            if self.left is not None:
+                directions.append(self.B.approx.T @ self.left[1][:4, :].T)
+            W = xp.concat(directions, axis=1)[:, :n]
+            W = xp.linalg.qr(W, mode="reduced")[0]
+            probes = PROBES * max(1, n // PROBES_UP_TO)
+            X = sketch_matrix(W, n, probes, "gaussian", (self.seed, 4))
+            X = X - W @ (W.T @ X)
+            self.weights = [1.0] * W.shape[1] + [1 / probes] * probes
+            self.Y = xp.concat([W, X], axis=1)
+            self.exact = self.A.exact @ (self.B.exact @ self.Y)
+
+    @property
+    def largest(self) -> int:
+        """The largest rank."""
+        found = (factors for factors in (self.left, self.right) if factors is not None)
+        return max(int(U.shape[1]) for U, _ in found)
+
+    def at(self, rank: int) -> tuple[Array, float]:
+        """C_r and its estimated relative error."""
+        xp = array_namespace(self.C)
+        left, right = (
+            None if f is None else (f[0][:, :rank], f[1][:rank, :]) for f in (self.left, self.right)
+        )
+        C = self.C
+        if rank:
+            C = C + compensate(self.A, self.B, left, right, self.terms)
+        with phase("correct"):
+            weights = xp.asarray(self.weights, dtype=C.dtype, device=C.device)
+            found = C @ self.Y
+            missed = self.exact - found
+            squared = float(xp.sum(missed**2 * weights))
+            cross = float(xp.sum(found * missed * weights))
+            whole = float(xp.sum(C**2)) + 2 * cross + squared
+        return C, (squared / whole) ** 0.5 if whole > 0 else 0.0
+
+    def smallest(self, limit: float) -> tuple[Array, float]:
+        """The product of the smallest rank whose estimate is within the limit, by bisection."""
+        low, high = -1, self.largest
+        best = self.at(high)
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = self.at(middle)
+            if found[1] <= limit:
+                high, best = middle, found
+            else:
+                low = middle
+        self.rank = high
+        return best
+
+
+def compensated(search: Search, tolerance: float, on_unreachable: str, bits: int) -> Array:
+    """The product at the smallest rank that meets the tolerance.
+
+    Raises
+    ------
+    ArithmeticError : none does and `on_unreachable` is 'raise'
+    """
+    _, reached = search.at(search.largest)
+    if MARGIN * reached <= tolerance:
+        return search.smallest(tolerance / MARGIN)[0]
+    warning = ToleranceNotReached(reached, tolerance, bits)
+    if on_unreachable == "raise":
+        raise ArithmeticError(str(warning))
+    warnings.warn(warning, stacklevel=4)
+    return search.smallest(NEAR_BEST * reached)[0]
+
+
+def largest_rank(X: Any) -> int:
+    """The largest rank of an operand."""
+    return max(1, min(map(int, X.shape)) // SHARE)
