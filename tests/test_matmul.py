@@ -443,6 +443,8 @@ def test_parameters_are_all_listed():
         "rounding": "nearest",
         "zero_point": None,
         "rank": 8,
+        "tolerance": None,
+        "on_unreachable": "warn",
         "terms": "full",
         "oversampling": 8,
         "power_iterations": 1,

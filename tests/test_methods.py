@@ -283,8 +283,8 @@ def test_composed_parts_are_those_of_the_named_methods():
     composed = lrqmm.get_method("midpoint+lrqmm", rank=60)
     assert composed.name == "midpoint+lrqmm"
     assert set(composed.parameters) == {
-        "bits", "bits_a", "granularity", "rank", "terms", "oversampling", "power_iterations",
-        "sketch", "factor_dtype", "sides", "seed",
+        "bits", "bits_a", "granularity", "rank", "tolerance", "on_unreachable", "terms",
+        "oversampling", "power_iterations", "sketch", "factor_dtype", "sides", "seed",
     }  # fmt: skip
     with pytest.raises(ValueError, match="rank is 60; allowed"):
         composed.matmul(A, B)
