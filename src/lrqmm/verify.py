@@ -97,6 +97,7 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
         return ["manifest.json does not say what study was measured"], []
     missing: list[str] = []
     unplanned: list[str] = []
+    known = {*run.measurements["method"].unique(), *run.networks["method"].unique()}
     for name, asked in studies.items():
         try:
             shards = plan(asked, yaml.safe_load(SCHEMA.read_text())).shards
@@ -110,7 +111,7 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
             planned.add(listed)
             if listed in manifest["files"]:
                 missing.extend(_missing_rows(run.folder / listed, shard))
-            elif not _newer_than(run, asked, shard):
+            elif not _newer_than(known, asked, shard):
                 missing.append(f"shard {shard.name} is missing, though the study asks for it")
         own = {(Path(kind) / name).as_posix() for kind in TABLES}
         unasked = {at for at in manifest["files"] if Path(at).parent.as_posix() in own} - planned
@@ -118,9 +119,8 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
     return missing, unplanned
 
 
-def _newer_than(run: Run, asked: dict[str, Any], shard: Shard) -> bool:
+def _newer_than(known: set[str], asked: dict[str, Any], shard: Shard) -> bool:
     """Whether a shard is of a method that was added since: its study named none, only 'all'."""
-    known = {*run.measurements["method"], *run.networks["method"]}
     return asked["experiments"][shard.experiment].get("methods") == "all" and (
         shard.method not in known
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from typing import Any
 
 from lrqmm import _checks
@@ -15,7 +16,13 @@ from lrqmm.composition import Preset
 
 def list_methods() -> list[str]:
     """Names of all methods, sorted."""
-    return sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name[0] != "_")
+    return list(_names(tuple(__path__)))
+
+
+@cache
+def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
+    found = (info.name for info in pkgutil.iter_modules(folders))
+    return tuple(sorted(name for name in found if name[0] != "_"))
 
 
 def preset(name: str) -> Any:
