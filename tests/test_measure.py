@@ -3,6 +3,8 @@
 import contextlib
 import json
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -519,6 +521,18 @@ def test_load_by_others_is_noticed(monkeypatch, others, loaded):
 
 
 # progress
+
+
+def test_seconds_of_a_process():
+    script = (
+        "import time\nbegun = time.monotonic()\n"
+        "from lrqmm.measure.progress import process_seconds\n"
+        "print(process_seconds() - (time.monotonic() - begun))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert 0 <= float(done.stdout) < 5  # Python's own start, on a busy machine
 
 
 def test_progress_counts_what_was_still_to_do(tmp_path):

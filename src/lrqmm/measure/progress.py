@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import psutil
+
 from lrqmm.runfolder import read_json, write_json
 from lrqmm.study import Shard
 
@@ -50,6 +52,15 @@ def report(path: Path, folder: Path) -> str:
     worth, total = sum(todo[name] for name in done), sum(todo.values())
     left = f", about {_words(gone * (total - worth) / worth)} left" if worth else ""
     return f"{len(done)} of {len(todo)} shards in {_words(gone)}{left}"
+
+
+def process_seconds() -> float:
+    """Seconds since this process started, by a clock that counts from the machine's start."""
+    started: float = psutil.Process().create_time()
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return time.time() - started
+    since_boot = started - float(psutil.boot_time())  # whose whole seconds cancel
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot
 
 
 def _words(seconds: float) -> str:
