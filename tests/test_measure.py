@@ -470,6 +470,7 @@ def hashes():
         ("store.py", set()),
         ("quantize.py", "all"),
         ("lowrank.py", "all"),
+        ("adaptive.py", "all"),
         ("backends/torch.py", "all"),
         ("measure/error.py", "all"),
     ],

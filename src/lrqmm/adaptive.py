@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 from array_api_compat import array_namespace
 
@@ -27,8 +27,6 @@ from lrqmm.lowrank import Factors, compensate
 from lrqmm.phases import phase
 from lrqmm.rsvd import sketch_matrix
 
-SHARE = 8
-"""The largest rank is this fraction of an operand's smaller side."""
 PROBES, PROBES_UP_TO = 64, 512
 """Gaussian probes up to that n; in proportion beyond."""
 MARGIN = 1.01
@@ -109,10 +107,15 @@ class Search:
             whole = float(xp.sum(C**2)) + 2 * cross + squared
         return C, (squared / whole) ** 0.5 if whole > 0 else 0.0
 
+    @cached_property
+    def whole(self) -> tuple[Array, float]:
+        """The product at the largest rank."""
+        return self.at(self.largest)
+
     def smallest(self, limit: float) -> tuple[Array, float]:
         """The product of the smallest rank whose estimate is within the limit, by bisection."""
         low, high = -1, self.largest
-        best = self.at(high)
+        best = self.whole
         while high - low > 1:
             middle = (low + high) // 2
             found = self.at(middle)
@@ -131,7 +134,7 @@ def compensated(search: Search, tolerance: float, on_unreachable: str, bits: int
     ------
     ArithmeticError : none does and `on_unreachable` is 'raise'
     """
-    _, reached = search.at(search.largest)
+    _, reached = search.whole
     if MARGIN * reached <= tolerance:
         return search.smallest(tolerance / MARGIN)[0]
     warning = ToleranceNotReached(reached, tolerance, bits)
@@ -139,8 +142,3 @@ def compensated(search: Search, tolerance: float, on_unreachable: str, bits: int
         raise ArithmeticError(str(warning))
     warnings.warn(warning, stacklevel=4)
     return search.smallest(NEAR_BEST * reached)[0]
-
-
-def largest_rank(X: Any) -> int:
-    """The largest rank of an operand."""
-    return max(1, min(map(int, X.shape)) // SHARE)

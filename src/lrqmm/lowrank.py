@@ -27,6 +27,7 @@ Factors = tuple[Array, Array]
 """(U, V): thin factors whose product is the low-rank part of a residual."""
 
 DEFAULT_RANK = 16
+AUTO_SHARE = 8  # rank 'auto' goes up to this fraction of an operand's smaller side
 LEFT, RIGHT = 0, 1  # which side's sketch a seed belongs to
 
 
@@ -125,9 +126,7 @@ class LowRank(Compensator):
 
     def _limit(self, X: Array) -> int:
         if self.rank == "auto":
-            from lrqmm.adaptive import largest_rank
-
-            return largest_rank(X)
+            return max(1, min(map(int, X.shape)) // AUTO_SHARE)
         return min(DEFAULT_RANK if self.fixed_rank is None else self.fixed_rank, *map(int, X.shape))
 
     def _store(self, factors: Factors | None) -> Factors | None:
@@ -139,7 +138,7 @@ class LowRank(Compensator):
         """Ranks and sketch widths of the two sides, for the cost model."""
         r = DEFAULT_RANK if self.fixed_rank is None else self.fixed_rank
         if self.rank == "auto":  # the most that it may be
-            r = max(1, min(m, k, n) // 8)
+            r = max(1, min(m, k, n) // AUTO_SHARE)
         ranks = [
             min(r, *shape) if side in self.sides else 0
             for side, shape in (("a", (m, k)), ("b", (k, n)))

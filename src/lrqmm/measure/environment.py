@@ -24,6 +24,7 @@ from lrqmm.backends.numpy import device_name as processor_name
 PACKAGE = Path(lrqmm.__file__).parent
 MEASURING_CORE = (
     "_checks.py",
+    "adaptive.py",
     "backends/*.py",
     "composition.py",
     "floatproduct.py",
