@@ -11,9 +11,21 @@ import lrqmm
 from lrqmm import minifloat
 from lrqmm.composition import Operand
 from lrqmm.inputs.distributions import sample
-from lrqmm.methods import gptq, hadamard, hqq, lbw, multipoint, octav, ozaki, preset, stochastic
+from lrqmm.methods import (
+    flrq,
+    gptq,
+    hadamard,
+    hqq,
+    lbw,
+    lopro,
+    multipoint,
+    octav,
+    ozaki,
+    preset,
+    stochastic,
+)
 from lrqmm.minifloat import E2M1, E2M3, E3M2, E4M3, E5M2, to_format
-from lrqmm.quantize import Uniform
+from lrqmm.quantize import Uniform, clipped
 
 SEEDS = range(5)
 
@@ -340,6 +352,97 @@ def test_taking_out_in_turns_is_no_worse_than_once():
     )
     assert np.linalg.norm(turns.residual) < np.linalg.norm(once.residual)
     assert np.linalg.norm(once.residual) < np.linalg.norm(B - dequantized(Uniform(bits=3), B.T).T)
+
+
+@pytest.mark.parametrize("granularity", ["vector", "group:5", "tensor"])
+def test_clipping_cuts_each_vector_at_a_share_of_its_maximum(granularity):
+    x = floats(0, 6, 17)
+    found = clipped(x, 0.7, granularity)
+    parts = {
+        "vector": [np.s_[i] for i in range(6)],
+        "group:5": [np.s_[i, j : j + 5] for i in range(6) for j in range(0, 17, 5)],
+        "tensor": [np.s_[:]],
+    }[granularity]
+    for part in parts:
+        top = np.float32(0.7) * np.abs(x[part]).max()
+        np.testing.assert_allclose(found[part], np.clip(x[part], -top, top), rtol=1e-6)
+
+
+def test_flrq_takes_the_rank_that_pays():
+    B = floats(0, 96, 80)
+    spiked = B + sum(40 * np.outer(np.eye(96)[7 * i], np.eye(80)[5 * i]) for i in range(3)).astype(
+        np.float32
+    )
+
+    def found(X, growth, rank=16):
+        return flrq.FLRQ(rank=rank, growth=growth, factor_dtype="int8").rank_that_pays(X, 4)
+
+    assert found(B, 1.0) == 0  # a normal matrix: no rank makes its range smaller
+    for growth in (0.0, 0.1, 0.2, 0.5):  # here three do, and then growth is what ends it
+        assert found(spiked, growth) == int(growth * 4 * 96 * 80 / (8 * (96 + 80)))
+    assert found(spiked, 0.5, rank=2) == 2
+    U, V = flrq.FLRQ().sketch(B[:, :12], 12)
+    np.testing.assert_allclose(U @ V, B[:, :12], atol=1e-4)
+
+
+def test_flrq_is_no_worse_than_rounding_on_its_sample():
+    A, B = channels()
+    part = flrq.FLRQ(rank=8, iterations=5)
+    operand, _ = part.quantize_right(B, Uniform(bits=3), A)
+    plain = Operand.quantize(B, Uniform(bits=3), right=True)
+    missed = [np.linalg.norm(A @ x.residual) for x in (operand, plain)]
+    assert missed[0] < 0.95 * missed[1]
+    more = flrq.FLRQ(rank=8, iterations=0).quantize_right(B, Uniform(bits=3), A)[0]
+    assert missed[0] <= np.linalg.norm(A @ more.residual)
+
+
+def slow_lopro(A, B, X, rank, alone, bits):
+    """With every matrix written out."""
+    alpha = np.sqrt((X.astype(np.float64) ** 2).mean(axis=0))
+    W, s, Vt = np.linalg.svd(alpha[:, None] * B, full_matrices=False)
+    low = (W[:, :rank] * s[:rank]) @ Vt[:rank] / alpha[:, None]
+    rest = B - low
+    order = np.argsort(-(alpha**2) / np.abs(rest).mean(axis=1))
+    T = np.eye(len(B))[:, order]
+    first = round(alone * len(B))
+    signs = np.sign(hadamard.Hadamard().fit(B, Uniform(), None))[first:]
+    turn = hadamard.rotate(np.eye(len(B) - first, dtype=np.float32) * signs)
+    T[:, first:] = T[:, first:] @ turn
+    right, left = (T.T @ rest).T, A @ T
+    codes = slow_gptq(right, (X @ T).astype(np.float32), bits, 0.01)
+    scale = np.abs(right).max(axis=1) / (2 ** (bits - 1) - 1)
+    A_ = dequantized(Uniform(bits=bits), left.astype(np.float32))
+    return A_ @ (scale[:, None] * codes).T + A @ low
+
+
+@pytest.mark.parametrize("alone", [0.0, 0.25, 1.0])
+def test_lopro_is_the_slow_one(alone, monkeypatch):
+    """But for float8, whose rounding moves codes that feedback then moves further."""
+    monkeypatch.setattr(lopro, "in_float8", lambda factors: factors)
+    A, B = channels(m=200)
+    X = channels(seed=3, m=300)[0]
+    method = lrqmm.get_method("lopro", bits=4, rank=8, alone=alone)
+    found = method.matmul(A, B, calibration=X)
+    slow = slow_lopro(A, B, X, 8, alone, 4)
+    assert distance(found, slow) < 0.1 * distance(slow, product(A, B))
+    monkeypatch.undo()
+    rounded = method.matmul(A, B, calibration=X)
+    assert distance(rounded, product(A, B)) == pytest.approx(
+        distance(slow, product(A, B)), rel=0.05
+    )
+
+
+def test_lopro_at_full_rank_leaves_what_float8_loses(monkeypatch):
+    A, B = channels()
+    how = dict(rank=64, bits_a=8)
+    assert error("lopro", A, B, bits=3, **how) < error("lopro", A, B, bits=3, rank=0, bits_a=8) / 10
+    U, V = lopro.in_float8((A, B))
+    assert 0.01 < distance(U, A) < 2.0**-4
+    exact = torch.from_numpy(V / np.abs(V).max(axis=1, keepdims=True) * 448)
+    assert distance(exact.to(torch.float8_e4m3fn).float().numpy(), exact.numpy()) < 1e-6
+    monkeypatch.setattr(lopro, "in_float8", lambda factors: factors)
+    found = [error("lopro", A, B, bits=b, **how) for b in (3, 8)]
+    assert found[0] == pytest.approx(found[1], rel=0.01)
 
 
 def test_sparse_residuals():

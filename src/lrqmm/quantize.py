@@ -114,8 +114,8 @@ class Quantizer(ABC):
         xp = array_namespace(X)
         rows, k = X.shape
         group = group_length(self.granularity, k)
-        axes = (0, 1, 2) if self.granularity == "tensor" else (2,)
-        codes, scale, offset = self.encode(xp, _blocks(xp, X, group), axes)
+        axes = shared_axes(self.granularity)
+        codes, scale, offset = self.encode(xp, blocks(xp, X, group), axes)
         codes = xp.reshape(codes, (rows, -1))[:, :k]
         return Quantized(
             self._stored(xp, codes),
@@ -250,6 +250,20 @@ def group_length(granularity: str, k: int) -> int:
     )
 
 
+def shared_axes(granularity: str) -> tuple[int, ...]:
+    """The axes of (rows, groups, group) that share a scale."""
+    return (0, 1, 2) if granularity == "tensor" else (2,)
+
+
+def clipped(X: Array, share: float, granularity: str) -> Array:
+    """X (rows, k) cut at `share` times the largest magnitude of each vector, tensor or group."""
+    xp = array_namespace(X)
+    rows, k = X.shape
+    x = blocks(xp, X, group_length(granularity, k))
+    top = share * xp.max(xp.abs(x), axis=shared_axes(granularity), keepdims=True)
+    return xp.reshape(xp.minimum(xp.maximum(x, -top), top), (rows, -1))[:, :k]
+
+
 def product(left: Quantized, right: Quantized) -> Array:
     """Ã B̃ from the codes of A (m x k) and of Bᵀ (n x k); (m, n) float32.
 
@@ -292,7 +306,7 @@ def usable_scale(xp: ModuleType, scale: Array) -> tuple[Array, Array]:
     )
 
 
-def _blocks(xp: ModuleType, X: Array, group: int) -> Array:
+def blocks(xp: ModuleType, X: Array, group: int) -> Array:
     """(rows, k) as (rows, groups, group); the last column is repeated to fill the last group."""
     rows, k = X.shape
     missing = -k % group

@@ -20,17 +20,24 @@ from lrqmm._checks import Array
 from lrqmm.composition import Operand, Preset
 from lrqmm.lowrank import Factors
 from lrqmm.phases import phase
-from lrqmm.quantize import Quantizer
+from lrqmm.quantize import Quantizer, clipped
 from lrqmm.weightside import Metric, WeightSide, best_low_rank
 
 
 def take_out(
-    B: Array, factors: Factors, quantizer: Quantizer, calibration: Array | None
+    B: Array,
+    factors: Factors,
+    quantizer: Quantizer,
+    calibration: Array | None,
+    *,
+    clip: float = 1.0,
 ) -> Operand:
-    """B (k x n) with U V taken out, the rest quantised."""
+    """B (k x n) with U V taken out, the rest quantised, cut at `clip` times each maximum."""
     U, V = factors
     with phase("residual"):
         rest = B - U @ V
+        if clip < 1:
+            rest = clipped(rest.T, clip, quantizer.granularity).T
     made = Operand.quantize(rest, quantizer, right=True, calibration=calibration)
     return Operand(B, made.quantized, quantizer, True, factors)
 

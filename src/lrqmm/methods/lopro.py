@@ -1,0 +1,174 @@
+"""LoPRo: a low-rank part taken out, what is left permuted, partly rotated, rounded with feedback.
+
+    L = [diag(α) B]_r brought back by diag(1/α),    R = B - L,    α_i = sqrt(E[x_i²])
+    C ≈ Q(A T) Q(T⁻¹ R) + A L,    T = P diag(I, H)
+
+P sorts the inner dimension by E[x_i²] / mean|R_i:|, largest first: the first part of it meets large
+activations with small weights and is left alone, blocks of the rest are rotated by Hadamard
+matrices. T⁻¹R is rounded as in `gptq` on the sample in the same basis; U and V are kept as float8,
+a scale a column.
+Cost: those of `hadamard` and `qera`; an SVD and `gptq` once a weight.
+Source: arXiv 2601.19675, from its description. Unverified: the size of the part left alone (an
+eighth here), of the blocks, and α.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+from array_api_compat import array_namespace
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.backends import integer_route
+from lrqmm.composition import Composition, Cost, NoCompensator, Uncalibrated
+from lrqmm.lowrank import DEFAULT_RANK, Factors
+from lrqmm.methods.gptq import GPTQ
+from lrqmm.methods.hadamard import Hadamard
+from lrqmm.methods.qera import QERA
+from lrqmm.minifloat import E4M3, to_format
+from lrqmm.phases import phase
+from lrqmm.quantize import Quantized, product, usable_scale
+from lrqmm.weightside import best_low_rank
+
+
+@dataclass(frozen=True)
+class LoPRo:
+    """The product by that recipe.
+
+    Parameters
+    ----------
+    bits, bits_a, granularity, damping : of `gptq`
+    rank : 0 to min(k, n); None is min(16, that limit)
+    alone : fraction of the inner dimension that is not rotated
+    block, seed : of `hadamard`
+    """
+
+    calibrated: ClassVar[bool] = True
+
+    name: str
+    bits: int = 8
+    bits_a: int | None = None
+    granularity: str = "vector"
+    damping: float = 0.01
+    rank: int | None = None
+    alone: float = 0.125
+    block: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank is not None:
+            _checks.integer("rank", self.rank, 0)
+        _checks.real("alone", self.alone, 0.0, 1.0)
+        assert self.quantizer and self.rotation  # they check theirs
+
+    @property
+    def quantizer(self) -> GPTQ:
+        """Of the rest of B."""
+        return GPTQ(
+            bits=self.bits, bits_a=self.bits_a, granularity=self.granularity, damping=self.damping
+        )
+
+    @property
+    def rotation(self) -> Hadamard:
+        """Of the columns that are not left alone."""
+        return Hadamard(block=self.block, seed=self.seed)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters and their values."""
+        return {own.name: getattr(self, own.name) for own in fields(self) if own.name != "name"}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Parameters and their defaults."""
+        return {own.name: own.default for own in fields(self) if own.name != "name"}
+
+    @property
+    def classes(self) -> tuple[type, ...]:
+        """The classes whose code decides what the method computes."""
+        return (LoPRo, GPTQ, Hadamard, QERA, Composition)
+
+    def build(self, **params: Any) -> LoPRo:
+        """With these parameters."""
+        _checks.known(f"method {self.name!r} has no parameter", params, self.defaults)
+        return replace(self, **params)
+
+    def check_shape(self, m: int, k: int, n: int) -> None:
+        _checks.rank(self.rank, m, k, n)
+
+    def prepare(self, B: Array, *, scratch: bool = False, calibration: Array | None = None) -> Any:
+        if calibration is None:
+            return Uncalibrated(B)
+        xp = array_namespace(B)
+        rank = min(DEFAULT_RANK if self.rank is None else self.rank, *map(int, B.shape))
+        metric = QERA(moments="diagonal").fitted_metric(calibration)
+        U, V = in_float8(best_low_rank(B, rank, metric))
+        with phase("residual"):
+            R = B - U @ V
+        second = xp.mean(calibration**2, axis=0)
+        size = xp.mean(xp.abs(R), axis=1)
+        order = xp.argsort(-second / xp.clip(size, min=1e-30), stable=True)
+        with phase("transform"):
+            signs = self.rotation.fit(R, self.quantizer, None)
+            basis = (order, signs)
+            right, sample = self.turned(R.T, basis), self.turned(calibration, basis)
+        with phase("quantize"):
+            codes = self.quantizer.quantize(right, calibration=sample)
+        return basis, codes, (U, V)
+
+    def matmul(self, A: Array, prepared: Any, out: Array | None = None) -> Array:
+        if isinstance(prepared, Uncalibrated):
+            prepared = self.prepare(prepared.B, calibration=A)
+        basis, right, (U, V) = prepared
+        with phase("transform"):
+            turned = self.turned(A, basis)
+        with phase("quantize"):
+            left: Quantized = self.quantizer.left.quantize(turned)
+        with phase("product"):
+            C = product(left, right)
+        with phase("correct"):
+            return C + (A @ U) @ V if U.shape[1] else C
+
+    def turned(self, X: Array, basis: tuple[Array, Array]) -> Array:
+        """X T (rows x k): the columns in order, all but the first rotated."""
+        order, signs = basis
+        xp = array_namespace(X)
+        X = xp.take(X, order, axis=1)
+        first = round(self.alone * X.shape[1])
+        if first == X.shape[1]:
+            return X
+        return xp.concat([X[:, :first], self.rotation.left(X[:, first:], signs[first:])], axis=1)
+
+    def integer_route(self, like: Array) -> str:
+        return integer_route(like)
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        rank = min(DEFAULT_RANK if self.rank is None else self.rank, k, n)
+        turned = k - round(self.alone * k)
+        factors = Cost(
+            float_operations=2 * m * rank * (k + n),
+            bytes=4 * m * k + 8 * m * n,
+            operand_bits=8 * rank * (k + n) + 64 * rank + 32 * k,  # the order too
+        )
+        direct = Composition(self.quantizer, NoCompensator()).cost(m, k, n)
+        return direct + self.rotation.cost(m, turned, n) + factors
+
+
+def in_float8(factors: Factors) -> Factors:
+    """The columns of U and the rows of V, each in E4M3 with a scale."""
+
+    def rounded(X: Array) -> Array:
+        xp = array_namespace(X)
+        largest = xp.max(xp.abs(X), axis=1, keepdims=True)
+        scale, divisor = usable_scale(xp, largest / E4M3.most)
+        return scale * to_format(xp, X / divisor, E4M3)
+
+    U, V = factors
+    if not U.shape[1]:
+        return factors
+    return rounded(U.T).T, rounded(V)
+
+
+METHOD = LoPRo("lopro")
