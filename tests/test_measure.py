@@ -17,6 +17,7 @@ from oracle import distance, low_rank, product
 
 import lrqmm
 from lrqmm import phases, schema, store
+from lrqmm.apriori import predicted_error
 from lrqmm.composition import Compensator, Cost, Preset
 from lrqmm.inputs.distributions import sample
 from lrqmm.inputs.files import InputError, write_pair
@@ -26,6 +27,7 @@ from lrqmm.measure.error import exact_product, relative_error
 from lrqmm.measure.progress import begin, output, report
 from lrqmm.measure.shard import measure_arrays, measure_shard
 from lrqmm.measure.timing import WARM_UP, time_phases, time_products
+from lrqmm.methods.hadamard import Hadamard
 from lrqmm.quantize import Uniform
 from lrqmm.study import Input, Shard
 
@@ -129,6 +131,56 @@ def test_exact_product_is_in_float64():
     A = np.array([[1.0, 1e-7]], np.float32)
     B = np.array([[1.0], [1.0]], np.float32)
     assert exact_product(A, B)[0, 0] == 1 + np.float64(np.float32(1e-7))
+
+
+# beside errors
+
+
+def pairs():
+    return [[torch.from_numpy(X) for X in sample("uniform01", *shape, seed=i)]
+            for i, shape in enumerate(SHAPES)]  # fmt: skip
+
+
+def test_half_of_the_rows_calibrate_and_half_are_measured(files):
+    how = {"bits": 4, "rank": 2}
+    table = measured(files, "qera", settings=(how,), held_out=True, cost=True)
+    errors = table[table["metric"] == "relative_error"].reset_index()
+    method = lrqmm.get_method("qera", **how)
+    for number, (A, B) in enumerate(pairs()):
+        half = len(A) // 2
+        same, held_out = errors.iloc[2 * number], errors.iloc[2 * number + 1]
+        assert (same["calibration"], held_out["calibration"]) == ("same", "held_out")
+        for row, given in ((same, A[half:]), (held_out, A[:half])):
+            C = method.matmul(A[half:], B, calibration=given).numpy()
+            expected = distance(C, product(A[half:].numpy(), B.numpy()))
+            assert row["value"] == pytest.approx(expected, rel=1e-9)
+            assert (row["m"], row["rows"]) == (len(A), len(A) - half)
+    bits = table.loc[table["metric"] == "operand_bits", "value"].iloc[0]
+    assert bits == method.cost(6, 20, 16).operand_bits
+    others = measured(files, "direct", settings=({"bits": 4},), held_out=True)
+    assert others["calibration"].eq("none").all()
+    assert others["rows"].tolist() == [6, 6, 5, 5]  # an error and its prediction each
+    assert measured(files, "qera", settings=(how,))["rows"].isna().all()
+
+
+@pytest.mark.parametrize("name", ["direct", "mean_fix", "hadamard", "hadamard+mean_fix"])
+def test_errors_are_predicted_where_they_can_be(files, name):
+    table = measured(files, name, settings=({"bits": 4},))
+    found = table.loc[table["metric"] == "predicted_error", "value"].tolist()
+    for value, (A, B) in zip(found, pairs(), strict=True):
+        if "hadamard" in name:
+            rotation = Hadamard()
+            signs = rotation.fit(B, Uniform(), None)
+            A, B = rotation.left(A, signs), rotation.right(B, signs)
+        removed = "mean_fix" in name
+        assert value == pytest.approx(predicted_error(A, B, bits=4, mean_removed=removed))
+    assert table["metric"].value_counts()["relative_error"] == len(SHAPES)
+
+
+@pytest.mark.parametrize("name", ["lrqmm", "octav", "smoothquant", "two_slice", "ozaki"])
+def test_other_errors_are_not_predicted(files, name):
+    table = measured(files, name, settings=({},))
+    assert "predicted_error" not in table["metric"].tolist()
 
 
 # failures

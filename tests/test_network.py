@@ -13,7 +13,7 @@ from lrqmm.measure import network
 from lrqmm.measure.network import measure_network
 from lrqmm.networks import tasks
 from lrqmm.networks.compare import compare
-from lrqmm.networks.products import with_products
+from lrqmm.networks.products import call, with_products
 from lrqmm.networks.tasks import Batch, Task, load_task
 
 
@@ -28,7 +28,8 @@ def tiny(scores="classes"):
             part = None if labels is None else labels[i : i + size]
             yield Batch(inputs[i : i + size], len(inputs[i : i + size]), part)
 
-    return Task(model, "float32", "9 rows", scores, batches, tasks._call, tasks._halves)
+    return Task(model, "float32", "9 rows", scores, batches, lambda n: torch.randn(n, 12), call,
+                tasks._halves)  # fmt: skip
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def shard(method, *settings, **how):
         "name": f"test-{method}", "experiment": "test", "measure": "network", "library": "torch",
         "method": method, "settings": list(settings) or [{}],
         "network": {**about, "length": 8, "per_gemm": [3], "keep": [], "speed": True,
-                    "ranks_within": None, **how},
+                    "ranks_within": None, "calibration": 0, **how},
     }  # fmt: skip
 
 
@@ -68,6 +69,35 @@ def test_float_products_score_as_the_network_itself(task):
     assert value(table, "float_operations") == 2 * (12 * 30 + 30 * 7)
     assert value(table, "seconds_per_item") > 0
     assert table["reference"].eq("float32").all()
+
+
+def test_methods_calibrate_on_items_that_are_not_measured(task):
+    setting = {"bits": 4, "rank": 3}
+    same, held_out = (measured("qera", setting, calibration=n) for n in (0, 5))
+    assert same["calibration"].eq("same").all()
+    assert held_out["calibration"].eq("held_out").all()
+    assert value(same, "relative_error") != value(held_out, "relative_error")
+    assert measured("direct", calibration=5)["calibration"].eq("none").all()
+
+
+@pytest.mark.parametrize(
+    ("name", "items", "count"), [("resnet50", 15, 5), ("llama", 2, 3), ("minilm", 4, 3)]
+)
+def test_calibration_takes_other_items(name, items, count):
+    task = load_task(name, "packaged", "packaged", items, 16)
+    (batch,) = task.batches(items)
+    others = task.others(count)
+    assert len(others) == count
+
+    def keys(inputs):
+        rows = inputs if isinstance(inputs, list) else [x.numpy().tobytes() for x in inputs]
+        return set(rows)
+
+    assert len(keys(others)) == count
+    assert not keys(others) & keys(batch.inputs)
+    if name == "resnet50":
+        with pytest.raises(ValueError, match="calibration is 6; allowed: up to 5"):
+            task.others(6)
 
 
 @pytest.mark.parametrize("scores", ["classes", "vectors"])

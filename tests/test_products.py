@@ -97,6 +97,39 @@ def test_each_layer_is_the_methods_product(pictures, method, execution):
         assert products(low)[name].shape == (*A.shape, C.shape[1])
 
 
+def test_layers_calibrate_on_the_float_networks_inputs(pictures, monkeypatch):
+    monkeypatch.setattr("lrqmm.networks.products.SAMPLE_ROWS", 50)
+    model, others = small(), torch.randn(5, 3, 9, 9, generator=torch.Generator().manual_seed(2))
+    low = with_products(model, "qera", bits=4, rank=2, calibration=others)
+    inputs, seen = {}, {}
+    for name, layer in gemm_layers(model).items():
+        layer.register_forward_hook(lambda _, x, y, name=name: inputs.update({name: x[0]}))
+    model(others)
+    for name, layer in products(low).items():
+        layer.register_forward_hook(lambda _, x, y, name=name: seen.update({name: (x[0], y)}))
+    low(pictures)
+    for name, layer in gemm_layers(model).items():
+        sample = im2col(layer, inputs[name])[0]
+        sample = sample[:: -(-len(sample) // 50)]
+        assert len(sample) <= 50
+        A, places = im2col(layer, seen[name][0])
+        W = weight_matrix(layer)
+        C = lrqmm.matmul(A, W, "qera", bits=4, rank=2, calibration=sample.detach())
+        C = C if layer.bias is None else C + layer.bias.detach()
+        C = C.reshape(*places, -1)
+        C = C if isinstance(layer, nn.Linear) else C.permute(0, 3, 1, 2)
+        torch.testing.assert_close(seen[name][1], C, rtol=1e-4, atol=1e-4)
+
+
+def test_a_calibration_that_cannot_be_used(pictures):
+    with pytest.raises(ValueError, match="calibration is given; allowed with a method"):
+        with_products(small(), "direct", calibration=pictures)
+    grouped = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2))
+    x = torch.randn(1, 4, 3, 3)
+    with pytest.raises(ValueError, match="layer '0' is a grouped convolution"):
+        with_products(grouped, "qera", calibration=x)
+
+
 def test_the_model_is_left_alone_and_its_weights_are_shared(pictures):
     model = small().train()
     before = model(pictures).detach()

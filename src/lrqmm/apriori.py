@@ -19,6 +19,8 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
+from lrqmm.composition import Composition, NoCompensator
+from lrqmm.methods.mean_fix import MeanFix
 from lrqmm.quantize import Uniform
 from lrqmm.rsvd import sketch_matrix
 
@@ -40,8 +42,25 @@ def predicted_error(A: Array, B: Array, *, mean_removed: bool = False, **params:
     -----
     Norms of products come from the ones direction exactly and from `PROBES` random ones.
     """
+    return _predict(A, B, Uniform(**params), mean_removed)
+
+
+def prediction(method: Any, A: Array, B: Array) -> float | None:
+    """The same for a `Composition`, or None: it needs uniform levels, a transform that is not
+    calibrated, and no compensator but `mean_fix`."""
+    if not isinstance(method, Composition) or type(method.quantizer) is not Uniform:
+        return None
+    if not isinstance(method.compensator, NoCompensator | MeanFix) or method.transform.calibrated:
+        return None
     xp = array_namespace(A)
-    quantizer = Uniform(**params)
+    A, B = (xp.astype(X, xp.float32, copy=False) for X in (A, B))
+    fitted = method.transform.fit(B, method.quantizer, None)
+    A, B = method.transform.left(A, fitted), method.transform.right(B, fitted)
+    return _predict(A, B, method.quantizer, isinstance(method.compensator, MeanFix))
+
+
+def _predict(A: Array, B: Array, quantizer: Uniform, mean_removed: bool) -> float:
+    xp = array_namespace(A)
     R_A = A - quantizer.left.quantize(A).dequantize()
     R_Bt = B.T - quantizer.quantize(B.T).dequantize()
     m_A, m_B = means_by_sign(A, R_A), means_by_sign(B.T, R_Bt).T

@@ -72,6 +72,13 @@ class Method:
         cost: Cost = self._implementation.cost(m, k, n)
         return cost
 
+    def predicted_error(self, A: Array, B: Array) -> float | None:
+        """Relative error of A (m x k) times B (k x n) before it is multiplied, by O(n²) statistics
+        (`lrqmm.apriori`); None for methods that it does not cover."""
+        from lrqmm import apriori  # which is made of methods
+
+        return apriori.prediction(self._implementation, A, B)
+
     def integer_route(self, like: Array) -> str:
         """How integer products of arrays like this one are computed, in words."""
         return str(self._implementation.integer_route(like))

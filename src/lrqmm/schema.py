@@ -18,6 +18,7 @@ INPUT = ("input", "layer", "input_seed", "m", "k", "n")
 
 METRICS = (
     "relative_error",
+    "predicted_error",  # before multiplying; see `lrqmm.apriori`
     "seconds",
     "cpu_seconds",
     "peak_bytes",
@@ -60,7 +61,7 @@ def parameter_columns(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {n: None if n in words and isinstance(v, str) else v for n, v in found.items()}
 
 
-LATER = (*PARAMETERS, "ranks_within", "node", "versions", "allocator")
+LATER = (*PARAMETERS, "ranks_within", "rows", "calibration", "node", "versions", "allocator")
 """Columns that a run may be older than."""
 
 
@@ -104,6 +105,7 @@ SCHEMA = pa.DataFrameSchema(
         "m": _column("Int64", _positive),
         "k": _column("Int64", _positive),
         "n": _column("Int64", _positive),
+        "rows": _column("Int64", _positive, nullable=True),  # of A, where the rest calibrates
         "method": _column("string"),
         "parameters": _column("string"),
         **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
@@ -159,6 +161,7 @@ NETWORK_SCHEMA = pa.DataFrameSchema(
         "parameters": _column("string"),
         **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
         "ranks_within": _column("float64", nullable=True),  # average bits; ranks by layer
+        "calibration": _column("string", nullable=True),
         # the value, its 95% interval, over how many items
         "metric": _column("string", pa.Check.isin(NETWORK_METRICS)),
         "value": _column("float64", nullable=True),

@@ -30,7 +30,7 @@ NETWORKS = {"resnet50": 4 * 10**9, "llama": 140 * 10**9, "minilm": 10**9}
 """Networks, and about the multiply-adds that an item of data takes, for the time left."""
 NETWORK_KEYS = (
     *("network", "weights", "data", "items", "length"),
-    *("per_gemm", "speed", "ranks_within", "keep"),
+    *("per_gemm", "speed", "ranks_within", "calibration", "keep"),
 )
 """Keys of an experiment that say how a network is measured."""
 SCHEMA = Path(__file__).parents[2] / "workflow/schemas/config.schema.yaml"
@@ -71,6 +71,7 @@ class Shard:
     settings: tuple[dict[str, Any], ...]
     samples: int = 0
     cost: bool = False
+    held_out: bool = False
     baselines: tuple[str, ...] = ()
     prepared: tuple[bool, ...] = ()
     network: Config | None = None
@@ -304,6 +305,7 @@ def _expand(
                     tuple(settings),
                     experiment["samples"] if timed else 0,
                     cost=experiment["cost"],
+                    held_out=experiment["held_out"],
                     baselines=tuple(experiment["baselines"]) if timed else (),
                     prepared=tuple(experiment["prepared"]) if timed else (),
                 )
@@ -402,7 +404,8 @@ def _settings(
     asked = {**experiment["settings"], **experiment["overrides"].get(method, {})}
     own = methods.preset(method).defaults
     settings = list(_grid({key: value for key, value in asked.items() if key in own}))
-    shapes = {(given.m, given.k, given.n) for given in inputs}
+    halved = experiment.get("held_out", False)
+    shapes = {(x.m - x.m // 2 if halved else x.m, x.k, x.n) for x in inputs}
     for setting in settings:
         try:
             built = get_method(method, **setting)

@@ -12,7 +12,7 @@ from lrqmm.store import Run
 SETTING = [
     "network", "reference", "data", "keep", "per_gemm", "bits", "bits_a", "rounding", "granularity",
     "zero_point", "zero_point_a", "variant", "rank", "ranks_within", "power_iterations", "sides",
-    "execution",
+    "execution", "calibration",
 ]  # fmt: skip
 
 
@@ -86,7 +86,9 @@ def tabulate(run: Run) -> pd.DataFrame:
         if name not in (*KEPT, *titles) and made[name].nunique(dropna=False) == 1
     ]  # fmt: skip
     words = [
-        f"{name} {made[name].iloc[0]}" for name in same if made[name].iloc[0] not in ("", "same")
+        f"{name} {made[name].iloc[0]}"
+        for name in same
+        if made[name].iloc[0] not in ("", "same", "none")
     ]
     made.attrs["title"] = "; ".join(["Table 4: accuracy of networks on low-bit products", *words])
     return made.drop(columns=same)

@@ -74,8 +74,10 @@ def _measure(
     reference: Sequence[Tensor] | None,
 ) -> Iterator[Row]:
     """Rows of one setting; a failure is a row too, and its neighbours go on."""
+    held_out = method.calibrated and how["calibration"] > 0
     about = {
         **_about(how, method),
+        "calibration": "held_out" if held_out else "same" if method.calibrated else "none",
         "reference": task.reference,
         "data": task.data,
         "per_gemm": per_gemm,
@@ -84,10 +86,14 @@ def _measure(
     }
     found: list[Row] = []
     try:
+        sample: Row = {}
+        if held_out:
+            others = task.others(how["calibration"])
+            sample = {"calibration": _moved(others, device), "run": task.run}
         if how["ranks_within"] is None:
-            low = with_products(task.model, method, keep=how["keep"])
+            low = with_products(task.model, method, keep=how["keep"], **sample)
         else:
-            low, found = _ranked(task, how, method.name, setting, per_gemm, device)
+            low, found = _ranked(task, how, method.name, setting, per_gemm, device, sample)
         for row in [*found, *score(task, low, per_gemm, device, reference)]:
             yield {**about, **row}
     except Exception as reason:
@@ -106,6 +112,7 @@ def _ranked(
     setting: Mapping[str, Any],
     per_gemm: int,
     device: torch.device,
+    sample: Row,
 ) -> tuple[nn.Module, list[Row]]:
     """The network with ranks chosen by layer on its first batch, and the ranks as rows."""
 
@@ -115,7 +122,7 @@ def _ranked(
 
     batch = next(task.batches(per_gemm))
     within = how["ranks_within"]
-    inputs = batch.inputs.to(device) if isinstance(batch.inputs, Tensor) else batch.inputs
+    inputs = _moved(batch.inputs, device)
     plan = choose_ranks(
         task.model, inputs, ranked, average_bits=within, keep=how["keep"], run=task.run
     )
@@ -126,7 +133,11 @@ def _ranked(
         )
     chosen = {layer: ranked(rank) for layer, rank in plan.ranks.items()}
     rows = [{"metric": "rank", "layer": at, "value": rank} for at, rank in plan.ranks.items()]
-    return with_products(task.model, chosen, keep=how["keep"]), rows
+    return with_products(task.model, chosen, keep=how["keep"], **sample), rows
+
+
+def _moved(inputs: Any, device: torch.device) -> Any:
+    return inputs.to(device) if isinstance(inputs, Tensor) else inputs
 
 
 def _about(how: Mapping[str, Any], method: Method) -> Row:

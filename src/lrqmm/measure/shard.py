@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,16 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Input:
-    """One pair of matrices, in the library and on the device of the shard."""
+    """One pair of matrices, in the library and on the device of the shard.
+
+    `sample` is the half of A's rows that is left for calibration, where the study asks for it.
+    """
 
     about: Row
     A: Array
     B: Array
     source: tuple[NDArray[np.float32], NDArray[np.float32]]
+    sample: Array | None = None
 
     @cached_property
     def exact(self) -> NDArray[np.float64]:
@@ -73,16 +77,19 @@ def measure_shard(
     settings = [get_method(shard["method"], **setting) for setting in shard["settings"]]
     for about in shard["inputs"]:
         for method in settings:
-            method.check_shape(about["m"], about["k"], about["n"])
+            measured = about["m"] - (about["m"] // 2 if shard.get("held_out") else 0)
+            method.check_shape(measured, about["k"], about["n"])
     rows: list[Row] = []
     gc.freeze()  # the libraries' own objects: a collection before each peak need not walk them
     with threadpool_limits(threads), watch_load(threads) as load:
         _limit_torch(shard["library"], threads)
         for number, (about, path) in enumerate(zip(shard["inputs"], files, strict=True), 1):
-            given = _load(about, path, shard["library"], device)
+            given = _load(about, path, shard["library"], device, bool(shard.get("held_out")))
             for setting, method in enumerate(settings):
-                calibration = {"calibration": "same" if method.calibrated else "none"}
-                rows.extend(calibration | row for row in _measure(shard, setting, method, given))
+                rows.extend(_measure(shard, setting, method, given))
+                if method.calibrated and given.sample is not None:
+                    held_out = replace(given, about={**given.about, "calibration": "held_out"})
+                    rows.extend(_measure(shard, setting, method, held_out))
             print(f"{shard['name']}: {number} of {len(files)} inputs", file=sys.stderr, flush=True)
     common = provenance(shard, threads)
     return [{**common, **row, **load} for row in rows]
@@ -107,14 +114,17 @@ def measure_arrays(shard: Mapping[str, Any], files: Sequence[str | Path]) -> lis
     return rows
 
 
-def _load(about: Row, path: str | Path, library: str, device: str) -> Input:
+def _load(about: Row, path: str | Path, library: str, device: str, held_out: bool) -> Input:
     A, B, digest = read_pair(path)
     m, k, n = A.shape[0], A.shape[1], B.shape[1]
+    first = m // 2 if held_out else 0
+    about = {**about, "m": m, "k": k, "n": n, "input_sha256": digest}
     return Input(
-        {**about, "m": m, "k": k, "n": n, "input_sha256": digest},
-        _to_library(A, library, device),
+        {**about, "rows": m - first} if held_out else about,
+        _to_library(A[first:], library, device),
         _to_library(B, library, device),
-        (A, B),
+        (A[first:], B),
+        _to_library(A[:first], library, device) if first else None,
     )
 
 
@@ -150,7 +160,8 @@ def _measure(shard: Mapping[str, Any], setting: int, method: Method, given: Inpu
     """Rows of one setting on one input; a failure is a row too, and its neighbours go on."""
     measure = {"error": _errors, "time": _times, "count": _counts}[shard["measure"]]
     place = {"device": backend_of(given.A).device_name(given.A), "setting": setting}
-    common = {**given.about, **_describe(method, given.A), **place}
+    calibration = {"calibration": "same" if method.calibrated else "none"}
+    common = {**calibration, **given.about, **_describe(method, given.A), **place}
     try:
         for row in list(measure(shard, method, given)):
             yield {**common, "sample": 0, "status": "ok", **row}
@@ -166,7 +177,12 @@ def _without_value(shard: Mapping[str, Any], common: Row, status: str, reason: s
 
 
 def _errors(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
-    yield _error_row(method.matmul(given.A, given.B), given)
+    held_out = given.about.get("calibration") == "held_out"
+    sample = {"calibration": given.sample} if held_out else {}
+    yield _error_row(method.matmul(given.A, given.B, **sample), given)
+    predicted = method.predicted_error(given.A, given.B)
+    if predicted is not None:
+        yield {"metric": "predicted_error", "value": predicted}
     if shard.get("cost"):
         yield from _model(method, given)
 
@@ -275,7 +291,7 @@ def _ceiling(like: Array) -> Iterator[Row]:
 
 
 def _model(method: Method, given: Input) -> Iterator[Row]:
-    model = vars(method.cost(given.about["m"], given.about["k"], given.about["n"]))
+    model = vars(method.cost(*map(int, given.A.shape), given.about["n"]))
     for metric, value in model.items():
         yield {"metric": metric, "phase": "model", "value": float(value)}
 

@@ -54,7 +54,7 @@ def compare(
     """
     task = Task(
         model.eval(), "float32", "given", "classes",
-        lambda _: iter([Batch(batch, len(batch), labels)]),
+        lambda _: iter([Batch(batch, len(batch), labels)]), lambda _: None,
         lambda network, inputs: network(inputs), lambda a, b: (a, 0),
     )  # fmt: skip
     rows = []

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from lrqmm.composition import Cost
 from lrqmm.method import Method, get_method
-from lrqmm.networks.products import Layer, Product, gemm_layers, im2col, products, weight_matrix
-
-Run = Callable[[nn.Module, Any], Any]
-"""How a network takes a batch."""
-
-
-def _call(network: nn.Module, batch: Any) -> Any:
-    return network(batch)
+from lrqmm.networks.products import (
+    Layer,
+    Product,
+    Run,
+    call,
+    gemm_layers,
+    im2col,
+    products,
+    weight_matrix,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def layer_errors(
     low: nn.Module,
     reference: nn.Module,
     batches: Iterable[Any],
-    run: Run = _call,
+    run: Run = call,
 ) -> dict[str, LayerError]:
     """Errors of every replaced layer over batches, in running order.
 
@@ -130,7 +132,7 @@ def choose_ranks(
     error: float | None = None,
     average_bits: float | None = None,
     keep: Iterable[str] = (),
-    run: Run = _call,
+    run: Run = call,
 ) -> RankPlan:
     """Spend rank where it wins most: greedily, the step that removes most squared error a bit.
 

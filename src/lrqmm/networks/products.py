@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -23,10 +23,20 @@ from lrqmm.composition import Cost
 from lrqmm.method import Method, get_method
 
 Layer = nn.Conv2d | nn.Linear
+Run = Callable[[nn.Module, Any], Any]
+"""How a network takes a batch."""
 Shape = tuple[int, int, int]
+
+SAMPLE_ROWS = 4096
+"""Of a layer's operand, for calibration."""
 
 PADDING = {"zeros": "constant", **{name: name for name in ("reflect", "replicate", "circular")}}
 """`nn.Conv2d`'s names of paddings, and `F.pad`'s."""
+
+
+def call(network: nn.Module, batch: Any) -> Any:
+    """The usual way."""
+    return network(batch)
 
 
 class Product(nn.Module):
@@ -36,15 +46,16 @@ class Product(nn.Module):
     ----------
     layer : the layer itself, whose weight and bias are used
     method : what multiplies
+    sample : calibration for it, rows as `im2col` gives them; None without
     shape : (m, k, n) of the latest product, groups taken together; None before the first
     """
 
-    def __init__(self, layer: Layer, method: Method) -> None:
+    def __init__(self, layer: Layer, method: Method, sample: Tensor | None = None) -> None:
         super().__init__()
         self.layer = layer
         self.method = method
         self.shape: Shape | None = None
-        self._prepared = method.prepare(weight_matrix(layer))
+        self._prepared = method.prepare(weight_matrix(layer), calibration=sample)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -82,6 +93,8 @@ def with_products(
     method: str | Method | Mapping[str, Method],
     *,
     keep: Iterable[str] = (),
+    calibration: Any = None,
+    run: Run = call,
     **params: Any,
 ) -> nn.Module:
     """A copy of a network whose convolutions and linear layers multiply by a method.
@@ -92,6 +105,10 @@ def with_products(
     method : a method's name, with its parameters in `params`; a `Method`; or a mapping of patterns
         of layer names ('res2*') to methods, of which a layer takes the first that fits
     keep : patterns of layer names that stay in float32, as method 'sgemm'
+    calibration : a batch of the network's inputs, others than it will be used on, for methods that
+        calibrate: each layer is given up to `SAMPLE_ROWS` rows of its input in the float network.
+        Without it they calibrate on each operand that they are given
+    run : how the network takes the batch
 
     Returns
     -------
@@ -100,7 +117,7 @@ def with_products(
     Raises
     ------
     ValueError : a network without such layers, a pattern that fits none, a layer that no pattern
-        fits, a method's name or parameter that is not allowed
+        fits, a method's name or parameter that is not allowed; a calibration that no method takes
     """
     if isinstance(method, str):
         method = get_method(method, **params)
@@ -114,6 +131,9 @@ def with_products(
     for pattern in chosen:
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise ValueError(f"pattern {pattern!r} fits no layer; there are {', '.join(layers)}")
+    if calibration is not None and not any(own.calibrated for own in chosen.values()):
+        raise ValueError("calibration is given; allowed with a method that calibrates")
+    samples = {} if calibration is None else _samples(model, calibration, run)
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     replaced = copy.deepcopy(model, shared).eval()
     made: dict[nn.Module, Product] = {}
@@ -124,10 +144,39 @@ def with_products(
             own = next((m for pattern, m in chosen.items() if fnmatchcase(name, pattern)), None)
             if own is None:
                 raise ValueError(f"layer {name!r} fits no pattern; allowed: '*' for all others")
-            made[layer] = Product(layer, own)
+            sample = samples.get(name) if own.calibrated else None
+            made[layer] = Product(layer, own, sample)
         parent, _, child = name.rpartition(".")
         setattr(replaced.get_submodule(parent), child, made[layer])  # under all its names
     return replaced
+
+
+@torch.no_grad()
+def _samples(model: nn.Module, batch: Any, run: Run) -> dict[str, Tensor]:
+    """Rows of each layer's left operand, evenly spaced, as the layer first runs."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, layer: Layer, x: Tensor) -> None:
+        if name in found:
+            return
+        A = im2col(layer, x)[0]
+        if A.ndim == 3:
+            raise ValueError(
+                f"layer {name!r} is a grouped convolution; allowed with a calibration: to keep it"
+            )
+        step = -(-A.shape[0] // SAMPLE_ROWS)
+        found[name] = A[::step].clone()
+
+    hooks = [
+        layer.register_forward_hook(lambda _, x, y, name=name, layer=layer: keep(name, layer, x[0]))
+        for name, layer in gemm_layers(model).items()
+    ]
+    try:
+        run(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def gemm_layers(model: nn.Module) -> dict[str, Layer]:

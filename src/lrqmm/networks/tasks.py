@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lrqmm.inputs.pictures import Pictures, labelled_pictures
 from lrqmm.networks.llama import load_llama
 from lrqmm.networks.minilm import load_minilm
+from lrqmm.networks.products import call
 from lrqmm.networks.resnet50 import load_resnet50
 from lrqmm.networks.text import read_text, windows
 
@@ -40,6 +41,7 @@ class Task:
     scores : 'classes' (logits of pictures), 'tokens' (logits of a text), 'vectors' (embeddings)
     batches : of so many items each
     run : a network and a batch's inputs to outputs (rows, values)
+    others : inputs of so many items that are not in `batches`, to calibrate on
     mixed : inputs of two batches to those whose later half is the second's, and the number of
         outputs of the earlier half
     """
@@ -49,6 +51,7 @@ class Task:
     data: str
     scores: str
     batches: Callable[[int], Iterator[Batch]]
+    others: Callable[[int], Any]
     run: Callable[[nn.Module, Any], Tensor]
     mixed: Callable[[Any, Any], tuple[Any, int]]
 
@@ -88,9 +91,19 @@ def _resnet50(weights: str | None, data: str, items: int) -> Task:
         for inputs, labels in pictures.batches(size, model.preprocessing):
             yield Batch(inputs, len(labels), labels)
 
+    def others(count: int) -> Tensor:
+        names = {name for name, _, _ in pictures.entries}
+        unused = tuple(entry for entry in every.entries if entry[0] not in names)
+        if len(unused) < count and data != PACKAGED:
+            unused = labelled_pictures(None).entries
+        _check(count, len(unused), "pictures", "calibration")
+        spread = (unused[i * len(unused) // count] for i in range(count))
+        inputs, _ = next(Pictures(tuple(spread)).batches(count, model.preprocessing))
+        return inputs
+
     return Task(
         model, "float32", f"{items} of {len(every)} pictures ({_named(data)})", "classes",
-        batches, _call, lambda a, b: _halves(a, b),
+        batches, others, call, lambda a, b: _halves(a, b),
     )  # fmt: skip
 
 
@@ -105,6 +118,9 @@ def _llama(weights: str | None, data: str, items: int, length: int) -> Task:
             part = tokens[start : start + size]
             yield Batch(part, len(part), part[:, 1:].flatten())
 
+    def others(count: int) -> Tensor:
+        return windows(ids, length, items + count)[items:]
+
     def run(network: nn.Module, inputs: Tensor) -> Tensor:
         logits: Tensor = network(inputs)[:, :-1]
         return logits.flatten(0, 1)
@@ -115,7 +131,7 @@ def _llama(weights: str | None, data: str, items: int, length: int) -> Task:
         return torch.cat([first, a[1:]]), half
 
     words = f"{items} x {length} tokens ({Path(name).name})"
-    return Task(model, reference, words, "tokens", batches, run, mixed)
+    return Task(model, reference, words, "tokens", batches, others, run, mixed)
 
 
 def _minilm(weights: str | None, data: str, items: int) -> Task:
@@ -132,17 +148,18 @@ def _minilm(weights: str | None, data: str, items: int) -> Task:
             part = sentences[start : min(start + size, items)]
             yield Batch(part, len(part))
 
+    def others(count: int) -> list[str]:
+        _check(items + count, len(sentences), "lines of five words or more", "items + calibration")
+        return sentences[items : items + count]
+
     def run(network: Any, inputs: list[str]) -> Tensor:
         vectors: Tensor = network.embed(inputs)
         return vectors
 
     words = f"first {items} lines ({Path(name).name})"
-    return Task(model, "float32", words, "vectors", batches, run, lambda a, b: _halves(a, b))
-
-
-def _call(network: nn.Module, inputs: Tensor) -> Tensor:
-    outputs: Tensor = network(inputs)
-    return outputs
+    return Task(
+        model, "float32", words, "vectors", batches, others, run, lambda a, b: _halves(a, b)
+    )
 
 
 def _halves(a: Any, b: Any) -> tuple[Any, int]:
@@ -151,9 +168,9 @@ def _halves(a: Any, b: Any) -> tuple[Any, int]:
     return torch.cat(both) if isinstance(a, Tensor) else both[0] + both[1], half
 
 
-def _check(items: int, there: int, what: str) -> None:
+def _check(items: int, there: int, what: str, key: str = "items") -> None:
     if items > there:
-        raise ValueError(f"items is {items}; allowed: up to {there}, the {what} that the data have")
+        raise ValueError(f"{key} is {items}; allowed: up to {there}, the {what} that are there")
 
 
 def _named(data: str) -> str:
