@@ -7,6 +7,7 @@ of all its parts. A named method (`lrqmm`, `direct`, ...) is a preset of such pa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -19,6 +20,13 @@ from lrqmm.quantize import Quantized, Quantizer, Uniform, product
 
 EIGHT_BITS = Uniform(bits=8)
 """Of the columns that a transform keeps apart."""
+NOTHING = "nothing beside its operands"
+NEEDS = {
+    "calibrated": "a sample of left operands",
+    "ahead": "weights ahead of time",
+    "together": "both operands at every call",
+}
+"""What a part needs, in words, by the attribute that says so."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,10 @@ class Compensator(ABC):
 
     calibrated: ClassVar[bool] = False
     """Whether `prepare` looks at left operands."""
+    ahead: ClassVar[bool] = False
+    """Whether it is made for weights: a right operand that is known ahead of time."""
+    together: ClassVar[bool] = False
+    """Whether what it does to the right operand depends on the left one, at every call."""
     slices: ClassVar[int] = 1
     """Matrices of codes that are kept of each operand."""
 
@@ -305,12 +317,18 @@ class Uncalibrated:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named composition: the classes of its parts, whose fields are the method's parameters."""
+    """A named composition: the classes of its parts, whose fields are the method's parameters.
+
+    Attributes
+    ----------
+    cites : keys of its sources in docs/references.bib
+    """
 
     name: str
     quantizer: type[Quantizer] = Uniform
     compensator: type[Compensator] = NoCompensator
     transform: type[Transform] = NoTransform
+    cites: tuple[str, ...] = ()
 
     parts: ClassVar[tuple[str, ...]] = ("quantizer", "compensator", "transform")
 
@@ -330,6 +348,11 @@ class Preset:
     def classes(self) -> tuple[type, ...]:
         """The classes whose code decides what the method computes."""
         return tuple(getattr(self, part) for part in self.parts)
+
+    @property
+    def needs(self) -> str:
+        """What it needs beside its operands, or of them, in words."""
+        return needed(self.classes)
 
     def build(self, **params: Any) -> Composition:
         """The composition with these parameters; unknown ones raise TypeError.
@@ -352,6 +375,17 @@ class Preset:
             own = {field.name for field in fields(cls)}
             built.append(cls(**{key: value for key, value in params.items() if key in own}))
         return made(*built)
+
+
+def needed(parts: Iterable[type]) -> str:
+    """What classes such as these need, in words.
+
+    What is calibrated is fitted to the sample once a right operand, so ahead of time too.
+    """
+    found = {trait for part in parts for trait in NEEDS if getattr(part, trait, False)}
+    if "calibrated" in found:
+        found.add("ahead")
+    return ", ".join(words for trait, words in NEEDS.items() if trait in found) or NOTHING
 
 
 def _has_fused(quantizer: type, compensator: type, transform: type) -> bool:

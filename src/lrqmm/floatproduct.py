@@ -8,7 +8,7 @@ from typing import Any
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.backends import backend_of
-from lrqmm.composition import Cost
+from lrqmm.composition import NOTHING, Cost
 from lrqmm.phases import phase
 
 BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
@@ -16,10 +16,18 @@ BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class FloatProduct:
-    """C = A B in one precision; has no parameters, and is its own preset."""
+    """C = A B in one precision; has no parameters, and is its own preset.
+
+    Attributes
+    ----------
+    needs : beside its operands, or of them, in words
+    cites : keys of its sources in docs/references.bib
+    """
 
     name: str
     precision: str
+    needs: str = NOTHING
+    cites: tuple[str, ...] = ()
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class Quantizer(ABC):
 
     calibrated: ClassVar[bool] = False
     """Whether `quantize` takes left operands, (s, k), as `calibration`, for the right operand."""
+    ahead: ClassVar[bool] = False
+    """Whether it is made for weights: a right operand that is known ahead of time."""
     integer: ClassVar[bool] = True
     """Whether codes are integers; floats are multiplied in float32, which only imitates them."""
     scale_bits: ClassVar[int] = SCALE_BITS
@@ -206,6 +208,8 @@ class WeightOnly(Quantizer):
 
     A subclass with bits of its own makes `bits` a field without `init`.
     """
+
+    ahead: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         fixed = not next(own for own in fields(self) if own.name == "bits").init

@@ -36,6 +36,7 @@ class WeightSide(Compensator):
     """
 
     calibrated: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
 
     rank: int | None = None
     factor_dtype: str = "float32"

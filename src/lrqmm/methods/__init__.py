@@ -57,6 +57,11 @@ def list_components() -> dict[str, list[str]]:
     return {kind: sorted(names) for kind, names in components().items()}
 
 
+def sources(name: str) -> list[str]:
+    """The methods whose files a name stands for; `uniform` is what `direct` is made of."""
+    return ["direct" if part == "uniform" else part for part in name.split("+")]
+
+
 def _composed(name: str) -> Preset:
     """A preset nobody wrote a file for: at most one part of each kind, in any order."""
     kinds = components()
@@ -67,4 +72,6 @@ def _composed(name: str) -> Preset:
         if kind in chosen:
             raise ValueError(f"{name!r} has two {kind}; allowed: one")
         chosen[kind] = kinds[kind][part]
-    return Preset(name, **{kind.removesuffix("s"): part for kind, part in chosen.items()})
+    cites = dict.fromkeys(key for part in sources(name) for key in preset(part).cites)
+    parts = {kind.removesuffix("s"): part for kind, part in chosen.items()}
+    return Preset(name, cites=tuple(cites), **parts)

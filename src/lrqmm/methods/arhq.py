@@ -4,7 +4,7 @@
 
 makes E ‖e (B - L)‖², the error that quantised activations cause, as small as rank r can: the mirror
 image of the term R_A B that LRQMM compensates, chosen offline.
-Source: arXiv and repository "ARHQ" as described; details unverified.
+Source: Wang, Sun, Sakaguchi, arXiv 2605.00140, as described; details unverified.
 """
 
 from __future__ import annotations
@@ -42,4 +42,4 @@ class ARHQ(QERA):
         return take_out(B, factors, quantizer, calibration), factors
 
 
-METHOD = Preset("arhq", compensator=ARHQ)
+METHOD = Preset("arhq", compensator=ARHQ, cites=("wang2026arhq",))

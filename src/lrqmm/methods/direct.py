@@ -2,4 +2,4 @@
 
 from lrqmm.composition import Preset
 
-METHOD = Preset("direct")
+METHOD = Preset("direct", cites=("gu2024lrqmm",))

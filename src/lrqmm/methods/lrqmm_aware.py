@@ -17,7 +17,7 @@ Source: this project.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
@@ -31,6 +31,8 @@ from lrqmm.rsvd import range_basis, sketch_matrix
 @dataclass(frozen=True, kw_only=True)
 class LRQMMAware(LowRank):
     """Factors from the range of R_A B and the row space of Ã R_B: best in the product's norm."""
+
+    together: ClassVar[bool] = True
 
     def left_factors(self, A: Operand, B: Operand) -> Factors:
         Q = self._basis(A.residual, B.exact, self.rank_of(A), LEFT)
@@ -69,4 +71,8 @@ class LRQMMAware(LowRank):
         return Cost(float_operations=sketches, bytes=moved) + self._update_cost(m, k, n)
 
 
-METHOD = Preset("lrqmm_aware", compensator=LRQMMAware)
+METHOD = Preset(
+    "lrqmm_aware",
+    compensator=LRQMMAware,
+    cites=("lrqmm_bench", "gu2024lrqmm", "zhang2024qera", "liu2024eora"),
+)

@@ -59,4 +59,6 @@ class LRQMMFirst(LRQMM):
         return factors
 
 
-METHOD = Preset("lrqmm_first", compensator=LRQMMFirst)
+METHOD = Preset(
+    "lrqmm_first", compensator=LRQMMFirst, cites=("lrqmm_bench", "gu2024lrqmm", "li2024svdquant")
+)

@@ -43,4 +43,4 @@ class MeanFix(Compensator):
         return Cost(float_operations=update, bytes=moved, operand_bits=32 * (m + n))
 
 
-METHOD = Preset("mean_fix", compensator=MeanFix)
+METHOD = Preset("mean_fix", compensator=MeanFix, cites=("lrqmm_bench",))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -38,6 +38,8 @@ class Multipoint(Compensator):
     points : 1 (the direct product) to 8
     tolerance : relative error of a column at which it gets no further point
     """
+
+    ahead: ClassVar[bool] = True
 
     points: int = 2
     tolerance: float = 0.0
@@ -99,4 +101,4 @@ def _best_point(
     return best
 
 
-METHOD = Preset("multipoint", compensator=Multipoint)
+METHOD = Preset("multipoint", compensator=Multipoint, cites=("liu2020multipoint",))

@@ -12,14 +12,14 @@ Source: Ootomo, Ozaki, Yokota, doi:10.1177/10943420241239588 (there 7 bits a sli
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.backends import integer_matmul, integer_route
-from lrqmm.composition import Cost
+from lrqmm.composition import NOTHING, Cost
 from lrqmm.phases import phase
 from lrqmm.quantize import SMALLEST_SCALE
 
@@ -55,8 +55,11 @@ class Ozaki:
     slices : 2 to 4
     """
 
+    needs: ClassVar[str] = NOTHING
+
     name: str
     slices: int = 2
+    cites: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _checks.integer("slices", self.slices, 2, 4)
@@ -114,4 +117,4 @@ class Ozaki:
         )
 
 
-METHOD = Ozaki("ozaki")
+METHOD = Ozaki("ozaki", cites=("ootomo2024dgemm",))

@@ -1,5 +1,8 @@
-"""SGEMM: the product in float32 (TF32 switched off), the baseline of every speed figure."""
+"""SGEMM: the product in float32 (TF32 switched off), the baseline of every speed figure.
+
+Source: the level 3 BLAS, Dongarra, Du Croz, Duff, Hammarling (1990).
+"""
 
 from lrqmm.floatproduct import FloatProduct
 
-METHOD = FloatProduct("sgemm", "float32")
+METHOD = FloatProduct("sgemm", "float32", cites=("dongarra1990blas",))

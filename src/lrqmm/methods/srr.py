@@ -70,4 +70,4 @@ class SRR(QERA):
         )
 
 
-METHOD = Preset("srr", compensator=SRR)
+METHOD = Preset("srr", compensator=SRR, cites=("cho2026srr",))

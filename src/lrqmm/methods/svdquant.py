@@ -11,4 +11,9 @@ from lrqmm.composition import Preset
 from lrqmm.methods.lowrank_first import LowRankFirst
 from lrqmm.methods.smoothquant import SmoothQuant
 
-METHOD = Preset("svdquant", compensator=LowRankFirst, transform=SmoothQuant)
+METHOD = Preset(
+    "svdquant",
+    compensator=LowRankFirst,
+    transform=SmoothQuant,
+    cites=("li2024svdquant", "xiao2022smoothquant"),
+)
