@@ -177,9 +177,8 @@ def _without_value(shard: Mapping[str, Any], common: Row, status: str, reason: s
 
 
 def _errors(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
-    held_out = given.about.get("calibration") == "held_out"
-    sample = {"calibration": given.sample} if held_out else {}
-    yield _error_row(method.matmul(given.A, given.B, **sample), given)
+    sample = given.sample if given.about.get("calibration") == "held_out" else None
+    yield _error_row(method.matmul(given.A, given.B, calibration=sample), given)
     predicted = method.predicted_error(given.A, given.B)
     if predicted is not None:
         yield {"metric": "predicted_error", "value": predicted}
@@ -291,7 +290,7 @@ def _ceiling(like: Array) -> Iterator[Row]:
 
 
 def _model(method: Method, given: Input) -> Iterator[Row]:
-    model = vars(method.cost(*map(int, given.A.shape), given.about["n"]))
+    model = vars(method.cost(int(given.A.shape[0]), given.about["k"], given.about["n"]))
     for metric, value in model.items():
         yield {"metric": metric, "phase": "model", "value": float(value)}
 

@@ -1,9 +1,10 @@
 """FLRQ: rank-1 parts taken out of the weight while they pay for themselves, the rest clipped.
 
-    u = (B Bᵀ)^q B s / ‖·‖,  v = uᵀ B,  B ← B - u v      as long as, with d bits a code and f a factor
+    u = (B Bᵀ)^q B s / ‖·‖,  v = uᵀ B,  B ← B - u v      as long as
     1 + f r (k + n) / (d k n)  ≤  min(1 + x, 1 + log2(amax_0 / amax_r) / d)
 
-that is, rank r costs no more bits than the smaller range saves, nor a share x of the weight's own.
+with d bits a code and f bits a factor's element: rank r costs no more bits than the smaller range
+saves, nor more than a share x of the weight's own.
 Then in turns L ← rank r of B - Q̃, Q ← clipped rounding of B - L; the pair with the smallest
 ‖X (B - L - Q̃)‖ on the sample X is kept. Before it, the scaling of `awq`.
 Cost: 2 (2q + 2) r k n a turn, and a product with the sample for each clipping tried.
@@ -99,10 +100,12 @@ class FLRQ(WeightSide):
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None
     ) -> tuple[Operand, Factors | None]:
+        assert calibration is not None
         xp = array_namespace(B)
         rank = self.rank_that_pays(B, quantizer.code_bits)
         X = xp.linalg.qr(calibration)[1] if calibration.shape[0] > B.shape[0] else calibration
-        best, least, target, clips = None, float("inf"), B, CLIPS
+        best, least, target = None, float("inf"), B
+        clips: tuple[float, ...] = CLIPS
         for _ in range(1 + self.iterations):
             factors = self.stored(self.sketch(target, rank))
             turn, smallest = None, float("inf")
@@ -125,4 +128,4 @@ def _unit(u: Array) -> Array:
     return u / norm if float(norm) > 0 else u
 
 
-METHOD = Preset("flrq", compensator=FLRQ, transform=AWQ)
+METHOD = Preset("flrq", compensator=FLRQ, transform=AWQ, cites=("gu2026flrq",))

@@ -22,7 +22,7 @@ from array_api_compat import array_namespace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.backends import integer_route
-from lrqmm.composition import Composition, Cost, NoCompensator, Uncalibrated
+from lrqmm.composition import Composition, Cost, NoCompensator, Uncalibrated, needed
 from lrqmm.lowrank import DEFAULT_RANK, Factors
 from lrqmm.methods.gptq import GPTQ
 from lrqmm.methods.hadamard import Hadamard
@@ -48,6 +48,7 @@ class LoPRo:
     calibrated: ClassVar[bool] = True
 
     name: str
+    cites: tuple[str, ...]
     bits: int = 8
     bits_a: int | None = None
     granularity: str = "vector"
@@ -61,7 +62,8 @@ class LoPRo:
         if self.rank is not None:
             _checks.integer("rank", self.rank, 0)
         _checks.real("alone", self.alone, 0.0, 1.0)
-        assert self.quantizer and self.rotation  # they check theirs
+        assert self.quantizer.bits  # they check theirs
+        assert self.rotation.seed >= 0
 
     @property
     def quantizer(self) -> GPTQ:
@@ -78,17 +80,26 @@ class LoPRo:
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters and their values."""
-        return {own.name: getattr(self, own.name) for own in fields(self) if own.name != "name"}
+        return {own.name: getattr(self, own.name) for own in self._own}
+
+    @property
+    def _own(self) -> list[Any]:
+        return [own for own in fields(self) if own.name not in ("name", "cites")]
 
     @property
     def defaults(self) -> dict[str, Any]:
         """Parameters and their defaults."""
-        return {own.name: own.default for own in fields(self) if own.name != "name"}
+        return {own.name: own.default for own in self._own}
 
     @property
     def classes(self) -> tuple[type, ...]:
         """The classes whose code decides what the method computes."""
         return (LoPRo, GPTQ, Hadamard, QERA, Composition)
+
+    @property
+    def needs(self) -> str:
+        """What it needs beside its operands, in words."""
+        return needed((LoPRo,))
 
     def build(self, **params: Any) -> LoPRo:
         """With these parameters."""
@@ -171,4 +182,4 @@ def in_float8(factors: Factors) -> Factors:
     return rounded(U.T).T, rounded(V)
 
 
-METHOD = LoPRo("lopro")
+METHOD = LoPRo("lopro", cites=("gu2026lopro",))
