@@ -322,6 +322,7 @@ class Preset:
     Attributes
     ----------
     cites : keys of its sources in docs/references.bib
+    usual : whether experiments that name no methods measure it; others are for `methods: all`
     """
 
     name: str
@@ -329,6 +330,7 @@ class Preset:
     compensator: type[Compensator] = NoCompensator
     transform: type[Transform] = NoTransform
     cites: tuple[str, ...] = ()
+    usual: bool = True
 
     parts: ClassVar[tuple[str, ...]] = ("quantizer", "compensator", "transform")
 

@@ -22,12 +22,14 @@ class FloatProduct:
     ----------
     needs : beside its operands, or of them, in words
     cites : keys of its sources in docs/references.bib
+    usual : whether experiments that name no methods measure it
     """
 
     name: str
     precision: str
     needs: str = NOTHING
     cites: tuple[str, ...] = ()
+    usual: bool = True
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -135,7 +135,11 @@ def plan(config: Config, schema: Config) -> Study:
     """
     config = _with_defaults(validate(config, schema), schema)
     left_out = _names(config["leave_out"], "leave_out", methods.list_methods())
-    usual = [name for name in methods.list_methods() if name not in left_out]
+    usual = [
+        name
+        for name in methods.list_methods()
+        if methods.preset(name).usual and name not in left_out
+    ]
     for name in config["matrices"]:
         if name in (*RESERVED, *DISTRIBUTIONS):
             raise ConfigError(

@@ -121,7 +121,8 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
 
 def _newer_than(known: set[str], asked: dict[str, Any], shard: Shard) -> bool:
     """Whether a shard is of a method that was added since: its study named none, only 'all'."""
-    return asked["experiments"][shard.experiment].get("methods") == "all" and (
+    named = asked["experiments"][shard.experiment].get("methods", "usual")
+    return bool({"usual", "all"} & {*([named] if isinstance(named, str) else named)}) and (
         shard.method not in known
     )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import html
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -56,6 +58,37 @@ def use() -> None:
 def label(method: str) -> str:
     """A method's name in figures."""
     return METHODS[method][0] if method in METHODS else method.replace("_", " ")
+
+
+def short_label(method: str) -> str:
+    """A method's name where there is little room."""
+    return {"lrqmm": "LRQMM", "lrqmm_aware": "product-aware"}.get(method, label(method))
+
+
+def label_at_right(axis: Axes, points: Iterable[tuple[float, float, str]]) -> None:
+    """Name points (x, y, words) in a column beside a panel, a thin line from each name to its
+    point; call it when the y axis has its scale and all points are drawn."""
+    axis.autoscale_view()
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high)
+    height = 0.075  # of a name, in heights of a panel
+    wanted = []
+    for x, y, words in points:
+        place = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[1]
+        wanted.append((float(place), x, y, words))
+    wanted.sort()
+    places = [place for place, *_ in wanted]
+    for _ in range(200):  # neighbours that are too near push each other away
+        for i in range(len(places) - 1):
+            push = (places[i] + height - places[i + 1]) / 2
+            if push > 0:
+                places[i], places[i + 1] = places[i] - push, places[i + 1] + push
+    for at, (_, x, y, words) in zip(places, wanted, strict=True):
+        axis.annotate(
+            words, (x, y), xytext=(1.03, at), textcoords="axes fraction", fontsize=6.5,
+            va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.6", "shrinkA": 0, "shrinkB": 2},
+        )  # fmt: skip
 
 
 def colour(method: str) -> Any:

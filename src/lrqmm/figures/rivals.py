@@ -1,12 +1,13 @@
-"""Rivals: error against bits, every method at four bits, on four kinds of data."""
+"""Rivals: every method at four bits, error against bits and against time, on four kinds of data."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrqmm.figures import _data, _style
+from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.figures.pareto import front
 from lrqmm.store import Run
 
@@ -18,55 +19,90 @@ MOST_BITS = 8.5
 
 
 def points(run: Run) -> pd.DataFrame:
-    """One row an input and method: `bits` an element of both operands, `error`, its seeds'
-    extremes `low` and `high`, `calibration`."""
+    """One row an input, method and calibration: `bits` an element of both operands, `error`, its
+    seeds' extremes `low` and `high`."""
     key = ["input", "method", "calibration"]
     errors = _data.errors(run, "rivals").groupby(key, sort=False)["value"]
     held = _data.ok(run, "rivals")
     held = held[held["metric"] == "operand_bits"]
-    bits = held["value"] / (held["m"] * held["k"] + held["k"] * held["n"])
+    rows = held["rows"].fillna(held["m"])
+    bits = held["value"] / (rows * held["k"] + held["k"] * held["n"])
     bits = bits.groupby([held[name] for name in key]).median().rename("bits")
     table = errors.agg(error="median", low="min", high="max")
     return table.join(bits).reset_index()
 
 
+def fair(table: pd.DataFrame) -> pd.DataFrame:
+    """The points whose calibration is not the measured operand; that one where there is no other."""
+    held_out = table[table["calibration"] == "held_out"]
+    both = table.set_index(["input", "method"]).index.isin(
+        held_out.set_index(["input", "method"]).index
+    )
+    return table[~both | (table["calibration"] == "held_out")]
+
+
+def timed(run: Run) -> pd.DataFrame:
+    """One row an input and method: `slowness`, time over SGEMM's with B prepared, and `error`."""
+    seconds = _data.seconds(run, "rivals_time")
+    prepared = seconds["b_prepared"].eq(True) | (seconds["method"] == "sgemm")
+    ratios = _data.speed_ratios(seconds[prepared])
+    key = ["input", "method"]
+    slowness = (1 / ratios.set_index(key)["ratio"]).groupby(key, sort=False).median()
+    error = _data.errors(run, "rivals_time").set_index(key)["value"].groupby(key).median()
+    return pd.DataFrame({"slowness": slowness, "error": error}).dropna().reset_index()
+
+
 def draw(run: Run) -> Figure:
-    """A panel an input; the line joins the methods that no other beats in bits and error."""
-    table = points(run)
-    table = table[(table["bits"] <= MOST_BITS) & (table["error"] > 0)]
-    inputs = list(dict.fromkeys(table["input"]))
-    rows = -(-len(inputs) // 2)
+    """A row an input: error against bits and, where the run has times, against time. The line joins
+    the methods that no other beats; they are named at the right, in the order of their errors."""
+    by_bits = fair(points(run)).rename(columns={"bits": "x"})
+    sides = [by_bits[by_bits["x"] <= MOST_BITS]]
+    titles = ["bits an element: codes, scales, factors"]
+    try:
+        sides.append(timed(run).rename(columns={"slowness": "x"}))
+        titles.append("time / time of SGEMM, B prepared")
+    except NothingToDraw:
+        pass  # a run of errors alone
+    inputs = list(dict.fromkeys(by_bits["input"]))
+    columns = len(sides) if len(sides) > 1 else min(2, len(inputs))
+    rows = len(inputs) if len(sides) > 1 else -(-len(inputs) // columns)
     figure, axes = plt.subplots(
-        rows, 2, figsize=(_style.WIDTH, 2.9 * rows), sharex=True, squeeze=False
+        rows, columns, figsize=(_style.WIDTH, 2.3 * rows + 0.4), squeeze=False
     )
-    for axis, name in zip(axes.flat, inputs, strict=False):
-        here = table[table["input"] == name]
-        best = front(here.rename(columns={"bits": "slowness"}))
-        axis.plot(best["slowness"], best["error"], color="0.8", lw=4, zorder=0)
-        at_front = list(best["method"])
-        for point in here.itertuples():
-            method = str(point.method)
-            named = method in NAMED or method in at_front
-            low = method in at_front and at_front.index(method) % 2 == 0
-            axis.plot(
-                point.bits, point.error, ls="", ms=6 if named else 4,
-                marker=_style.marker(method) if method in NAMED else "o",
-                color=_style.colour(method) if method in NAMED else "0.45",
-                markerfacecolor="white" if point.calibration == "same" else None,
-            )  # fmt: skip
-            if named:
-                axis.annotate(
-                    _style.label(method), (point.bits, point.error), xytext=(4, -9 if low else 4),
-                    textcoords="offset points", fontsize=7,
-                )  # fmt: skip
-        axis.set_yscale("log")
-        axis.set_title(_style.input_label(name), fontsize=9)
-        axis.set_xlim(3.7, MOST_BITS + 1.2)  # room for a label
-    for axis in axes.flat[len(inputs) :]:
+    for number, name in enumerate(inputs):
+        for side, table in enumerate(sides):
+            at = (number, side) if len(sides) > 1 else divmod(number, columns)
+            _panel(axes[at], table[(table["input"] == name) & (table["error"] > 0)])
+            axes[at].set_title(_style.input_label(name), fontsize=9)
+            if side:
+                axes[at].set_xscale("log", base=2)
+                axes[at].xaxis.set_major_formatter("{x:g}")
+            if at[0] == rows - 1:
+                axes[at].set_xlabel(titles[side], fontsize=8)
+    for axis in axes.flat[len(inputs) * len(sides) :]:
         axis.axis("off")
-    figure.supxlabel(
-        "bits an element: codes, scales, factors (hollow: calibrated on its own operands)",
-        fontsize=9,
-    )
     figure.supylabel("relative error", fontsize=9)
+    hollow = (by_bits["calibration"] == "same").any()
+    if hollow:
+        figure.supxlabel("hollow: calibrated on the measured operand itself", fontsize=8)
     return figure
+
+
+def _panel(axis: Axes, here: pd.DataFrame) -> None:
+    best = front(here.rename(columns={"x": "slowness"}))
+    axis.plot(best["slowness"], best["error"], color="0.8", lw=4, zorder=0)
+    axis.set_yscale("log")
+    _style.plain_log(axis.yaxis)
+    labels = []
+    for point in here.itertuples():
+        method = str(point.method)
+        named = method in NAMED or method in set(best["method"])
+        axis.plot(
+            point.x, point.error, ls="", ms=6 if named else 4,
+            marker=_style.marker(method) if method in NAMED else "o",
+            color=_style.colour(method) if method in NAMED else "0.2" if named else "0.6",
+            markerfacecolor="white" if getattr(point, "calibration", "") == "same" else None,
+        )  # fmt: skip
+        if named:
+            labels.append((point.x, point.error, _style.short_label(method)))
+    _style.label_at_right(axis, labels)

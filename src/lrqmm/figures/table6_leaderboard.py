@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lrqmm.figures import _style
-from lrqmm.figures.rivals import points
+from lrqmm.figures.rivals import fair, points
 from lrqmm.store import Run
 
 FLOATS = ("bf16", "bf16x3", "sgemm", "tf32", "tf32x3")
@@ -14,8 +14,9 @@ FLOATS = ("bf16", "bf16x3", "sgemm", "tf32", "tf32x3")
 
 def tabulate(run: Run) -> pd.DataFrame:
     """A row a method, by its mean rank over the inputs; errors are medians over seeds."""
-    table = points(run)
-    table = table[~table["method"].isin(FLOATS)]
+    every = points(run)
+    every = every[~every["method"].isin(FLOATS)]
+    table = fair(every)
     table["rank"] = table.groupby("input")["error"].rank(method="min")
     ranks = table.groupby("method")["rank"]
     errors = table.pivot_table(index="method", columns="input", values="error", sort=False)
@@ -28,6 +29,11 @@ def tabulate(run: Run) -> pd.DataFrame:
         worst=ranks.max(),
     ).sort_values(["rank", "bits"])
     spread = table["high"] / table["low"] - 1
+    itself = every[every["calibration"] == "same"].set_index(["input", "method"])["error"]
+    other = table[table["calibration"] == "held_out"].set_index(["input", "method"])["error"]
+    if len(other):
+        gain = 100 * (1 - itself / other).groupby("method").max()
+        made["least error, calibrated on itself, %"] = -gain
     made["widest spread over seeds, %"] = 100 * spread.groupby(table["method"]).max()
     made = made.rename(
         columns={"bits": "bits an element", "rank": "mean rank", "best": "best rank",

@@ -213,7 +213,9 @@ def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[R
     for index, own in enumerate(timed):
         for prepared in shard["prepared"]:
             if prepared and type(methods.preset(own.name)) is FloatProduct:
-                continue  # it has nothing to prepare
+                if False in shard["prepared"]:
+                    continue
+                prepared = False  # it has nothing to prepare
             sample = A if own.calibrated else None
             right = own.prepare(B, calibration=sample, check_finite=False) if prepared else B
             products[index, prepared] = partial(own.matmul, A, right, out=out, check_finite=False)

@@ -54,4 +54,4 @@ class AWQ(Scaling):
             return best
 
 
-METHOD = Preset("awq", transform=AWQ, cites=("lin2023awq",))
+METHOD = Preset("awq", transform=AWQ, cites=("lin2023awq",), usual=False)

@@ -32,4 +32,4 @@ class BC4(WeightOnly):
         return codes, scale, None
 
 
-METHOD = Preset("bc4", quantizer=BC4, cites=("yin2018bcgd",))
+METHOD = Preset("bc4", quantizer=BC4, cites=("yin2018bcgd",), usual=False)

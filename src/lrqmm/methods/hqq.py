@@ -71,4 +71,4 @@ class HQQ(WeightOnly):
         return xp.where(scale > 0, codes(best), xp.zeros_like(x)), scale, offset
 
 
-METHOD = Preset("hqq", quantizer=HQQ, cites=("badri2023hqq",))
+METHOD = Preset("hqq", quantizer=HQQ, cites=("badri2023hqq",), usual=False)

@@ -49,6 +49,7 @@ class LoPRo:
 
     name: str
     cites: tuple[str, ...]
+    usual: bool
     bits: int = 8
     bits_a: int | None = None
     granularity: str = "vector"
@@ -84,7 +85,7 @@ class LoPRo:
 
     @property
     def _own(self) -> list[Any]:
-        return [own for own in fields(self) if own.name not in ("name", "cites")]
+        return [own for own in fields(self) if own.name not in ("name", "cites", "usual")]
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -182,4 +183,4 @@ def in_float8(factors: Factors) -> Factors:
     return rounded(U.T).T, rounded(V)
 
 
-METHOD = LoPRo("lopro", cites=("gu2026lopro",))
+METHOD = LoPRo("lopro", cites=("gu2026lopro",), usual=False)

@@ -60,5 +60,8 @@ class LRQMMFirst(LRQMM):
 
 
 METHOD = Preset(
-    "lrqmm_first", compensator=LRQMMFirst, cites=("lrqmm_bench", "gu2024lrqmm", "li2024svdquant")
+    "lrqmm_first",
+    compensator=LRQMMFirst,
+    cites=("lrqmm_bench", "gu2024lrqmm", "li2024svdquant"),
+    usual=False,
 )

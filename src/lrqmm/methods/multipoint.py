@@ -101,4 +101,4 @@ def _best_point(
     return best
 
 
-METHOD = Preset("multipoint", compensator=Multipoint, cites=("liu2020multipoint",))
+METHOD = Preset("multipoint", compensator=Multipoint, cites=("liu2020multipoint",), usual=False)

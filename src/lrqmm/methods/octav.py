@@ -43,4 +43,4 @@ class Octav(Quantizer):
         return xp.clip(xp.round(x / divisor), -top, top), scale, None
 
 
-METHOD = Preset("octav", quantizer=Octav, cites=("sakr2022octav",))
+METHOD = Preset("octav", quantizer=Octav, cites=("sakr2022octav",), usual=False)

@@ -60,6 +60,7 @@ class Ozaki:
     name: str
     slices: int = 2
     cites: tuple[str, ...] = ()
+    usual: bool = True
 
     def __post_init__(self) -> None:
         _checks.integer("slices", self.slices, 2, 4)
@@ -117,4 +118,4 @@ class Ozaki:
         )
 
 
-METHOD = Ozaki("ozaki", cites=("ootomo2024dgemm",))
+METHOD = Ozaki("ozaki", cites=("ootomo2024dgemm",), usual=False)

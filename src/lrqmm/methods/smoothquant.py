@@ -63,4 +63,4 @@ class SmoothQuant(Scaling):
             return of_a**self.alpha / of_b ** (1 - self.alpha)
 
 
-METHOD = Preset("smoothquant", transform=SmoothQuant, cites=("xiao2022smoothquant",))
+METHOD = Preset("smoothquant", transform=SmoothQuant, cites=("xiao2022smoothquant",), usual=False)

@@ -61,4 +61,4 @@ class SparseResidual(Compensator):
         return Cost(float_operations=operations, bytes=moved, operand_bits=held)
 
 
-METHOD = Preset("sparse_residual", compensator=SparseResidual, cites=("gu2024sparse",))
+METHOD = Preset("sparse_residual", compensator=SparseResidual, cites=("gu2024sparse",), usual=False)

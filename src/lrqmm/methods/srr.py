@@ -70,4 +70,4 @@ class SRR(QERA):
         )
 
 
-METHOD = Preset("srr", compensator=SRR, cites=("cho2026srr",))
+METHOD = Preset("srr", compensator=SRR, cites=("cho2026srr",), usual=False)

@@ -16,4 +16,5 @@ METHOD = Preset(
     compensator=LowRankFirst,
     transform=SmoothQuant,
     cites=("li2024svdquant", "xiao2022smoothquant"),
+    usual=False,
 )

@@ -35,4 +35,4 @@ class TWN(WeightOnly):
         return codes, scale, None
 
 
-METHOD = Preset("twn", quantizer=TWN, cites=("li2016twn", "yin2018bcgd"))
+METHOD = Preset("twn", quantizer=TWN, cites=("li2016twn", "yin2018bcgd"), usual=False)

@@ -1,0 +1,50 @@
+"""Prediction: the error foretold from O(n²) statistics over the error measured."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lrqmm.figures import NothingToDraw, _data, _style
+from lrqmm.store import Run
+
+WITHIN = 0.1
+
+
+def points(run: Run) -> pd.DataFrame:
+    """One row a product that has both: `predicted`, `measured`, `method`, `bits`, `rounding`."""
+    keys = ["shard", "machine", "measured_at", "setting", "input", "layer", "input_seed", "n"]
+    table = run.measurements
+    table = table[(table["status"] == "ok") & table["phase"].isna()]
+    both = [
+        table[table["metric"] == metric].set_index(keys)
+        for metric in ("relative_error", "predicted_error")
+    ]
+    if both[1].empty:
+        raise NothingToDraw("this run has no predicted errors (of direct, mean_fix, hadamard)")
+    found = both[1][["method", "bits", "rounding", "value"]].rename(columns={"value": "predicted"})
+    found = found.join(both[0]["value"].rename("measured")).reset_index()
+    return found[(found["measured"] > 0) & (found["predicted"] > 0)]
+
+
+def draw(run: Run) -> Figure:
+    """A point a product; the band is what is within a tenth of the measured error."""
+    table = points(run)
+    ratio = table["predicted"] / table["measured"]
+    figure, axis = plt.subplots(figsize=(_style.WIDTH / 2 + 1, 2.8))
+    axis.axhspan(1 - WITHIN, 1 + WITHIN, color="0.9", zorder=0)
+    axis.axhline(1, color="0.5", lw=0.8, zorder=1)
+    for name in _style.order(table["method"].unique()):
+        own = table["method"] == name
+        axis.plot(
+            table["measured"][own], ratio[own], ls="", ms=3.5, alpha=0.7,
+            marker=_style.marker(name), color=_style.colour(name), label=_style.label(name),
+        )  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlabel("relative error, measured")
+    axis.set_ylabel("predicted / measured")
+    share = (abs(ratio - 1) <= WITHIN).mean()
+    axis.set_title(f"{share:.0%} of {len(table)} products within a tenth", fontsize=9)
+    _style.figure_legend(figure, [axis])
+    return figure

@@ -1,0 +1,100 @@
+"""The rivals' figure, the leaderboard and the predictions, from a small run measured here."""
+
+import numpy as np
+import pytest
+from test_verify import measure
+
+import lrqmm
+from lrqmm.figures import NothingToDraw, make, prediction, rivals
+from lrqmm.inputs.distributions import sample
+from lrqmm.measure.error import exact_product, relative_error
+from lrqmm.store import read_run
+
+METHODS = ["direct", "lrqmm", "qera", "mxfp4", "affine+lrqmm_aware"]
+STUDY = {
+    "rivals": {
+        "measure": "error", "inputs": ["uniform01", "outliers"], "sizes": ["96x40x32"], "seeds": 2,
+        "methods": METHODS, "held_out": True, "cost": True, "settings": {"bits": 4, "rank": 4},
+    },
+    "rivals_time": {
+        "measure": "time", "inputs": ["uniform01", "outliers"], "sizes": [48], "samples": 3,
+        "methods": METHODS, "baselines": ["sgemm"], "prepared": [True],
+        "settings": {"bits": 4, "rank": 4},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return read_run(measure(tmp_path_factory.mktemp("runs") / "run", experiments=STUDY))
+
+
+def test_points_are_medians_of_the_measured_half(run):
+    table = rivals.points(run).set_index(["input", "method", "calibration"])
+    found = []
+    for seed in range(2):
+        A, B = sample("outliers", 96, 40, 32, seed=seed)
+        C = lrqmm.matmul(A[48:], B, "qera", bits=4, rank=4, calibration=A[:48])
+        found.append(relative_error(C, exact_product(A[48:], B)))
+    point = table.loc["outliers", "qera", "held_out"]
+    assert point["error"] == pytest.approx(np.median(found), rel=1e-4)
+    assert (point["low"], point["high"]) == pytest.approx((min(found), max(found)), rel=1e-4)
+    bits = lrqmm.get_method("direct", bits=4).cost(48, 40, 32).operand_bits / (48 * 40 + 40 * 32)
+    assert table.loc["outliers", "direct", "none"]["bits"] == bits
+
+
+def test_calibration_on_the_measured_operand_is_not_ranked(run):
+    every = rivals.points(run)
+    table = rivals.fair(every)
+    assert set(table.loc[table["method"] == "qera", "calibration"]) == {"held_out"}
+    assert len(every) == len(table) + 2
+    only_same = every[every["calibration"] != "held_out"]
+    assert len(rivals.fair(only_same)) == len(only_same)
+    board = make("table6_leaderboard", run).set_index("method")
+    assert board.loc["qera", "calibration"] == "held_out"
+    (column,) = [name for name in board if "on itself" in name]
+    assert board[column].notna().sum() == 1
+    assert sorted(board["best rank"])[0] == 1
+
+
+def test_times_are_those_of_products_with_b_prepared(run):
+    table = rivals.timed(run)
+    assert set(table["method"]) == {*METHODS, "sgemm"} - {"mxfp4", "sgemm"}  # imitated: no time
+    assert (table["slowness"] > 0).all()
+    seconds = run.measurements.query("metric == 'seconds' and phase.isna()")
+    assert not seconds.loc[seconds["method"] == "sgemm", "b_prepared"].any()
+    assert seconds.loc[seconds["method"] != "sgemm", "b_prepared"].all()
+    figure = make("rivals", run)
+    assert len(figure.axes) == 4
+    by_bits, by_time = ({text.get_text() for text in axis.texts} for axis in figure.axes[:2])
+    assert "direct" in by_bits
+    assert "LRQMM" not in by_bits  # on matrices as small as these factors take over 8.5 bits
+    assert {"direct", "LRQMM"} <= by_time
+
+
+def test_names_at_the_right_do_not_overlap(run):
+    figure = make("rivals", run)
+    figure.canvas.draw()
+    for axis in figure.axes:
+        boxes = sorted((text.get_window_extent() for text in axis.texts), key=lambda box: box.y0)
+        for lower, upper in zip(boxes, boxes[1:], strict=False):
+            assert upper.y0 > lower.y0 + 0.6 * lower.height
+
+
+def test_predictions_are_beside_what_was_measured(run):
+    table = prediction.points(run)
+    assert set(table["method"]) == {"direct"}
+    assert len(table) == 4
+    A, B = sample("uniform01", 96, 40, 32, seed=0)
+    direct = lrqmm.get_method("direct", bits=4)
+    expected = direct.predicted_error(A[48:], B)
+    assert np.isclose(table["predicted"], expected, rtol=1e-3).any()
+    assert "of 4 products" in make("prediction", run).axes[0].get_title()
+
+
+def test_a_run_of_errors_alone_has_one_column(tmp_path):
+    only = {"rivals": {**STUDY["rivals"], "methods": ["direct", "lrqmm"]}}
+    run = read_run(measure(tmp_path / "run", experiments=only))
+    assert len(make("rivals", run).axes) == 2
+    with pytest.raises(NothingToDraw):
+        make("rivals", read_run(measure(tmp_path / "other")))
