@@ -10,7 +10,7 @@ EXTRAS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env run bench reference figures notebooks test test-cluster faults fuzz load lint clean lock
+.PHONY: env run run-all bench reference figures notebooks test test-cluster faults fuzz load lint clean lock
 
 run: env
 	$(BIN)/snakemake --cores all
@@ -33,6 +33,11 @@ figures: env
 
 notebooks: env
 	$(BIN)/snakemake notebooks --cores all
+
+# Every study whose data is packaged: some hours on 2 cores.
+run-all: run
+	for study in rivals networks perplexity bench; do \
+	    $(BIN)/snakemake --cores all --configfile config/$$study.yaml || exit 1; done
 
 # Times beside SGEMM and direct, with intervals; for an idle machine.
 bench: env

@@ -101,6 +101,21 @@ def test_a_tolerance_that_no_rank_meets():
         lrqmm.matmul(A, B, bits=4, rank="auto", tolerance=1e-3, on_unreachable="raise")
 
 
+def test_unreachable_tolerances_may_be_met_by_two_slices(recwarn):
+    A, B = sample("normal", 96, 80, 72, seed=0)
+    how = dict(rank="auto", on_unreachable="slices")
+    C = lrqmm.matmul(A, B, bits=6, tolerance=5e-3, **how)
+    assert not len(recwarn)
+    np.testing.assert_array_equal(C, lrqmm.matmul(A, B, "two_slice", bits=6))
+    assert distance(C, product(A, B)) < 5e-3
+    with pytest.warns(ToleranceNotReached) as caught:
+        again = lrqmm.matmul(A, B, bits=6, tolerance=1e-5, **how)
+    np.testing.assert_array_equal(C, again)
+    (warning,) = caught
+    assert warning.message.estimate == pytest.approx(distance(C, product(A, B)), rel=0.2)
+    assert warning.message.bits > 12
+
+
 @pytest.mark.parametrize(
     ("given", "failure", "said"),
     [
@@ -108,7 +123,7 @@ def test_a_tolerance_that_no_rank_meets():
         (dict(rank="auto", tolerance=2.0), ValueError, r"tolerance is 2.0; allowed: a number from"),
         (dict(rank=3, tolerance=0.1), ValueError, "allowed: with rank='auto'"),
         (dict(rank="much"), TypeError, "rank is 'much'; allowed: an integer"),
-        (dict(on_unreachable="x"), ValueError, "on_unreachable is 'x'; allowed: 'warn', 'raise'"),
+        (dict(on_unreachable="x"), ValueError, "'x'; allowed: 'warn', 'slices', 'raise'"),
         (
             dict(rank="auto", tolerance=0.1, execution="fused"),
             ValueError,

@@ -1,5 +1,7 @@
 """The rivals' figure, the leaderboard and the predictions, from a small run measured here."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from test_verify import measure
@@ -77,7 +79,7 @@ def test_names_at_the_right_do_not_overlap(run):
     figure.canvas.draw()
     for axis in figure.axes:
         boxes = sorted((text.get_window_extent() for text in axis.texts), key=lambda box: box.y0)
-        for lower, upper in zip(boxes, boxes[1:], strict=False):
+        for lower, upper in pairwise(boxes):
             assert upper.y0 > lower.y0 + 0.6 * lower.height
 
 

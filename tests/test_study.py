@@ -55,7 +55,7 @@ def test_the_study_is_planned():
     assert len({shard.name for shard in study.shards}) == len(study.shards)
     table = {s.name: s for s in study.shards if s.experiment == "distributions"}
     assert {s.method for s in table.values()} == {
-        name for name in lrqmm.list_methods() if preset(name).usual
+        name for name in lrqmm.list_methods() if methods.preset(name).usual
     }
     assert {i.input for i in table["distributions-direct-torch-0"].inputs} == set(DISTRIBUTIONS)
     assert len(table["distributions-direct-torch-0"].settings) == 3 * 2 * 2

@@ -24,6 +24,7 @@ from array_api_compat import array_namespace
 from lrqmm._checks import Array
 from lrqmm.composition import Operand
 from lrqmm.lowrank import Factors, compensate
+from lrqmm.methods.two_slice import SecondSlice
 from lrqmm.phases import phase
 from lrqmm.rsvd import sketch_matrix
 
@@ -91,13 +92,17 @@ class Search:
 
     def at(self, rank: int) -> tuple[Array, float]:
         """C_r and its estimated relative error."""
-        xp = array_namespace(self.C)
         left, right = (
             None if f is None else (f[0][:, :rank], f[1][:rank, :]) for f in (self.left, self.right)
         )
         C = self.C
         if rank:
             C = C + compensate(self.A, self.B, left, right, self.terms)
+        return C, self.error_of(C)
+
+    def error_of(self, C: Array) -> float:
+        """Estimated relative error of a product of these operands."""
+        xp = array_namespace(C)
         with phase("correct"):
             weights = xp.asarray(self.weights, dtype=C.dtype, device=C.device)
             found = C @ self.Y
@@ -105,7 +110,7 @@ class Search:
             squared = float(xp.sum(missed**2 * weights))
             cross = float(xp.sum(found * missed * weights))
             whole = float(xp.sum(C**2)) + 2 * cross + squared
-        return C, (squared / whole) ** 0.5 if whole > 0 else 0.0
+        return (squared / whole) ** 0.5 if whole > 0 else 0.0
 
     @cached_property
     def whole(self) -> tuple[Array, float]:
@@ -130,6 +135,10 @@ class Search:
 def compensated(search: Search, tolerance: float, on_unreachable: str, bits: int) -> Array:
     """The product at the smallest rank that meets the tolerance.
 
+    Where none does, `on_unreachable` says what is done: 'warn' is the smallest rank that is about
+    as good as the largest, 'slices' the product of two slices, which costs three integer products;
+    both warn where the tolerance is not met.
+
     Raises
     ------
     ArithmeticError : none does and `on_unreachable` is 'raise'
@@ -140,5 +149,12 @@ def compensated(search: Search, tolerance: float, on_unreachable: str, bits: int
     warning = ToleranceNotReached(reached, tolerance, bits)
     if on_unreachable == "raise":
         raise ArithmeticError(str(warning))
+    if on_unreachable == "slices":
+        slices = SecondSlice()
+        C = slices.compensated(search.C, search.A, search.B, slices.prepare(search.B, None))
+        reached = search.error_of(C)
+        if MARGIN * reached > tolerance:
+            warnings.warn(ToleranceNotReached(reached, tolerance, 2 * bits), stacklevel=4)
+        return C
     warnings.warn(warning, stacklevel=4)
     return search.smallest(NEAR_BEST * reached)[0]

@@ -42,7 +42,7 @@ class LowRank(Compensator):
         rank that meets the tolerance, up to an eighth of that limit; see `lrqmm.adaptive`.
     tolerance : of 'auto', the product's relative Frobenius error
     on_unreachable : of 'auto', 'warn' (`ToleranceNotReached`, and the smallest rank that is about
-        as good as the largest) or 'raise' (ArithmeticError)
+        as good as the largest), 'slices' (the product of two slices) or 'raise' (ArithmeticError)
     terms : 'full', 'first' or 'exact', see above
     oversampling, power_iterations, sketch, seed : of the randomised SVD
     factor_dtype : 'float32', or 'int8' (each factor column rounded to 8 bits)
@@ -69,7 +69,7 @@ class LowRank(Compensator):
             )
         elif self.rank is not None:
             _checks.integer("rank", self.rank, 0)
-        _checks.choice("on_unreachable", self.on_unreachable, ("warn", "raise"))
+        _checks.choice("on_unreachable", self.on_unreachable, ("warn", "slices", "raise"))
         _checks.choice("terms", self.terms, ("first", "full", "exact"))
         _checks.integer("oversampling", self.oversampling, 0)
         _checks.integer("power_iterations", self.power_iterations, 0)

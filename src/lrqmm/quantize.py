@@ -271,8 +271,12 @@ def clipped(X: Array, share: float, granularity: str) -> Array:
 def product(left: Quantized, right: Quantized) -> Array:
     """Ã B̃ from the codes of A (m x k) and of Bᵀ (n x k); (m, n) float32.
 
-    The integer sums are exact; scales and offsets are applied to them in float32, group by group:
-    Σ (s q + o)(t p + w) = s t Σ q p + o t Σ p + s w Σ q + o w g, with g columns in the group.
+    The integer sums are exact; scales and offsets are applied to them in float32. In a group of g
+    columns
+
+        Σ (s q + o)(t p + w) = s t Σ q p + o (t Σ p) + (s Σ q + o g) w
+
+    of which all but the first term is, over the groups, one product of thin matrices.
     """
     xp = array_namespace(left.codes)
     if left.codes.dtype == xp.float32:
@@ -283,22 +287,43 @@ def product(left: Quantized, right: Quantized) -> Array:
     for index, start in enumerate(range(0, k, group)):
         columns = slice(start, min(start + group, k))
         q, p = left.codes[:, columns], right.codes[:, columns]
-        s, t = left.scale[:, index, None], right.scale[None, :, index]
-        part = (s * t) * xp.astype(integer_matmul(q, p.T), xp.float32)
+        part = xp.astype(integer_matmul(q, p.T), xp.float32)
+        part *= left.scale[:, index, None]
+        part *= right.scale[None, :, index]
+        if total is None:
+            total = part
+        else:
+            total += part
+    thin = []  # (m, groups) and (n, groups)
+    if left.offset is not None:
+        thin.append((left.offset, right.scale * _group_sums(right)))
+    if right.offset is not None:
+        sums = left.scale * _group_sums(left)
         if left.offset is not None:
-            o = left.offset[:, index, None]
-            part = part + o * (t * _row_sums(xp, p)[None, :])
-        if right.offset is not None:
-            w = right.offset[None, :, index]
-            part = part + (s * w) * _row_sums(xp, q)[:, None]
-            if left.offset is not None:
-                part = part + (o * w) * q.shape[1]
-        total = part if total is None else total + part
+            sums = sums + left.offset * _group_sums(left, ones=True)
+        thin.append((sums, right.offset))
+    for x, y in thin:
+        x, y = _a_row_each(left, x), _a_row_each(right, y)
+        total += backend_of(x).float_matmul(x, y.T, "float32", None)
     return total
 
 
-def _row_sums(xp: ModuleType, codes: Array) -> Array:
-    return xp.astype(xp.sum(codes, axis=1, dtype=xp.int64), xp.float32)
+def _group_sums(x: Quantized, *, ones: bool = False) -> Array:
+    """Sums of the codes, or of ones, by row and group; (rows, groups) float32."""
+    xp = array_namespace(x.codes)
+    codes = xp.ones_like(x.codes[:1, :]) if ones else x.codes
+    k = codes.shape[1]
+    sums = [
+        xp.sum(codes[:, start : start + x.group], axis=1, keepdims=True, dtype=xp.int64)
+        for start in range(0, k, x.group)
+    ]
+    return xp.astype(xp.concat(sums, axis=1), xp.float32)
+
+
+def _a_row_each(x: Quantized, values: Array) -> Array:
+    """Values of a whole tensor, (1, groups), repeated for each row."""
+    shape = (x.codes.shape[0], values.shape[1])
+    return array_namespace(values).broadcast_to(values, shape)
 
 
 def usable_scale(xp: ModuleType, scale: Array) -> tuple[Array, Array]:

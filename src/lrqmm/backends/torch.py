@@ -32,6 +32,8 @@ def integer_matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact; into `out` where that is given."""
     if a.device.type == "cpu" and _cpu_has_int8_dot():
         column_major = b.stride() == (1, b.shape[0]) and 1 not in b.shape
+        if not column_major and b.stride()[0] == 1 and 1 not in b.shape:
+            b, column_major = _plain(b.T).T, True  # a slice of Bᵀ: quicker than turning it over
         a, b = _plain(a), b if column_major else _plain(b)
         if out is not None and 1 not in out.shape:
             return torch._int_mm(a, b, out=out)

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lrqmm.figures import NothingToDraw, _data, _style
+from lrqmm.figures import NothingToDraw, _style
 from lrqmm.store import Run
 
 WITHIN = 0.1

@@ -33,7 +33,7 @@ def points(run: Run) -> pd.DataFrame:
 
 
 def fair(table: pd.DataFrame) -> pd.DataFrame:
-    """The points whose calibration is not the measured operand; that one where there is no other."""
+    """The points that were not calibrated on the measured operand, where there are such."""
     held_out = table[table["calibration"] == "held_out"]
     both = table.set_index(["input", "method"]).index.isin(
         held_out.set_index(["input", "method"]).index

@@ -73,5 +73,5 @@ def _composed(name: str) -> Preset:
             raise ValueError(f"{name!r} has two {kind}; allowed: one")
         chosen[kind] = kinds[kind][part]
     cites = dict.fromkeys(key for part in sources(name) for key in preset(part).cites)
-    parts = {kind.removesuffix("s"): part for kind, part in chosen.items()}
-    return Preset(name, cites=tuple(cites), **parts)
+    parts: dict[str, Any] = {kind.removesuffix("s"): part for kind, part in chosen.items()}
+    return Preset(name, cites=tuple(cites), usual=False, **parts)
