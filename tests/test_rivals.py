@@ -220,6 +220,17 @@ def test_gptq_is_the_surgeon(k):
     assert np.linalg.norm(X @ (W - found.dequantize()).T) < np.linalg.norm(X @ (W - plain).T)
 
 
+@pytest.mark.parametrize("name", ["gptq", "hqq", "bc4", "lbw", "lopro", "twn"])
+def test_weight_only_methods_have_zero_points_for_activations(name):
+    A, B = sample("uniform01", 60, 70, 50, seed=0)
+    bits = {} if name in ("bc4", "twn") else {"bits": 4}
+    found = [error(name, A, B, bits_a=4, zero_point_a=z, **bits) for z in (None, "integer")]
+    assert found[0] != found[1]
+    method = lrqmm.get_method(name, bits_a=4, zero_point_a="integer", granularity="vector", **bits)
+    quantizer = method._implementation.quantizer
+    assert quantizer.left == Uniform(bits=4, zero_point="integer")
+
+
 def test_gptq_without_correlations_is_rounding():
     W, X = floats(0, 9, 40), np.eye(40, dtype=np.float32)
     found = gptq.GPTQ(bits=4).quantize(W, calibration=X)

@@ -207,11 +207,18 @@ class WeightOnly(Quantizer):
     """For the right operand; the left one is `Uniform`, to nearest, at `bits_a` (or `bits`).
 
     A subclass with bits of its own makes `bits` a field without `init`.
+
+    Parameters
+    ----------
+    zero_point_a : of the left operand: None, 'integer' or 'float', as in `Uniform`
     """
 
     ahead: ClassVar[bool] = True
 
+    zero_point_a: str | None = None
+
     def __post_init__(self) -> None:
+        _checks.choice("zero_point_a", self.zero_point_a, ZERO_POINTS)
         fixed = not next(own for own in fields(self) if own.name == "bits").init
         if not fixed:
             super().__post_init__()
@@ -222,7 +229,7 @@ class WeightOnly(Quantizer):
     @property
     def left(self) -> Quantizer:
         bits = self.bits if self.bits_a is None else self.bits_a
-        return Uniform(bits=bits, granularity=self.granularity)
+        return Uniform(bits=bits, granularity=self.granularity, zero_point=self.zero_point_a)
 
 
 def scale_to_top(

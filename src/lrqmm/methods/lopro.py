@@ -39,7 +39,7 @@ class LoPRo:
 
     Parameters
     ----------
-    bits, bits_a, granularity, damping : of `gptq`
+    bits, bits_a, zero_point_a, granularity, damping : of `gptq`
     rank : 0 to min(k, n); None is min(16, that limit)
     alone : fraction of the inner dimension that is not rotated
     block, seed : of `hadamard`
@@ -52,6 +52,7 @@ class LoPRo:
     usual: bool
     bits: int = 8
     bits_a: int | None = None
+    zero_point_a: str | None = None
     granularity: str = "vector"
     damping: float = 0.01
     rank: int | None = None
@@ -70,7 +71,11 @@ class LoPRo:
     def quantizer(self) -> GPTQ:
         """Of the rest of B."""
         return GPTQ(
-            bits=self.bits, bits_a=self.bits_a, granularity=self.granularity, damping=self.damping
+            bits=self.bits,
+            bits_a=self.bits_a,
+            zero_point_a=self.zero_point_a,
+            granularity=self.granularity,
+            damping=self.damping,
         )
 
     @property
