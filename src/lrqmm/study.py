@@ -349,8 +349,9 @@ def _network_shards(
 
 
 def _check_ranks_by_layer(where: str, method: str, settings: Sequence[Mapping[str, Any]]) -> None:
-    ranked = [name for name in methods.list_methods() if "rank" in methods.preset(name).defaults]
-    if method not in ranked:
+    if "rank" not in methods.preset(method).defaults:
+        every = methods.list_methods()
+        ranked = [name for name in every if "rank" in methods.preset(name).defaults]
         raise ConfigError(
             f"config: {where}: ranks_within with method {method}, which has no rank; "
             f"allowed: {', '.join(ranked)}"
