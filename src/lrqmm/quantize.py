@@ -321,7 +321,7 @@ def _group_sums(x: Quantized, *, ones: bool = False) -> Array:
     codes = xp.ones_like(x.codes[:1, :]) if ones else x.codes
     k = codes.shape[1]
     sums = [
-        xp.sum(codes[:, start : start + x.group], axis=1, keepdims=True, dtype=xp.int64)
+        xp.sum(codes[:, start : min(start + x.group, k)], axis=1, keepdims=True, dtype=xp.int64)
         for start in range(0, k, x.group)
     ]
     return xp.astype(xp.concat(sums, axis=1), xp.float32)
