@@ -91,6 +91,7 @@ def test_a_tolerance_that_no_rank_meets():
     with pytest.warns(ToleranceNotReached, match="the tolerance 0.001 is not reached") as caught:
         C = lrqmm.matmul(A, B, bits=4, rank="auto", tolerance=1e-3)
     (warning,) = caught
+    assert "with two slices" in str(warning.message)
     measured = distance(C, product(A, B))
     assert warning.message.estimate == pytest.approx(measured, rel=0.1)
     enough = distance(
@@ -114,6 +115,29 @@ def test_unreachable_tolerances_may_be_met_by_two_slices(recwarn):
     (warning,) = caught
     assert warning.message.estimate == pytest.approx(distance(C, product(A, B)), rel=0.2)
     assert warning.message.bits > 12
+
+
+def test_two_slices_are_not_taken_where_they_are_worse():
+    A, B = sample("uniform01", 200, 200, 200, seed=0)
+    how = dict(bits=4, rounding="truncate", rank="auto", tolerance=1e-3)
+    with pytest.warns(ToleranceNotReached, match="at the largest rank"):
+        C = lrqmm.matmul(A, B, **how, on_unreachable="slices")
+    slices = lrqmm.matmul(A, B, "two_slice", bits=4, rounding="truncate")
+    assert distance(C, product(A, B)) < distance(slices, product(A, B))
+
+
+def test_two_slices_of_what_was_taken_out_too():
+    A, B = sample("uniform01", 90, 80, 70, seed=0)
+    how = dict(bits=4, rank="auto", tolerance=2e-4, on_unreachable="slices")
+    with pytest.warns(ToleranceNotReached):
+        C = lrqmm.matmul(A, B, "lrqmm_first", **how)
+    assert distance(C, product(A, B)) < 2e-3
+
+
+def test_columns_multiplied_apart_are_refused():
+    A, B = sample("normal", 64, 64, 64, seed=0)
+    with pytest.raises(ValueError, match="columns apart"):
+        lrqmm.matmul(A, B, "resq+lrqmm", bits=4, rank="auto", tolerance=0.1)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ def test_methods_calibrate_on_items_that_are_not_measured(task):
     assert held_out["calibration"].eq("held_out").all()
     assert value(same, "relative_error") != value(held_out, "relative_error")
     assert measured("direct", calibration=5)["calibration"].eq("none").all()
+    ranked = measured("qera", {"bits": 4}, calibration=5, ranks_within=20.0)
+    assert ranked["calibration"].eq("held_out").all()
+    assert ranked["metric"].eq("rank").sum() == 2
 
 
 @pytest.mark.parametrize(

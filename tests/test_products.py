@@ -110,8 +110,8 @@ def test_layers_calibrate_on_the_float_networks_inputs(pictures, monkeypatch):
     low(pictures)
     for name, layer in gemm_layers(model).items():
         sample = im2col(layer, inputs[name])[0]
-        sample = sample[:: -(-len(sample) // 50)]
-        assert len(sample) <= 50
+        rows = torch.randperm(len(sample), generator=torch.Generator().manual_seed(0))
+        sample = sample[rows[:50].sort().values]
         A, places = im2col(layer, seen[name][0])
         W = weight_matrix(layer)
         C = lrqmm.matmul(A, W, "qera", bits=4, rank=2, calibration=sample.detach())
@@ -128,6 +128,18 @@ def test_a_calibration_that_cannot_be_used(pictures):
     x = torch.randn(1, 4, 3, 3)
     with pytest.raises(ValueError, match="layer '0' is a grouped convolution"):
         with_products(grouped, "qera", calibration=x)
+    both = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1))
+    with_products(both, "qera", keep=["0"], calibration=x)(x)
+
+
+def test_calibrating_leaves_the_model_alone(pictures):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
+                          nn.Linear(392, 5)).train()  # fmt: skip
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with_products(model, "qera", calibration=pictures)
+    assert model.training
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
 def test_the_model_is_left_alone_and_its_weights_are_shared(pictures):

@@ -386,12 +386,20 @@ def test_flrq_takes_the_rank_that_pays():
     )
 
     def found(X, growth, rank=16):
-        return flrq.FLRQ(rank=rank, growth=growth, factor_dtype="int8").rank_that_pays(X, 4)
+        part = flrq.FLRQ(rank=rank, growth=growth, factor_dtype="int8", bits=4)
+        assert part.rank_that_pays(X) <= part.most(96, 80)
+        return part.rank_that_pays(X)
 
     assert found(B, 1.0) == 0  # a normal matrix: no rank makes its range smaller
     for growth in (0.0, 0.1, 0.2, 0.5):  # here three do, and then growth is what ends it
         assert found(spiked, growth) == int(growth * 4 * 96 * 80 / (8 * (96 + 80)))
     assert found(spiked, 0.5, rank=2) == 2
+    how = dict(bits=4, rank=16, factor_dtype="int8")
+    bits = [
+        lrqmm.get_method("flrq", growth=growth, **how).cost(50, 96, 80).operand_bits
+        for growth in (0.0, 0.2)
+    ]
+    assert bits[1] - bits[0] == (8 * (96 + 80) + 64) * int(0.2 * 4 * 96 * 80 / (8 * (96 + 80)))
     U, V = flrq.FLRQ().sketch(B[:, :12], 12)
     np.testing.assert_allclose(U @ V, B[:, :12], atol=1e-4)
 

@@ -26,6 +26,7 @@ from lrqmm.composition import Operand
 from lrqmm.lowrank import Factors, compensate
 from lrqmm.methods.two_slice import SecondSlice
 from lrqmm.phases import phase
+from lrqmm.quantize import product
 from lrqmm.rsvd import sketch_matrix
 
 PROBES, PROBES_UP_TO = 64, 512
@@ -45,12 +46,14 @@ class ToleranceNotReached(UserWarning):
     bits : about how many bits would meet it
     """
 
-    def __init__(self, estimate: float, tolerance: float, bits: int) -> None:
+    def __init__(
+        self, estimate: float, tolerance: float, bits: int, how: str = "at the largest rank"
+    ) -> None:
         self.estimate = estimate
         self.bits = bits + max(1, math.ceil(math.log2(estimate / tolerance)))
         super().__init__(
-            f"the tolerance {tolerance:g} is not reached: about {estimate:.3g} at the largest "
-            f"rank; about {self.bits} bits would do"
+            f"the tolerance {tolerance:g} is not reached: about {estimate:.3g} {how}; "
+            f"about {self.bits} bits would do"
         )
 
 
@@ -83,6 +86,16 @@ class Search:
             self.weights = [1.0] * W.shape[1] + [1 / probes] * probes
             self.Y = xp.concat([W, X], axis=1)
             self.exact = self.A.exact @ (self.B.exact @ self.Y)
+
+    def two_slices(self) -> tuple[Array, float]:
+        """The product of two slices, of the operands as they were given."""
+        A, B, C = self.A, self.B, self.C
+        if A.taken is not None or B.taken is not None:  # what is quantised is not all of them
+            A, B = (Operand.quantize(X.exact, X.quantizer, right=X.transposed) for X in (A, B))
+            C = product(A.quantized, B.quantized)
+        slices = SecondSlice()
+        C = slices.compensated(C, A, B, slices.prepare(B, None))
+        return C, self.error_of(C)
 
     @property
     def largest(self) -> int:
@@ -136,8 +149,8 @@ def compensated(search: Search, tolerance: float, on_unreachable: str, bits: int
     """The product at the smallest rank that meets the tolerance.
 
     Where none does, `on_unreachable` says what is done: 'warn' is the smallest rank that is about
-    as good as the largest, 'slices' the product of two slices, which costs three integer products;
-    both warn where the tolerance is not met.
+    as good as the largest, 'slices' the product of two slices where that is better, which costs
+    three integer products; both warn where the tolerance is not met.
 
     Raises
     ------
@@ -150,11 +163,13 @@ def compensated(search: Search, tolerance: float, on_unreachable: str, bits: int
     if on_unreachable == "raise":
         raise ArithmeticError(str(warning))
     if on_unreachable == "slices":
-        slices = SecondSlice()
-        C = slices.compensated(search.C, search.A, search.B, slices.prepare(search.B, None))
-        reached = search.error_of(C)
-        if MARGIN * reached > tolerance:
-            warnings.warn(ToleranceNotReached(reached, tolerance, 2 * bits), stacklevel=4)
-        return C
+        C, of_slices = search.two_slices()
+        if MARGIN * of_slices <= tolerance:
+            return C
+        if of_slices < reached:
+            warnings.warn(
+                ToleranceNotReached(of_slices, tolerance, 2 * bits, "with two slices"), stacklevel=4
+            )
+            return C
     warnings.warn(warning, stacklevel=4)
     return search.smallest(NEAR_BEST * reached)[0]

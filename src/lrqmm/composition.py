@@ -246,6 +246,11 @@ class Composition:
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         self.compensator.check_shape(m, k, n)
+        if getattr(self.compensator, "rank", None) == "auto" and self.transform.kept(k):
+            raise ValueError(
+                "rank is 'auto'; allowed: an integer or None with a transform that multiplies "
+                "columns apart, whose error the search would not see"
+            )
 
     def prepare(self, B: Array, *, scratch: bool = False, calibration: Array | None = None) -> Any:
         """What depends on B alone; with `scratch` it need only last until the next call.

@@ -66,7 +66,11 @@ def table() -> str:
     lines = ["method | part | needs | parameters | what it does | cites", " | ".join(["---"] * 6)]
     for name in methods.list_methods():
         it = describe(name)
-        usual = set() if "quantiser" in it.part else {field.name for field in fields(Uniform)}
+        usual = (
+            set()
+            if "quantiser" in it.part or it.part == WHOLE
+            else {field.name for field in fields(Uniform)}
+        )
         own = (f"`{key}={value!r}`" for key, value in it.parameters.items() if key not in usual)
         cells = f"`{name}`", it.part, it.needs, ", ".join(own), it.about, ", ".join(it.cites)
         lines.append(" | ".join(cell.replace("|", r"\|") for cell in cells))

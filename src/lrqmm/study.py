@@ -288,6 +288,8 @@ def _expand(
             measure = experiment["measure"]
             yield Shard(name, name, measure, "numpy", None, tuple(inputs), tuple(settings))
         return
+    if experiment["held_out"] and experiment["measure"] != "error":
+        raise ConfigError(f"config: {where}: held_out is true; allowed: with measure: error")
     own = experiment["methods"]
     _names(experiment["baselines"], f"{where}.baselines", methods.list_methods())
     _check_parameter_names(where, experiment, methods.list_methods())
@@ -409,7 +411,7 @@ def _settings(
     asked = {**experiment["settings"], **experiment["overrides"].get(method, {})}
     own = methods.preset(method).defaults
     settings = list(_grid({key: value for key, value in asked.items() if key in own}))
-    halved = experiment.get("held_out", False)
+    halved = experiment["held_out"] and experiment["measure"] == "error"
     shapes = {(x.m - x.m // 2 if halved else x.m, x.k, x.n) for x in inputs}
     for setting in settings:
         try:

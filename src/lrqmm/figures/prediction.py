@@ -14,7 +14,7 @@ WITHIN = 0.1
 
 def points(run: Run) -> pd.DataFrame:
     """One row a product that has both: `predicted`, `measured`, `method`, `bits`, `rounding`."""
-    keys = ["shard", "machine", "measured_at", "setting", "input", "layer", "input_seed", "n"]
+    keys = ["shard", "machine", "measured_at", "setting", "input", "layer", "input_seed", *"mkn"]
     table = run.measurements
     table = table[(table["status"] == "ok") & table["phase"].isna()]
     both = [
@@ -24,7 +24,7 @@ def points(run: Run) -> pd.DataFrame:
     if both[1].empty:
         raise NothingToDraw("this run has no predicted errors (of direct, mean_fix, hadamard)")
     found = both[1][["method", "bits", "rounding", "value"]].rename(columns={"value": "predicted"})
-    found = found.join(both[0]["value"].rename("measured")).reset_index()
+    found = found.join(both[0]["value"].rename("measured"), validate="one_to_one").reset_index()
     return found[(found["measured"] > 0) & (found["predicted"] > 0)]
 
 

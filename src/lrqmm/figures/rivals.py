@@ -42,14 +42,16 @@ def fair(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def timed(run: Run) -> pd.DataFrame:
-    """One row an input and method: `slowness`, time over SGEMM's with B prepared, and `error`."""
+    """One row an input and method: `slowness`, time over SGEMM's with B prepared where there is
+    something to prepare; `error` and `calibration` are those of `points`."""
     seconds = _data.seconds(run, "rivals_time")
-    prepared = seconds["b_prepared"].eq(True) | (seconds["method"] == "sgemm")
-    ratios = _data.speed_ratios(seconds[prepared])
+    prepared = seconds["b_prepared"].eq(True)
+    once = ~seconds["method"].isin(seconds.loc[prepared, "method"])
+    ratios = _data.speed_ratios(seconds[prepared | once])
     key = ["input", "method"]
     slowness = (1 / ratios.set_index(key)["ratio"]).groupby(key, sort=False).median()
-    error = _data.errors(run, "rivals_time").set_index(key)["value"].groupby(key).median()
-    return pd.DataFrame({"slowness": slowness, "error": error}).dropna().reset_index()
+    errors = fair(points(run)).set_index(key)[["error", "calibration"]]
+    return errors.join(slowness.rename("slowness"), how="inner").reset_index()
 
 
 def draw(run: Run) -> Figure:
@@ -82,8 +84,7 @@ def draw(run: Run) -> Figure:
     for axis in axes.flat[len(inputs) * len(sides) :]:
         axis.axis("off")
     figure.supylabel("relative error", fontsize=9)
-    hollow = (by_bits["calibration"] == "same").any()
-    if hollow:
+    if any((table["calibration"] == "same").any() for table in sides):
         figure.supxlabel("hollow: calibrated on the measured operand itself", fontsize=8)
     return figure
 
@@ -101,7 +102,7 @@ def _panel(axis: Axes, here: pd.DataFrame) -> None:
             point.x, point.error, ls="", ms=6 if named else 4,
             marker=_style.marker(method) if method in NAMED else "o",
             color=_style.colour(method) if method in NAMED else "0.2" if named else "0.6",
-            markerfacecolor="white" if getattr(point, "calibration", "") == "same" else None,
+            markerfacecolor="white" if point.calibration == "same" else None,
         )  # fmt: skip
         if named:
             labels.append((point.x, point.error, _style.short_label(method)))

@@ -25,6 +25,7 @@ PACKAGE = Path(lrqmm.__file__).parent
 MEASURING_CORE = (
     "_checks.py",
     "adaptive.py",
+    "apriori.py",
     "backends/*.py",
     "composition.py",
     "floatproduct.py",
@@ -32,6 +33,8 @@ MEASURING_CORE = (
     "fused/passes.cpp",
     "lowrank.py",
     "method.py",
+    "methods/mean_fix.py",  # of apriori.py
+    "methods/two_slice.py",  # of adaptive.py
     "packing.py",
     "phases.py",
     "quantize.py",

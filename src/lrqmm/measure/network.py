@@ -48,10 +48,16 @@ def measure_network(shard: Mapping[str, Any], device: str, threads: int) -> list
         task = load_task(*(how[key] for key in asked))
         task.model.to(chosen)
         with_products(task.model, "sgemm", keep=how["keep"])  # the patterns fit
+        sample: Row = {}
+        if how["calibration"] and any(method.calibrated for method, _ in settings):
+            others = task.others(how["calibration"])
+            sample = {"calibration": _moved(others, chosen), "run": task.run}
         for per_gemm in how["per_gemm"]:
             reference = None if how["speed"] else float_outputs(task, per_gemm, chosen)
             for number, (method, setting) in enumerate(settings, 1):
-                rows.extend(_measure(task, how, method, setting, per_gemm, chosen, reference))
+                rows.extend(
+                    _measure(task, how, method, setting, per_gemm, chosen, reference, sample)
+                )
                 done = f"{number} of {len(settings)} settings, {per_gemm} a GEMM"
                 print(f"{shard['name']}: {done}", file=sys.stderr, flush=True)
     common = {**provenance(shard, threads), "device": str(chosen)}
@@ -72,12 +78,13 @@ def _measure(
     per_gemm: int,
     device: torch.device,
     reference: Sequence[Tensor] | None,
+    sample: Row,
 ) -> Iterator[Row]:
     """Rows of one setting; a failure is a row too, and its neighbours go on."""
-    held_out = method.calibrated and how["calibration"] > 0
+    sample = sample if method.calibrated else {}
     about = {
         **_about(how, method),
-        "calibration": "held_out" if held_out else "same" if method.calibrated else "none",
+        "calibration": "held_out" if sample else "same" if method.calibrated else "none",
         "reference": task.reference,
         "data": task.data,
         "per_gemm": per_gemm,
@@ -86,10 +93,6 @@ def _measure(
     }
     found: list[Row] = []
     try:
-        sample: Row = {}
-        if held_out:
-            others = task.others(how["calibration"])
-            sample = {"calibration": _moved(others, device), "run": task.run}
         if how["ranks_within"] is None:
             low = with_products(task.model, method, keep=how["keep"], **sample)
         else:
@@ -114,15 +117,17 @@ def _ranked(
     device: torch.device,
     sample: Row,
 ) -> tuple[nn.Module, list[Row]]:
-    """The network with ranks chosen by layer on its first batch, and the ranks as rows."""
+    """The network with ranks chosen by layer on its first batch, or on the calibration sample, and
+    the ranks as rows."""
 
     @cache  # layers of one rank share the method's work space
     def ranked(rank: int) -> Method:
         return get_method(name, **setting, rank=rank)
 
-    batch = next(task.batches(per_gemm))
     within = how["ranks_within"]
-    inputs = _moved(batch.inputs, device)
+    inputs = sample.get("calibration")
+    if inputs is None:
+        inputs = _moved(next(task.batches(per_gemm)).inputs, device)
     plan = choose_ranks(
         task.model, inputs, ranked, average_bits=within, keep=how["keep"], run=task.run
     )

@@ -180,7 +180,7 @@ def _errors(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[
     sample = given.sample if given.about.get("calibration") == "held_out" else None
     yield _error_row(method.matmul(given.A, given.B, calibration=sample), given)
     predicted = method.predicted_error(given.A, given.B)
-    if predicted is not None:
+    if predicted is not None and math.isfinite(predicted):
         yield {"metric": "predicted_error", "value": predicted}
     if shard.get("cost"):
         yield from _model(method, given)
@@ -227,9 +227,7 @@ def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[R
         for sample, (wall, cpu) in enumerate(samples):
             yield {**about, "metric": "seconds", "sample": sample, "value": wall}
             yield {**about, "metric": "cpu_seconds", "sample": sample, "value": cpu}
-    for prepared in shard["prepared"]:
-        if (0, prepared) not in products:
-            continue
+    for prepared in (prepared for index, prepared in products if index == 0):
         phases = time_phases(products[0, prepared], max(3, shard["samples"] // 3), synchronize)
         for sample, seconds in enumerate(phases):
             about = {"metric": "seconds", "sample": sample, "b_prepared": prepared}

@@ -22,10 +22,10 @@ from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Operand, Preset
-from lrqmm.lowrank import Factors
+from lrqmm.composition import Cost, Operand, Preset
+from lrqmm.lowrank import DEFAULT_RANK, Factors
 from lrqmm.methods.awq import AWQ
-from lrqmm.methods.lowrank_first import take_out
+from lrqmm.methods.lowrank_first import LowRankFirst, take_out
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantizer
 from lrqmm.weightside import Metric, WeightSide
@@ -40,6 +40,7 @@ class FLRQ(WeightSide):
 
     Parameters
     ----------
+    bits : d; the quantiser's, where that has them as a parameter
     growth : x, the most that factors may add to the weight's bits
     power_iterations : q of the rank-1 sketch
     iterations : turns after the first
@@ -48,6 +49,7 @@ class FLRQ(WeightSide):
 
     calibrated: ClassVar[bool] = True
 
+    bits: int = 8
     growth: float = 0.2
     power_iterations: int = 2
     iterations: int = 20
@@ -55,6 +57,7 @@ class FLRQ(WeightSide):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _checks.integer("bits", self.bits, 1, 16)
         _checks.real("growth", self.growth, 0.0, 1e3)
         _checks.integer("power_iterations", self.power_iterations, 0)
         _checks.integer("iterations", self.iterations, 0)
@@ -81,19 +84,28 @@ class FLRQ(WeightSide):
                 V.append(v[None, :])
             return xp.concat(U, axis=1), xp.concat(V, axis=0)
 
-    def rank_that_pays(self, B: Array, bits: int) -> int:
-        """r by the rule above, at most `rank`."""
-        xp = array_namespace(B)
-        k, n = B.shape
+    def most(self, k: int, n: int) -> int:
+        """The largest rank that `growth` and `rank` leave for a k x n weight."""
+        rank = DEFAULT_RANK if self.rank is None else self.rank
+        return min(rank, k, n, int(self.growth / self._share(k, n)))
+
+    def _share(self, k: int, n: int) -> float:
+        """Bits of one rank's factors over the weight's own."""
         each = 32 if self.factor_dtype == "float32" else 8
-        U, V = self.sketch(B, self.rank_of(B))
+        return each * (k + n) / (self.bits * k * n)
+
+    def rank_that_pays(self, B: Array) -> int:
+        """r by the rule above."""
+        xp = array_namespace(B)
+        k, n = (int(size) for size in B.shape)
+        U, V = self.sketch(B, self.most(k, n))
         largest = float(xp.max(xp.abs(B)))
         rest = B
         for r in range(1, U.shape[1] + 1):
             rest = rest - U[:, r - 1 : r] @ V[r - 1 : r, :]
             left = max(float(xp.max(xp.abs(rest))), 1e-30)
-            won = 1 + float(np.log2(largest / left)) / bits if largest else 1.0
-            if 1 + each * r * (k + n) / (bits * k * n) > min(1 + self.growth, won):
+            won = float(np.log2(largest / left)) / self.bits if largest else 0.0
+            if r * self._share(k, n) > won:
                 return r - 1
         return int(U.shape[1])
 
@@ -102,7 +114,7 @@ class FLRQ(WeightSide):
     ) -> tuple[Operand, Factors | None]:
         assert calibration is not None
         xp = array_namespace(B)
-        rank = self.rank_that_pays(B, quantizer.code_bits)
+        rank = self.rank_that_pays(B)
         X = xp.linalg.qr(calibration)[1] if calibration.shape[0] > B.shape[0] else calibration
         best, least, target = None, float("inf"), B
         clips: tuple[float, ...] = CLIPS
@@ -121,6 +133,10 @@ class FLRQ(WeightSide):
             target = B - turn.approx
         assert best is not None
         return best, best.taken if rank else None
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        """That of the largest rank that the rule allows; it may find a smaller one."""
+        return LowRankFirst(rank=self.most(k, n), factor_dtype=self.factor_dtype).cost(m, k, n)
 
 
 def _unit(u: Array) -> Array:

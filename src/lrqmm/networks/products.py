@@ -133,15 +133,18 @@ def with_products(
             raise ValueError(f"pattern {pattern!r} fits no layer; there are {', '.join(layers)}")
     if calibration is not None and not any(own.calibrated for own in chosen.values()):
         raise ValueError("calibration is given; allowed with a method that calibrates")
-    samples = {} if calibration is None else _samples(model, calibration, run)
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     replaced = copy.deepcopy(model, shared).eval()
+    samples = {}
+    if calibration is not None:
+        names = [name for name in layers if (own := _own(chosen, name)) and own.calibrated]
+        samples = _samples(replaced, names, calibration, run)
     made: dict[nn.Module, Product] = {}
     for name, layer in list(replaced.named_modules(remove_duplicate=False)):
         if not isinstance(layer, Layer):
             continue
         if layer not in made:
-            own = next((m for pattern, m in chosen.items() if fnmatchcase(name, pattern)), None)
+            own = _own(chosen, name)
             if own is None:
                 raise ValueError(f"layer {name!r} fits no pattern; allowed: '*' for all others")
             sample = samples.get(name) if own.calibrated else None
@@ -151,9 +154,14 @@ def with_products(
     return replaced
 
 
+def _own(chosen: Mapping[str, Method], name: str) -> Method | None:
+    """The method of the first pattern that fits a layer's name."""
+    return next((m for pattern, m in chosen.items() if fnmatchcase(name, pattern)), None)
+
+
 @torch.no_grad()
-def _samples(model: nn.Module, batch: Any, run: Run) -> dict[str, Tensor]:
-    """Rows of each layer's left operand, evenly spaced, as the layer first runs."""
+def _samples(model: nn.Module, names: Iterable[str], batch: Any, run: Run) -> dict[str, Tensor]:
+    """Rows of these layers' left operands, chosen at random, as a layer first runs."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str, layer: Layer, x: Tensor) -> None:
@@ -164,12 +172,14 @@ def _samples(model: nn.Module, batch: Any, run: Run) -> dict[str, Tensor]:
             raise ValueError(
                 f"layer {name!r} is a grouped convolution; allowed with a calibration: to keep it"
             )
-        step = -(-A.shape[0] // SAMPLE_ROWS)
-        found[name] = A[::step].clone()
+        chances = torch.Generator().manual_seed(0)
+        rows = torch.randperm(A.shape[0], generator=chances)[:SAMPLE_ROWS].sort().values
+        found[name] = A[rows.to(A.device)]
 
+    layers = gemm_layers(model)
     hooks = [
-        layer.register_forward_hook(lambda _, x, y, name=name, layer=layer: keep(name, layer, x[0]))
-        for name, layer in gemm_layers(model).items()
+        layers[name].register_forward_hook(lambda layer, x, y, name=name: keep(name, layer, x[0]))
+        for name in names
     ]
     try:
         run(model, batch)
