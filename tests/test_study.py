@@ -255,6 +255,7 @@ def test_mistakes_at_the_top(change, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"measure": "time", "held_out": True}, "held_out is true; allowed: with measure: error"),
         ({"sizez": [1]}, r"'sizez' at experiments\.one \(did you mean 'sizes'\?\); allowed: base"),
         (
             {"measure": "errors"},

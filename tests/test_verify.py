@@ -173,6 +173,25 @@ def test_a_careful_forgery_is_found_by_measuring_again(run):
     assert "and measured again" in refusals[0]
 
 
+def test_held_out_rows_are_counted_and_measured_again(tmp_path):
+    held_out = {
+        "held": {
+            "measure": "error", "inputs": ["normal"], "sizes": ["60x32x32"], "held_out": True,
+            "methods": ["qera", "direct"], "settings": {"bits": 4, "rank": 2},
+        },
+    }  # fmt: skip
+    run = measure(tmp_path / "run", experiments=held_out)
+    verdict = verify(run, again=9)
+    assert verdict.refusals == ()
+    assert any("3 errors measured again: the same" in line for line in verdict.checked)
+    shard = "held-qera-torch-0"
+    change(run, shard, lambda table: table[table["calibration"] == "same"])
+    assert any("rows of 1 settings, and the study asks for 2" in r for r in verify(run).refusals)
+    change(run, shard, lambda table: table.assign(calibration="other"))
+    verdict = verify(run, again=9)
+    assert any("no error with calibration 'other'" in line for line in verdict.warnings)
+
+
 def test_what_is_not_listed_is_said(run):
     shutil.copy(run / f"measurements/{DIRECT}.parquet", run / "measurements/stale.parquet")
     verdict = verify(run)
