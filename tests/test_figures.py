@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lrqmm.figures import NothingToDraw, _data, make, show
+from lrqmm.figures import NothingToDraw, _data, make, rivals_networks, show
 from lrqmm.figures.figure4_transformers import _short
 from lrqmm.store import read_run
 
@@ -85,3 +85,27 @@ def test_blocks_of_layers():
 def test_kinds_have_short_names_of_their_own():
     kinds = ["attention.self.query", "attention.output.dense", "output.dense", "mlp.up_proj"]
     assert list(_short(kinds).values()) == ["query", "attention output", "output", "up"]
+
+
+COMPOSITIONS = FOLDER.with_name("compositions-cpu-2core")
+
+
+def test_rivals_in_networks_are_points_with_names():
+    run = read_run(COMPOSITIONS)
+    table = rivals_networks.points(run)
+    assert not table.duplicated(["network", "name", "data"]).any()
+    own = run.networks[run.networks["layer"].isna() & (run.networks["method"] == "lopro")]
+    (point,) = table[table["method"] == "lopro"].itertuples()
+    for column, metric in (("x", "average_bits"), ("error", "relative_error")):
+        (value,) = own.loc[own["metric"] == metric, "value"]
+        assert getattr(point, column) == value
+    assert (point.name, point.calibration) == ("lopro r=16", "held_out")
+    names = {text.get_text() for axis in make("rivals_networks", run).axes for text in axis.texts}
+    assert {"direct", "LRQMM r=16", "product-aware r=16", "lopro r=16"} <= names
+
+
+def test_figure_8_leaves_rivals_to_their_own(run):
+    found = make("figure8_accuracy", read_run(COMPOSITIONS))
+    shown = {label for axis in found.axes for label in axis.get_legend_handles_labels()[1]}
+    assert shown
+    assert not {"lopro", "resq", "hadamard"} & shown

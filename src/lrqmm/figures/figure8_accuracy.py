@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from functools import cache
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrqmm.figures import _data, _style
+from lrqmm import methods
+from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.figures.table4_accuracy import SETTING
 from lrqmm.store import Run
 
@@ -25,12 +27,16 @@ OTHERS = ("cosine", "cosine to float")
 def draw(run: Run) -> Figure:
     """A row a network; filled markers up to 4 bits of weights, hollow ones above; float dashed.
 
-    Rounding to nearest, a scale a vector or group; the rest is in table 4. Settings without any
+    Rounding to nearest, a scale a vector or group, usual methods; the rest is in table 4 and the
+    figure `rivals_networks`. Settings without any
     chance (perplexity above 1000) are left out and counted in the title.
     """
     metrics = {*ACROSS, *(metric for metric, _ in (*QUALITY.values(), OTHERS))}
     table = _data.networks(run, *metrics)
     table = _data.in_rounding(table, "nearest")
+    table = table[table["method"].map(_usual)]
+    if table.empty:
+        raise NothingToDraw("this run has no usual methods in networks; see rivals_networks")
     table = table[~table["granularity"].eq("tensor").fillna(False)]
     table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
     setting = dict.fromkeys([*SETTING, *_data.NETWORK_SETTING])
@@ -72,6 +78,15 @@ def draw(run: Run) -> Figure:
     figure.supxlabel("filled: up to 4 bits, hollow: more; ring: with zero points", fontsize=8)
     _style.figure_legend(figure, axes.flat)
     return figure
+
+
+@cache
+def _usual(name: str) -> bool:
+    """Whether a method is for every figure; one that is not known here is."""
+    try:
+        return bool(methods.preset(name).usual)
+    except ValueError:
+        return True
 
 
 def _mark(axis: Axes, point: Mapping[Hashable, Any], across: str, metric: str) -> None:

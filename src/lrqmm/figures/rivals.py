@@ -74,7 +74,7 @@ def draw(run: Run) -> Figure:
     for number, name in enumerate(inputs):
         for side, table in enumerate(sides):
             at = (number, side) if len(sides) > 1 else divmod(number, columns)
-            _panel(axes[at], table[(table["input"] == name) & (table["error"] > 0)])
+            label_front(axes[at], table[(table["input"] == name) & (table["error"] > 0)])
             axes[at].set_title(_style.input_label(name), fontsize=9)
             if side:
                 axes[at].set_xscale("log", base=2)
@@ -89,7 +89,9 @@ def draw(run: Run) -> Figure:
     return figure
 
 
-def _panel(axis: Axes, here: pd.DataFrame) -> None:
+def label_front(axis: Axes, here: pd.DataFrame) -> None:
+    """Points (`x`, `error`, `method`, `calibration`) on one panel; those that no other beats and
+    the few in `NAMED` by `name`, or their method's."""
     best = front(here.rename(columns={"x": "slowness"}))
     axis.plot(best["slowness"], best["error"], color="0.8", lw=4, zorder=0)
     axis.set_yscale("log")
@@ -97,7 +99,7 @@ def _panel(axis: Axes, here: pd.DataFrame) -> None:
     labels = []
     for point in here.itertuples():
         method = str(point.method)
-        named = method in NAMED or method in set(best["method"])
+        named = method in NAMED or point.Index in best.index
         axis.plot(
             point.x, point.error, ls="", ms=6 if named else 4,
             marker=_style.marker(method) if method in NAMED else "o",
@@ -105,5 +107,6 @@ def _panel(axis: Axes, here: pd.DataFrame) -> None:
             markerfacecolor="white" if point.calibration == "same" else None,
         )  # fmt: skip
         if named:
-            labels.append((point.x, point.error, _style.short_label(method)))
+            name = str(getattr(point, "name", _style.short_label(method)))
+            labels.append((point.x, point.error, name))
     _style.label_at_right(axis, labels)
