@@ -91,7 +91,6 @@ def test_a_tolerance_that_no_rank_meets():
     with pytest.warns(ToleranceNotReached, match="the tolerance 0.001 is not reached") as caught:
         C = lrqmm.matmul(A, B, bits=4, rank="auto", tolerance=1e-3)
     (warning,) = caught
-    assert "with two slices" in str(warning.message)
     measured = distance(C, product(A, B))
     assert warning.message.estimate == pytest.approx(measured, rel=0.1)
     enough = distance(
@@ -113,6 +112,7 @@ def test_unreachable_tolerances_may_be_met_by_two_slices(recwarn):
         again = lrqmm.matmul(A, B, bits=6, tolerance=1e-5, **how)
     np.testing.assert_array_equal(C, again)
     (warning,) = caught
+    assert "with two slices" in str(warning.message)
     assert warning.message.estimate == pytest.approx(distance(C, product(A, B)), rel=0.2)
     assert warning.message.bits > 12
 

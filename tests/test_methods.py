@@ -363,6 +363,9 @@ def test_cost_model_agrees_with_counted_operations(monkeypatch, method, settings
     )
     model = built.cost(m, k, n)
     assert counted["integer_operations"] == model.integer_operations
+    if method == "flrq":  # its rank depends on B, and the model has the largest
+        assert counted["float_operations"] <= model.float_operations
+        return
     if offline:
         assert counted["float_operations"] == model.float_operations
         return

@@ -437,7 +437,7 @@ def slow_lopro(A, B, X, rank, alone, bits):
 @pytest.mark.parametrize("alone", [0.0, 0.25, 1.0])
 def test_lopro_is_the_slow_one(alone, monkeypatch):
     """But for float8, whose rounding moves codes that feedback then moves further."""
-    monkeypatch.setattr(lopro, "in_float8", lambda factors: factors)
+    monkeypatch.setattr(lopro, "in_float8", lambda low_rank: low_rank)
     A, B = channels(m=200)
     X = channels(seed=3, m=300)[0]
     method = lrqmm.get_method("lopro", bits=4, rank=8, alone=alone)

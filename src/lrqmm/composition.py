@@ -301,6 +301,9 @@ class Composition:
             bytes=quantize + products * gemm + scaling,
             operand_bits=self._operand_bits(m, k, n),
         )
+        for q in (self.quantizer.left, self.quantizer):
+            if q.offsets:  # times the sums of the other operand's codes
+                direct += Cost(float_operations=2 * m * n * q.groups(k))
         if not self.quantizer.integer:
             floats = direct.integer_operations
             direct = replace(direct, integer_operations=0, float_operations=floats)

@@ -102,14 +102,21 @@ class Quantizer(ABC):
         """Bits that a signed code needs."""
         return self.bits
 
+    @property
+    def offsets(self) -> bool:
+        """Whether vectors or groups have an offset, so a product has a thin one beside it."""
+        return False
+
+    def groups(self, k: int) -> int:
+        """Groups of a vector of length k."""
+        return -(-k // group_length(self.granularity, k))
+
     def stored_bits(self, rows: int, k: int) -> int:
         """Bits that hold a quantised operand: codes, and a scale a vector or group."""
         return self.bits * rows * k + self.scale_bits * self._scales(rows, k)
 
     def _scales(self, rows: int, k: int) -> int:
-        return (
-            1 if self.granularity == "tensor" else rows * -(-k // group_length(self.granularity, k))
-        )
+        return 1 if self.granularity == "tensor" else rows * self.groups(k)
 
     def quantize(self, X: Array) -> Quantized:
         """Quantise X, (rows, k) float32 and finite, along its last axis."""
@@ -164,6 +171,10 @@ class Uniform(Quantizer):
         bits = self.bits if self.bits_a is None else self.bits_a
         zero_point = self.zero_point if self.zero_point_a == "same" else self.zero_point_a
         return replace(self, bits=bits, bits_a=None, zero_point=zero_point, zero_point_a="same")
+
+    @property
+    def offsets(self) -> bool:
+        return self.zero_point is not None
 
     def stored_bits(self, rows: int, k: int) -> int:
         """With a zero point beside each scale: a code, or a float32."""

@@ -14,13 +14,27 @@ WITHIN = 0.1
 
 def points(run: Run) -> pd.DataFrame:
     """One row a product that has both: `predicted`, `measured`, `method`, `bits`, `rounding`."""
-    keys = ["shard", "machine", "measured_at", "setting", "input", "layer", "input_seed", *"mkn"]
+    keys = [
+        "shard",
+        "calibration",
+        "machine",
+        "measured_at",
+        "setting",
+        "input",
+        "layer",
+        "input_seed",
+        *"mkn",
+    ]
     table = run.measurements
     table = table[(table["status"] == "ok") & table["phase"].isna()]
     both = [
         table[table["metric"] == metric].set_index(keys)
         for metric in ("relative_error", "predicted_error")
     ]
+    of_shards = (
+        both[0].index.get_level_values("shard").isin(both[1].index.get_level_values("shard"))
+    )
+    both[0] = both[0][of_shards]  # times have an error for each way of preparing B
     if both[1].empty:
         raise NothingToDraw("this run has no predicted errors (of direct, mean_fix, hadamard)")
     found = both[1][["method", "bits", "rounding", "value"]].rename(columns={"value": "predicted"})

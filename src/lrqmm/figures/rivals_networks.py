@@ -27,6 +27,7 @@ def points(run: Run) -> pd.DataFrame:
     by_layer = wide["ranks_within"].notna()
     short = wide["method"].map(_style.short_label)
     wide["name"] = short.where(~ranked, short + " r=" + rank).where(~by_layer, short + " by layer")
+    wide["calibration"] = wide["calibration"].fillna("none")  # of runs older than the column
     return wide[(wide["x"] <= MOST_BITS + 2) & (wide["error"] > 0)]
 
 

@@ -39,6 +39,10 @@ class HQQ(WeightOnly):
         super().__post_init__()
         _checks.integer("iterations", self.iterations, 0)
 
+    @property
+    def offsets(self) -> bool:
+        return True
+
     def stored_bits(self, rows: int, k: int) -> int:
         """With a float32 zero point beside each scale."""
         return super().stored_bits(rows, k) + SCALE_BITS * self._scales(rows, k)

@@ -25,7 +25,7 @@ from lrqmm.backends import integer_route
 from lrqmm.composition import Composition, Cost, NoCompensator, Uncalibrated, needed
 from lrqmm.lowrank import DEFAULT_RANK, Factors
 from lrqmm.methods.gptq import GPTQ
-from lrqmm.methods.hadamard import Hadamard
+from lrqmm.methods.hadamard import Hadamard, factors
 from lrqmm.methods.qera import QERA
 from lrqmm.minifloat import E4M3, to_format
 from lrqmm.phases import phase
@@ -164,16 +164,18 @@ class LoPRo:
     def cost(self, m: int, k: int, n: int) -> Cost:
         rank = min(DEFAULT_RANK if self.rank is None else self.rank, k, n)
         turned = k - round(self.alone * k)
-        factors = Cost(
-            float_operations=2 * m * rank * (k + n),
+        block = turned if self.block is None else min(self.block, turned)
+        turning = 2 * m * turned * sum(factors(block)) if turned else 0
+        beside = Cost(
+            float_operations=turning + 2 * m * rank * (k + n),
             bytes=4 * m * k + 8 * m * n,
             operand_bits=8 * rank * (k + n) + 64 * rank + 32 * k,  # the order too
         )
         direct = Composition(self.quantizer, NoCompensator()).cost(m, k, n)
-        return direct + self.rotation.cost(m, turned, n) + factors
+        return direct + beside
 
 
-def in_float8(factors: Factors) -> Factors:
+def in_float8(low_rank: Factors) -> Factors:
     """The columns of U and the rows of V, each in E4M3 with a scale."""
 
     def rounded(X: Array) -> Array:
@@ -182,9 +184,9 @@ def in_float8(factors: Factors) -> Factors:
         scale, divisor = usable_scale(xp, largest / E4M3.most)
         return scale * to_format(xp, X / divisor, E4M3)
 
-    U, V = factors
+    U, V = low_rank
     if not U.shape[1]:
-        return factors
+        return low_rank
     return rounded(U.T).T, rounded(V)
 
 
