@@ -62,7 +62,8 @@ def label(method: str) -> str:
 
 def short_label(method: str) -> str:
     """A method's name where there is little room."""
-    return {"lrqmm": "LRQMM", "lrqmm_aware": "product-aware"}.get(method, label(method))
+    short = {"lrqmm": "LRQMM", "lrqmm_aware": "product-aware"}
+    return "+".join(short.get(part, label(part)) for part in method.split("+"))
 
 
 def label_at_right(axis: Axes, points: Iterable[tuple[float, float, str]]) -> None:
