@@ -294,7 +294,8 @@ def product(left: Quantized, right: Quantized) -> Array:
 
         Σ (s q + o)(t p + w) = s t Σ q p + o (t Σ p) + (s Σ q + o g) w
 
-    of which all but the first term is, over the groups, one product of thin matrices.
+    of which all but the first term is, over the groups, one product of thin matrices; it is summed
+    in float64, so that its rounding does not depend on the shape (`lrqmm.tiled`).
     """
     xp = array_namespace(left.codes)
     if left.codes.dtype == xp.float32:
@@ -321,8 +322,8 @@ def product(left: Quantized, right: Quantized) -> Array:
             sums = sums + left.offset * _group_sums(left, ones=True)
         thin.append((sums, right.offset))
     for x, y in thin:
-        x, y = _a_row_each(left, x), _a_row_each(right, y)
-        total += backend_of(x).float_matmul(x, y.T, "float32", None)
+        x, y = (xp.astype(_a_row_each(*pair), xp.float64) for pair in ((left, x), (right, y)))
+        total += xp.astype(x @ y.T, xp.float32)
     return total
 
 
