@@ -1,34 +1,42 @@
 CATEGORIES = {"figures": "Figures", "tables": "Tables"}
 
 
-# One figure or table of the run; reruns when its measurements or its own file change.
-for drawing in figures.list_figures():
+def report_of(drawing):
+    """Its first file, as an entry of the report."""
+    return report(
+        f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[0]}",
+        caption=f"../report/{drawing.name}.rst",
+        category=CATEGORIES[drawing.folder],
+        labels={"name": drawing.name},
+    )
 
-    rule:
-        name:
-            f"draw_{drawing.name}"
-        input:
-            MANIFEST,
-        output:
-            report(
-                f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[0]}",
-                caption=f"../report/{drawing.name}.rst",
-                category=CATEGORIES[drawing.folder],
-                labels={"name": drawing.name},
-            ),
-            f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[1]}",
-        log:
-            f"{RUN}/logs/draw/{drawing.name}.log",
-        localrule: True
-        conda:
-            "../../envs/conda.yaml"
-        params:
-            name=drawing.name,
-            code=source_hash(
-                f"figures/{drawing.name}.py", "figures/_style.py", "figures/_data.py"
-            ),
-        script:
-            "../scripts/draw.py"
+
+# Every figure and table of the run in one job: a process for each would spend its time on imports.
+rule draw:
+    input:
+        MANIFEST,
+    output:
+        [report_of(drawing) for drawing in figures.list_figures()],
+        [
+            f"{RUN}/{drawing.folder}/{drawing.name}.{suffix}"
+            for drawing in figures.list_figures()
+            for suffix in drawing.suffixes[1:]
+        ],
+    log:
+        f"{RUN}/logs/draw.log",
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    threads: ALL_CORES
+    params:
+        run=str(RUN),
+        code=source_hash(
+            *(f"figures/{drawing.name}.py" for drawing in figures.list_figures()),
+            "figures/_style.py",
+            "figures/_data.py",
+        ),
+    script:
+        "../scripts/draw_all.py"
 
 
 # Every figure and table of any run folder, from its measurements alone: nothing is measured.

@@ -10,6 +10,7 @@ import importlib
 import multiprocessing
 import os
 import pkgutil
+import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -80,13 +81,21 @@ def show(name: str, run: Run) -> Any:
     try:
         return make(name, run)
     except NothingToDraw as reason:
-        from lrqmm.figures import _style
+        return _notice(name, str(reason))
 
-        return _style.notice(str(reason), table=name.startswith("table"))
+
+def _notice(name: str, words: str) -> Any:
+    from lrqmm.figures import _style
+
+    return _style.notice(words, table=name.startswith("table"))
 
 
 def save_all(parts: Mapping[Path, Run], processes: int) -> Iterator[Path]:
-    """Draw everything into each folder from its part of a run, in several processes; the paths."""
+    """Draw everything into each folder from its part of a run, in several processes; the paths.
+
+    A mistake in one figure's file is a line of text in its place, and a traceback on stderr; the
+    others are drawn.
+    """
     from lrqmm.figures import _style  # noqa: F401 - loaded once, before the processes part
 
     drawings = [(drawing.name, folder) for folder in parts for drawing in list_figures()]
@@ -100,7 +109,12 @@ _inherited: dict[Path, Run] = {}
 
 
 def _save_inherited(name: str, folder: Path) -> list[Path]:
-    return save(name, _inherited[folder], folder)
+    try:
+        return save(name, _inherited[folder], folder)
+    except Exception as error:
+        traceback.print_exc()
+        words = f"{name} could not be drawn, {type(error).__name__}: {error}"
+        return _write(name, _notice(name, words), folder)
 
 
 def save(name: str, run: Run, folder: str | Path) -> list[Path]:
@@ -108,11 +122,14 @@ def save(name: str, run: Run, folder: str | Path) -> list[Path]:
 
     Where the run lacks its measurements the figure is a line of text that says so.
     """
+    return _write(name, show(name, run), Path(folder))
+
+
+def _write(name: str, made: Any, folder: Path) -> list[Path]:
     from lrqmm.figures import _style
 
     drawing = next(drawing for drawing in list_figures() if drawing.name == name)
-    made = show(name, run)
-    target = Path(folder) / drawing.folder
+    target = folder / drawing.folder
     target.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix in drawing.suffixes:
