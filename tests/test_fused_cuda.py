@@ -27,11 +27,12 @@ pytest.importorskip("triton")
 import triton
 
 import lrqmm
-from lrqmm import fused
-from lrqmm.fused import cpu, cuda, thin, triton_products, triton_quantize
+from lrqmm import fused, packing
+from lrqmm.fused import cpu, cuda, packing_triton, thin, triton_products, triton_quantize
 from lrqmm.fused.algorithm import Coded
 
 TIE = 2e-5  # x · (1 / scale) has two roundings: 127 · 2^-23 from x / scale
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HOPPER = platform.system() == "Linux" and platform.machine() == "x86_64"
 
 
@@ -60,8 +61,7 @@ def cupy_with_gpu():
 def library(request):
     if request.param == "cupy":
         return Library(importlib.import_module("lrqmm.fused.cupy"), cupy_with_gpu().asarray)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Library(cuda, lambda X: torch.from_numpy(X).to(device))
+    return Library(cuda, lambda X: torch.from_numpy(X).to(DEVICE))
 
 
 LAYOUTS = {
@@ -554,10 +554,26 @@ def test_thin_products_get_thin_tiles():
         assert sizes == [(m, n) for m, n, *_ in expected]
 
 
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("shape", [(3, 40), (2, 1024), (2, 1500), (1, 9000), (2, 0), (700,)])
+def test_packing_is_the_plain_one(bits, shape):
+    low = -(2 ** (bits - 1))
+    codes = np.random.default_rng(bits).integers(low, -low, shape).astype(np.int8)
+    on_device = torch.from_numpy(codes).to(DEVICE)
+    packed, fits = packing_triton.pack(on_device, bits)
+    assert fits
+    np.testing.assert_array_equal(packed.cpu().numpy(), packing.pack_plainly(codes, bits)[0])
+    found = packing_triton.unpack(packed, bits, shape[-1])
+    np.testing.assert_array_equal(found.cpu().numpy(), codes)
+    if bits < 8 and codes.size:
+        codes[..., -1] = -low
+        assert not packing_triton.pack(torch.from_numpy(codes).to(DEVICE), bits)[1]
+
+
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
-from lrqmm.fused import triton_products, triton_quantize
+from lrqmm.fused import packing_triton, triton_products, triton_quantize
 
 POINTERS = {
     "X": "*fp32", "Y": "*fp32", "s": "*fp32", "t": "*fp32", "largest": "*fp32", "scales": "*fp32",
@@ -583,6 +599,10 @@ assert "wgmma" in build(triton_products._scaled_product.fn, "*fp32", **tile, BLO
 build(triton_products._scaled_product.fn, "*fp32", **tile, BLOCK_Q=16, X=None, Y=None)
 thin = dict(PIECE=1024, BLOCK_W=32, BLOCK_K=64, BLOCK_ROWS=64)
 assert "mma" in build(triton_products._thin_product.fn, "*i32", **thin, stride_k=1)
+POINTERS |= {"packed": "*u8", "fits": "*i32"}
+for bits in range(1, 9):
+    build(packing_triton._pack, bits=bits, width=64, many=16)
+    build(packing_triton._unpack, bits=bits, width=64, many=16)
 """
 
 

@@ -10,9 +10,10 @@ import lrqmm
 pytestmark = pytest.mark.filterwarnings("error")  # neither answers nor errors come with warnings
 
 COARSE = (
-    "binary_mean", "e4m3", "e5m2", "lbw", "mxfp4", "mxfp6", "mxfp8", "nvfp4", "twn"
+    "binary_mean", "e4m3", "e5m2", "lbw", "mxfp4", "mxfp6", "mxfp8", "nvfp4", "twn",
+    *("beta", "caldera", "dsvd", "lplr", "lplr_svd", "lramm", "naive", "sigma_delta", "sign"),
 )  # fmt: skip
-"""Methods that keep fewer bits than eight."""
+"""Methods that keep fewer bits than eight, or not all directions."""
 METHODS = [name for name in lrqmm.list_methods() if name not in ("bf16", "fp8", "tf32")]
 
 
@@ -151,7 +152,8 @@ def test_layout_does_not_matter(library, method):
     for left, right in views:
         np.testing.assert_array_equal(left, A)
         found = built.matmul(to(library, left), to(library, right))
-        assert distance(found, expected) < 1e-6
+        # a square random sketch magnifies the last bits of the SVD
+        assert distance(found, expected) < (1e-5 if method == "lplr_svd" else 1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -57,7 +57,9 @@ def test_the_study_is_planned():
     assert {s.method for s in table.values()} == {
         name for name in lrqmm.list_methods() if methods.preset(name).usual
     }
-    assert {i.input for i in table["distributions-direct-torch-0"].inputs} == set(DISTRIBUTIONS)
+    assert {i.input for i in table["distributions-direct-torch-0"].inputs} == {
+        name for name in DISTRIBUTIONS if not name.startswith("power")
+    }
     assert len(table["distributions-direct-torch-0"].settings) == 3 * 2 * 2
     assert len(table["distributions-lrqmm-torch-0"].settings) == 3 * 2
     layers = next(s for s in study.shards if s.name == "resnet50-lrqmm-torch-0")

@@ -39,7 +39,7 @@ def test_small_study_from_inputs_to_figures(small):
     table = read_run(run).measurements
     assert set(table["experiment"]) == {
         "rank", "size", "distributions", "ablation", "resnet50", "time", "time_plain", "growth",
-        "growth_rank", "pareto", "cost", "time_int4", "shapes",
+        "growth_rank", "pareto", "cost", "time_int4", "shapes", "images", "precoding",
     }  # fmt: skip
     assert set(table.loc[table["status"] != "ok", "method"]) <= {"fp8", "tf32"}
     networks = read_run(run).networks

@@ -119,6 +119,10 @@ class Transform(ABC):
         """How many of the leading columns of A T are multiplied apart, at 8 bits."""
         return 0
 
+    def inner(self, k: int) -> int:
+        """Columns of A T; fewer than k where T projects, and the product is then not all of it."""
+        return k
+
     def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Any:
         """What T is made of, from B (k x n) and, where it is calibrated, left operands (s x k)."""
         return None
@@ -291,6 +295,7 @@ class Composition:
         return not self.quantizer.integer
 
     def cost(self, m: int, k: int, n: int) -> Cost:
+        transform, k = self.transform.cost(m, k, n), self.transform.inner(k)
         halved = [q.code_bits > 8 for q in (self.quantizer.left, self.quantizer)]
         products = 2 ** sum(halved)  # codes wider than int8 are products of two halves
         quantize = 5 * (m * k + k * n)  # float32 in, int8 out
@@ -307,7 +312,7 @@ class Composition:
         if not self.quantizer.integer:
             floats = direct.integer_operations
             direct = replace(direct, integer_operations=0, float_operations=floats)
-        direct += self.transform.cost(m, k, n)
+        direct += transform
         extra = self.compensator.cost(m, k, n)
         return direct + replace(extra, integer_operations=products * extra.integer_operations)
 

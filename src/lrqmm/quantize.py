@@ -1,4 +1,4 @@
-"""Uniform quantisation to 2 to 8 bits, and the exact product of two quantised operands.
+"""Uniform quantisation to 1 to 8 bits, and the exact product of two quantised operands.
 
 An operand is quantised along its last axis, the inner dimension k of the product, so the right
 operand B (k x n) is quantised as its transpose. In every vector (or tensor, or group of columns)
@@ -68,7 +68,7 @@ class Quantizer(ABC):
 
     Parameters
     ----------
-    bits : 2 to 8
+    bits : 2 to 8; `Uniform` with a float zero point has 1 too
     bits_a : of the left operand, where it has others than the right one
     granularity : scales shared by a 'vector' (row of A, column of B), the whole 'tensor', or
         'group:N' (N consecutive elements of a vector; the last group may be shorter)
@@ -87,10 +87,15 @@ class Quantizer(ABC):
     granularity: str = "vector"
 
     def __post_init__(self) -> None:
-        _checks.integer("bits", self.bits, 2, 8)
+        _checks.integer("bits", self.bits, self.fewest_bits, 8)
         if self.bits_a is not None:
             _checks.integer("bits_a", self.bits_a, 2, 8)
         group_length(self.granularity, 1)
+
+    @property
+    def fewest_bits(self) -> int:
+        """With fewer there would be one level."""
+        return 2
 
     @property
     def left(self) -> Quantizer:
@@ -165,6 +170,12 @@ class Uniform(Quantizer):
         _checks.choice("rounding", self.rounding, ROUNDINGS)
         _checks.choice("zero_point", self.zero_point, ZERO_POINTS)
         _checks.choice("zero_point_a", self.zero_point_a, ("same", *ZERO_POINTS))
+
+    @property
+    def fewest_bits(self) -> int:
+        """One where both operands have a float zero point: the minimum and the maximum."""
+        both = self.zero_point == "float" and self.zero_point_a in ("same", "float")
+        return 1 if both else 2
 
     @property
     def left(self) -> Uniform:

@@ -32,7 +32,14 @@ METRICS = (
     "float_operations",
     "bytes",
     "operand_bits",
+    "right_bits",  # of the right operand alone
+    *("psnr", "ssim"),  # of pictures
+    "gram_error",  # of entries off the diagonal, against the kernel itself
+    "accuracy",  # of nearest neighbours
 )
+SIGNED = ("psnr", "ssim")
+"""Metrics that may be negative."""
+NEGATIVE = "value: negative, which its metric cannot be"
 STATUSES = ("ok", "unsupported", "failed")
 PARAMETERS = {
     "bits": "Int64",
@@ -93,6 +100,10 @@ _valued = pa.Check(
     lambda table: table["value"].notna() == (table["status"] == "ok"),
     error="a row has a value exactly where its status is 'ok'",
 )
+_signs = pa.Check(
+    lambda table: ~(table["value"] < 0) | table["metric"].isin(SIGNED),
+    error=NEGATIVE,
+)
 
 SCHEMA = pa.DataFrameSchema(
     {
@@ -116,12 +127,12 @@ SCHEMA = pa.DataFrameSchema(
         "metric": _column("string", pa.Check.isin(METRICS)),
         "phase": _column("string", nullable=True),
         "sample": _column("Int64", _positive),
-        "value": _column("float64", _positive, nullable=True),
+        "value": _column("float64", nullable=True),
         "status": _column("string", pa.Check.isin(STATUSES)),
         "reason": _column("string", nullable=True),
         **_PROVENANCE,
     },
-    checks=_valued,
+    checks=[_valued, _signs],
     strict=True,
     ordered=True,
 )

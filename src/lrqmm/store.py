@@ -13,7 +13,7 @@ import pandera.pandas as pa
 import pyarrow.parquet
 
 from lrqmm.runfolder import StoreError, listed, read_json
-from lrqmm.schema import LATER, SCHEMA, TABLES
+from lrqmm.schema import LATER, NEGATIVE, SCHEMA, TABLES
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,11 @@ def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd
             f"{case.column}: {case.check}: {case.failure_case}" for case in columns.itertuples()
         ]
         for check, of_check in cases.groupby("check") if not wrong else ():
-            named = str(check).startswith("column_")  # the others list every row of every column
+            if str(check) == NEGATIVE:  # checks of the table list every row of every column
+                first = of_check.loc[of_check["column"] == "value", "failure_case"].iloc[0]
+                wrong.append(f"{check}: {first}")
+                continue
+            named = str(check).startswith("column_")
             found = f": {', '.join(map(str, of_check['failure_case']))}" if named else ""
             wrong.append(f"table: {check}{found}")
         raise StoreError(f"{source}: not a table of measurements: {'; '.join(wrong)}") from None

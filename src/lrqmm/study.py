@@ -19,13 +19,16 @@ from lrqmm.inputs.files import InputError, matrix_shape
 from lrqmm.method import get_method
 from lrqmm.networks.shapes import resnet50_products
 from lrqmm.quantize import Uniform
+from lrqmm.workloads import list_workloads, workload
 
 if TYPE_CHECKING:
     import jsonschema
 
 Config = Mapping[str, Any]
-ARRAYS = ("spectrum", "steps")
-RESERVED = ("all", "resnet50")
+ARRAYS = ("spectrum", "steps", "pictures")
+"""Measurements that are small matrices; of a whole experiment in one process."""
+WITHOUT_METHOD = ("spectrum", "steps")
+RESERVED = ("all", "resnet50", *list_workloads())
 NETWORKS = {"resnet50": 4 * 10**9, "llama": 140 * 10**9, "minilm": 10**9}
 """Networks, and about the multiply-adds that an item of data takes, for the time left."""
 NETWORK_KEYS = (
@@ -147,16 +150,17 @@ def plan(config: Config, schema: Config) -> Study:
                 f"allowed: any but {', '.join((*RESERVED, *DISTRIBUTIONS))}"
             )
     own_shapes = {name: _own_shape(name, files) for name, files in config["matrices"].items()}
-    known_inputs = [*DISTRIBUTIONS, "resnet50", *config["matrices"]]
+    known_inputs = [*DISTRIBUTIONS, "resnet50", *list_workloads(), *config["matrices"]]
     chosen_inputs = _names(config["inputs"], "inputs", known_inputs)
     for name, experiment in config["experiments"].items():  # "all" today may be more tomorrow
-        if experiment["measure"] not in ARRAYS:
+        if experiment["measure"] not in WITHOUT_METHOD:
             where = f"experiments.{name}.methods"
             asked = usual if experiment["methods"] == "usual" else experiment["methods"]
             experiment["methods"] = _method_names(asked, where)
     chosen_methods = _method_names(config["methods"], "methods")
     if config["methods"] in ("all", ["all"]):
-        measuring = [e for e in config["experiments"].values() if e["measure"] not in ARRAYS]
+        every = config["experiments"].values()
+        measuring = [e for e in every if e["measure"] not in WITHOUT_METHOD]
         chosen_methods += [method for e in measuring for method in e["methods"]]
     shards = [
         shard
@@ -281,9 +285,18 @@ def _expand(
         for given in _inputs(where, source, experiment, config, own_shapes)
     ]
     if experiment["measure"] in ARRAYS:
-        settings = list(_grid(experiment["settings"]))
-        for setting in settings:
-            _check_array_setting(where, experiment["measure"], setting)
+        if experiment["measure"] == "pictures":
+            _check_parameter_names(where, experiment, methods.list_methods())
+            settings = [
+                {"method": method, **setting}
+                for method in experiment["methods"]
+                if method in chosen_methods
+                for setting in _settings(where, method, experiment, inputs)
+            ]
+        else:
+            settings = list(_grid(experiment["settings"]))
+            for setting in settings:
+                _check_array_setting(where, experiment["measure"], setting)
         if inputs:
             measure = experiment["measure"]
             yield Shard(name, name, measure, "numpy", None, tuple(inputs), tuple(settings))
@@ -377,6 +390,12 @@ def _inputs(
         for layer in _names(layers, f"{where}.layers", list(products)):
             path = f"{folder}/resnet50-{pictures}pictures/{layer}.safetensors"
             yield Input(source, layer, None, *products[layer], path)
+    elif source in list_workloads():
+        shapes = workload(source).cases
+        for case in _names(experiment.get("cases", "all"), f"{where}.cases", list(shapes)):
+            for seed in range(experiment["seeds"]):
+                path = f"{folder}/{source}/{case}-seed{seed}.safetensors"
+                yield Input(source, case, seed, *shapes[case], path)
     elif source in own_shapes:
         path = f"{folder}/matrices/{source}.safetensors"
         yield Input(source, None, None, *own_shapes[source], path)

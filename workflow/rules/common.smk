@@ -12,6 +12,7 @@ from lrqmm.measure import progress
 from lrqmm.measure.devices import gpus
 from lrqmm.measure.environment import PACKAGE, available_cores, code_hash, file_hash
 from lrqmm.study import ConfigError, plan
+from lrqmm.workloads import list_workloads, workload
 
 with open(workflow.source_path("../schemas/config.schema.yaml")) as stream:
     SCHEMA = yaml.safe_load(stream)
@@ -77,7 +78,9 @@ def minutes_of(wildcards, attempt):
 
 def code_of(wildcards):
     shard = SHARDS[wildcards.shard]
-    return code_hash(shard.method, network=bool(shard.network))
+    chosen = {shard.method, *(setting.get("method") for setting in shard.settings)}
+    hashes = [code_hash(name, network=bool(shard.network)) for name in chosen if name]
+    return hashes[0] if len(hashes) == 1 else sorted(hashes) or code_hash()
 
 
 def source_hash(*names):

@@ -1,5 +1,13 @@
 FOLDER = f"{RUN.parent}/inputs"
 PICTURES = study.config["resnet50"]["pictures"]
+WORKLOADS = list_workloads()
+# Made of what comes from a package registry.
+PACKAGED = [
+    path
+    for path, given in study.inputs.items()
+    if given.input == "resnet50"
+    or (given.input in WORKLOADS and workload(given.input).packaged)
+]
 LAYERS = [path for path, given in study.inputs.items() if given.input == "resnet50"]
 
 
@@ -23,6 +31,28 @@ rule generate:
         code=source_hash("inputs/distributions.py", "inputs/files.py"),
     script:
         "../scripts/generate.py"
+
+
+rule make_workload:
+    output:
+        f"{FOLDER}/{{workload}}/{{case}}-seed{{seed}}.safetensors",
+        f"{FOLDER}/{{workload}}/{{case}}-seed{{seed}}.safetensors.sha256",
+    log:
+        f"{RUN}/logs/generate/{{workload}}-{{case}}-seed{{seed}}.log",
+    wildcard_constraints:
+        workload="|".join(WORKLOADS),
+        case="[a-z0-9_]+",
+        seed=r"\d+",
+    conda:
+        "../../envs/conda.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        code=lambda wildcards: source_hash(
+            f"workloads/{wildcards.workload}.py", "inputs/files.py"
+        ),
+    script:
+        "../scripts/make_workload.py"
 
 
 rule import_matrices:
@@ -74,11 +104,11 @@ if LAYERS:
             "../scripts/capture_resnet50.py"
 
 
-# Nothing is measured before every input is there and whole. A network's layers need packages from a
-# registry: without a connection they fail alone, and all that does not need them is still measured.
+# Nothing is measured before every input is there and whole. Some need packages from a registry:
+# without a connection they fail alone, and all that does not need them is still measured.
 rule inputs_ready:
     input:
-        [path for path in study.inputs if path not in LAYERS],
+        [path for path in study.inputs if path not in PACKAGED],
     output:
         INPUTS_READY,
     log:

@@ -61,7 +61,7 @@ rule measure_arrays:
     log:
         f"{RUN}/logs/measure/{{shard}}.log",
     wildcard_constraints:
-        shard=shards_of("spectrum", "steps"),
+        shard=shards_of("spectrum", "steps", "pictures"),
     conda:
         "../../envs/conda.yaml"
     resources:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 
 from lrqmm.figures import NothingToDraw
+from lrqmm.schema import PARAMETERS
 from lrqmm.store import Run
 
 
@@ -29,6 +32,28 @@ def ok(run: Run, *experiments: str) -> pd.DataFrame:
     """Every value of experiments."""
     table = run.measurements
     return table[table["experiment"].isin(experiments) & (table["status"] == "ok")]
+
+
+def settings(run: Run, *experiments: str) -> pd.DataFrame:
+    """One row a setting on an input: what identifies it, `parameters` as a dict and those of the
+    schema as columns, a column a metric (medians), and `each_bits`, those of B's elements."""
+    table = ok(run, *experiments)
+    table = table[table["phase"].isna() | table["phase"].eq("model")]
+    if table.empty:
+        raise NothingToDraw(f"this run lacks the experiment {' and '.join(experiments)}")
+    key = ["shard", "machine", "input", "layer", "input_seed", "calibration", "setting", "method"]
+    key += ["parameters", "m", "k", "n"]
+    wide = table.groupby([*key, "metric"], dropna=False, observed=True)["value"].median()
+    wide = wide.unstack("metric").reset_index()
+    parameters = [json.loads(words) for words in wide["parameters"]]
+    own = [column for column in PARAMETERS if column not in wide]
+    wide = wide.assign(
+        parameters=pd.Series(parameters, wide.index, dtype=object),
+        **{name: [p.get(name) for p in parameters] for name in own},
+    )
+    if "right_bits" in wide:
+        wide["each_bits"] = wide["right_bits"] / (wide["k"] * wide["n"])
+    return wide
 
 
 def networks(run: Run, *metrics: str) -> pd.DataFrame:

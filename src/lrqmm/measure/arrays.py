@@ -1,4 +1,4 @@
-"""The small matrices that figures 1 and 2 show."""
+"""The small matrices that figures show."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrqmm.method import get_method
 from lrqmm.quantize import Uniform
 from lrqmm.rsvd import rsvd
 
@@ -45,6 +46,17 @@ def steps(
         "low-rank part": low_rank,
         "what is left": residual - low_rank,
     }
+
+
+def pictures(
+    A: NDArray[np.float32], B: NDArray[np.float32], settings: Mapping[str, Any], size: int = 250
+) -> dict[str, NDArray[Any]]:
+    """A product by one method, every few entries of it so that at most `size` a side are left."""
+    settings = dict(settings)
+    name = settings.pop("method")
+    C = get_method(name, **settings).matmul(A, B)
+    step = -(-max(C.shape) // size)
+    return {name: C[::step, ::step]}
 
 
 def as_rows(arrays: Mapping[str, NDArray[Any]], **about: Any) -> Rows:

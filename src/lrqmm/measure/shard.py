@@ -25,14 +25,15 @@ from lrqmm.backends import backend_of
 from lrqmm.floatproduct import FloatProduct
 from lrqmm.inputs.files import read_pair
 from lrqmm.measure import environment
-from lrqmm.measure.arrays import as_rows, spectra, steps
+from lrqmm.measure.arrays import as_rows, pictures, spectra, steps
 from lrqmm.measure.environment import code_hash, git_state, watch_load
 from lrqmm.measure.error import exact_product, relative_error
 from lrqmm.measure.machine import ceiling, clock_hz, peak_bytes
 from lrqmm.measure.timing import time_phases, time_products
 from lrqmm.method import Method, get_method
-from lrqmm.packing import pack_int4, unpack_int4
+from lrqmm.packing import pack, unpack
 from lrqmm.quantize import Uniform
+from lrqmm.workloads import list_workloads, workload
 
 Row = dict[str, Any]
 
@@ -101,7 +102,10 @@ def measure_arrays(shard: Mapping[str, Any], files: Sequence[str | Path]) -> lis
     for about, path in zip(shard["inputs"], files, strict=True):
         A, B, digest = read_pair(path)
         for setting in shard["settings"]:
-            found = spectra(A, setting) if shard["measure"] == "spectrum" else steps(A, B, setting)
+            if shard["measure"] == "spectrum":
+                found = spectra(A, setting)
+            else:
+                found = {"steps": steps, "pictures": pictures}[shard["measure"]](A, B, setting)
             rows.extend(
                 as_rows(
                     found,
@@ -178,7 +182,9 @@ def _without_value(shard: Mapping[str, Any], common: Row, status: str, reason: s
 
 def _errors(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
     sample = given.sample if given.about.get("calibration") == "held_out" else None
-    yield _error_row(method.matmul(given.A, given.B, calibration=sample), given)
+    C = method.matmul(given.A, given.B, calibration=sample)
+    yield _error_row(C, given)
+    yield from _scores(C, given)
     predicted = method.predicted_error(given.A, given.B)
     if predicted is not None and math.isfinite(predicted):
         yield {"metric": "predicted_error", "value": predicted}
@@ -193,6 +199,15 @@ def _error_row(C: Array, given: Input) -> Row:
     if not math.isfinite(error):
         raise ValueError(f"the result holds NaN or infinity (relative error {error})")
     return {"metric": "relative_error", "value": error}
+
+
+def _scores(C: Array, given: Input) -> Iterator[Row]:
+    """What a product is worth where it is one of a workload."""
+    about = given.about
+    if about["input"] in list_workloads():
+        score = workload(about["input"]).score
+        for metric, value in score(about["layer"], about["input_seed"], _to_numpy(C)).items():
+            yield {"metric": metric, "value": value}
 
 
 def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[Row]:
@@ -234,6 +249,7 @@ def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[R
             for phase, value in seconds.items():
                 yield {**about, "phase": phase, "value": value}
         yield {**_error_row(out, given), "b_prepared": prepared}  # of the very product timed last
+    yield from _scores(out, given)
     yield from _model(method, given)
 
 
@@ -258,19 +274,20 @@ def _peak(method: Method, given: Input) -> Iterator[Row]:
 
 
 def _storage(method: Method, given: Input, samples: int) -> Iterator[Row]:
-    """Bytes of B's codes as they are stored; the time to unpack them where they lie two a byte."""
-    if method.code_bits is None:
+    """Bytes of B's codes as they are stored; the time to unpack them where a byte holds several."""
+    bits = method.code_bits
+    if bits is None:
         return
-    if method.code_bits > 4:
-        each = 1 if method.code_bits <= 8 else 2
+    if bits >= 8:
+        each = 1 if bits == 8 else 2
         yield {"metric": "code_bytes", "value": float(each * math.prod(given.B.shape))}
         return
-    codes = Uniform(bits=method.code_bits).quantize(given.B.T).codes
-    packed = pack_int4(codes)
+    codes = Uniform(bits=bits).quantize(given.B.T).codes
+    packed = pack(codes, bits)
     yield {"metric": "code_bytes", "value": float(math.prod(packed.shape))}
     synchronize = partial(backend_of(given.A).synchronize, given.A)
-    unpack = partial(unpack_int4, packed, codes.shape[1])
-    found = time_products({"unpack": unpack}, samples, synchronize)
+    unpacking = partial(unpack, packed, bits, codes.shape[1])
+    found = time_products({"unpack": unpacking}, samples, synchronize)
     for sample, (wall, _) in enumerate(found["unpack"]):
         yield {"metric": "unpack_seconds", "sample": sample, "value": wall}
 
@@ -290,7 +307,9 @@ def _ceiling(like: Array) -> Iterator[Row]:
 
 
 def _model(method: Method, given: Input) -> Iterator[Row]:
-    model = vars(method.cost(int(given.A.shape[0]), given.about["k"], given.about["n"]))
+    k, n = given.about["k"], given.about["n"]
+    model = dict(vars(method.cost(int(given.A.shape[0]), k, n)))
+    model["right_bits"] = method.cost(0, k, n).operand_bits
     for metric, value in model.items():
         yield {"metric": metric, "phase": "model", "value": float(value)}
 

@@ -14,7 +14,7 @@ eighth here), of the blocks, and α.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
@@ -22,7 +22,7 @@ from array_api_compat import array_namespace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.backends import integer_route
-from lrqmm.composition import Composition, Cost, NoCompensator, Uncalibrated, needed
+from lrqmm.composition import Composition, Cost, NoCompensator, Uncalibrated
 from lrqmm.lowrank import DEFAULT_RANK, Factors
 from lrqmm.methods.gptq import GPTQ
 from lrqmm.methods.hadamard import Hadamard, factors
@@ -31,10 +31,11 @@ from lrqmm.minifloat import E4M3, to_format
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantized, product, usable_scale
 from lrqmm.weightside import best_low_rank
+from lrqmm.wholeproduct import WholeProduct
 
 
 @dataclass(frozen=True)
-class LoPRo:
+class LoPRo(WholeProduct):
     """The product by that recipe.
 
     Parameters
@@ -47,9 +48,6 @@ class LoPRo:
 
     calibrated: ClassVar[bool] = True
 
-    name: str
-    cites: tuple[str, ...]
-    usual: bool
     bits: int = 8
     bits_a: int | None = None
     zero_point_a: str | None = None
@@ -84,36 +82,9 @@ class LoPRo:
         return Hadamard(block=self.block, seed=self.seed)
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """Parameters and their values."""
-        return {own.name: getattr(self, own.name) for own in self._own}
-
-    @property
-    def _own(self) -> list[Any]:
-        return [own for own in fields(self) if own.name not in ("name", "cites", "usual")]
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """Parameters and their defaults."""
-        return {own.name: own.default for own in self._own}
-
-    @property
     def classes(self) -> tuple[type, ...]:
         """The classes whose code decides what the method computes."""
         return (LoPRo, GPTQ, Hadamard, QERA, Composition)
-
-    @property
-    def needs(self) -> str:
-        """What it needs beside its operands, in words."""
-        return needed((LoPRo,))
-
-    def build(self, **params: Any) -> LoPRo:
-        """With these parameters."""
-        _checks.known(f"method {self.name!r} has no parameter", params, self.defaults)
-        return replace(self, **params)
-
-    def check_shape(self, m: int, k: int, n: int) -> None:
-        _checks.rank(self.rank, m, k, n)
 
     def prepare(self, B: Array, *, scratch: bool = False, calibration: Array | None = None) -> Any:
         if calibration is None:

@@ -11,17 +11,18 @@ Source: Ootomo, Ozaki, Yokota, doi:10.1177/10943420241239588 (there 7 bits a sli
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.backends import integer_matmul, integer_route
-from lrqmm.composition import NOTHING, Cost
+from lrqmm.composition import Cost
 from lrqmm.phases import phase
 from lrqmm.quantize import SMALLEST_SCALE
+from lrqmm.wholeproduct import WholeProduct
 
 BITS = 7
 """Of a slice; the first holds the sign and six."""
@@ -47,7 +48,7 @@ def split(X: Array, slices: int) -> Slices:
 
 
 @dataclass(frozen=True)
-class Ozaki:
+class Ozaki(WholeProduct):
     """The product from slices.
 
     Parameters
@@ -55,38 +56,10 @@ class Ozaki:
     slices : 2 to 4
     """
 
-    needs: ClassVar[str] = NOTHING
-
-    name: str
     slices: int = 2
-    cites: tuple[str, ...] = ()
-    usual: bool = True
 
     def __post_init__(self) -> None:
         _checks.integer("slices", self.slices, 2, 4)
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """Parameters and their defaults."""
-        return {"slices": 2}
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Parameters and their values."""
-        return {"slices": self.slices}
-
-    @property
-    def classes(self) -> tuple[type, ...]:
-        """The classes whose code decides what the method computes."""
-        return (Ozaki,)
-
-    def build(self, **params: Any) -> Ozaki:
-        """With these parameters."""
-        _checks.known(f"method {self.name!r} has no parameter", params, self.defaults)
-        return replace(self, **params)
-
-    def check_shape(self, m: int, k: int, n: int) -> None:
-        """Every shape will do."""
 
     def prepare(self, B: Array, *, scratch: bool = False) -> Slices:
         with phase("quantize"):

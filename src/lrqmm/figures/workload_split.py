@@ -1,0 +1,56 @@
+"""Factorisers at one budget: error by how the bits are split between the two factors."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _data, _style
+from lrqmm.store import Run
+
+SCALES = {"tensor": "one scale a factor", "vector": "a scale a vector"}
+
+
+def draw(run: Run) -> Figure:
+    """A column for the bits of R, a row for a picture and the scales; the lowest budget."""
+    table = _data.settings(run, "images_split")
+    table = table[table["bits"] == table["bits"].min()]
+    budget = int(table["bits"].iloc[0])
+    table = table.assign(
+        left=[p.get("bits_left") for p in table["parameters"]],
+        right=[p.get("bits_right") for p in table["parameters"]],
+    )
+    rights = sorted(table["right"].dropna().unique())
+    rows = [
+        (case, scales)
+        for case in table["layer"].unique()
+        for scales in SCALES
+        if (table["granularity"] == scales).any()
+    ]
+    figure, axes = plt.subplots(
+        len(rows), len(rights), figsize=(_style.WIDTH, 1.6 * len(rows) + 0.5), sharex=True,
+        sharey="row", squeeze=False,
+    )  # fmt: skip
+    for number, (case, scales) in enumerate(rows):
+        line = axes[number]
+        own = table[(table["layer"] == case) & (table["granularity"] == scales)]
+        naive = own[own["method"] == "naive"]["relative_error"]
+        for axis, right in zip(line, rights, strict=True):
+            for method in _style.order(set(own["method"]) - {"naive"}):
+                here = own[(own["method"] == method) & (own["right"] == right)].sort_values("left")
+                axis.plot(
+                    here["left"], here["relative_error"], color=_style.colour(method),
+                    marker=_style.marker(method), label=_style.label(method),
+                )  # fmt: skip
+            if len(naive):
+                axis.axhline(naive.iloc[0], color="0.45", ls=":", label=_style.label("naive"))
+            axis.set_yscale("log")
+            _style.plain_log(axis.yaxis)
+            axis.set_xticks(sorted(table["left"].dropna().unique()))
+            if number == 0:
+                axis.set_title(f"R at {int(right)} bits", fontsize=8)
+        line[0].set_ylabel(f"{_style.CASES.get(case, case)}\n{SCALES[scales]}", fontsize=7)
+    figure.supxlabel(f"bits of an element of L; {budget} bit a coordinate in all", fontsize=8)
+    figure.supylabel("relative error", fontsize=8)
+    _style.figure_legend(figure, axes.flat)
+    return figure

@@ -1,0 +1,188 @@
+"""Packing and unpacking in numba, for NumPy and torch on a CPU; `lrqmm.packing` has the format.
+
+Whole blocks are worked on as 64-bit words, eight codes side by side in each, with byte-wise
+arithmetic made of shifts and masks, which compilers turn into vector instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from numba import njit, prange
+
+from lrqmm.packing import BLOCK, LANES, WIDTH, packed_length
+
+Array = Any
+CHUNK = 64  # whole blocks that a thread takes at a time: 32 KiB of codes
+WORDS = WIDTH // 8  # of a lane of a block
+EVERY = 0x0101010101010101  # times a byte: that byte in all places of a word
+
+
+def pack(codes: Array, bits: int) -> tuple[Array, bool]:
+    """(..., k) int8 to (..., bits ⌈k / 8⌉) uint8, and whether all codes fit."""
+    xp = array_namespace(codes)
+    k = codes.shape[-1]
+    found = np.asarray(codes)
+    if k % LANES:
+        found = np.pad(found, [(0, 0)] * (found.ndim - 1) + [(0, -k % LANES)])
+    packed = np.empty((*codes.shape[:-1], packed_length(k, bits)), np.uint8)
+    fits = True
+    if found.size:
+        flat = np.ascontiguousarray(found).reshape(-1, found.shape[-1])
+        rows = packed.reshape(flat.shape[0], -1)
+        fits = _packer(bits)(flat, _words(flat), rows, _words(rows))
+    return xp.asarray(packed), bool(fits)
+
+
+def unpack(packed: Array, bits: int, k: int) -> Array:
+    """(..., bits ⌈k / 8⌉) uint8 to (..., k) int8."""
+    xp = array_namespace(packed)
+    codes = np.empty((*packed.shape[:-1], k + -k % LANES), np.int8)
+    if codes.size:
+        flat = np.ascontiguousarray(packed).reshape(-1, packed.shape[-1])
+        rows = codes.reshape(flat.shape[0], -1)
+        _unpacker(bits)(flat, _words(flat), rows, _words(rows))
+    return xp.asarray(codes if codes.shape[-1] == k else np.ascontiguousarray(codes[..., :k]))
+
+
+def _words(x: Array) -> Array:
+    """The same memory as 64-bit words; what is left at its end is in no whole block."""
+    return np.frombuffer(x, np.uint64, count=x.nbytes // 8) if x.nbytes >= 8 else np.empty(0, "u8")
+
+
+@cache
+def _packer(bits: int) -> Callable[..., bool]:
+    """The kernel of one width: loops over t and j have constant bounds and are unrolled."""
+    mask = 2**bits - 1
+    alike = np.uint64((0x7F & ~(2 ** (bits - 1) - 1)) * EVERY)  # bits that repeat the sign
+
+    @njit(inline="always")
+    def block(words: Array, c: int, packed: Array, p: int) -> Any:
+        """One block; what does not fit shows in the result."""
+        bad = np.uint64(0)
+        for i in range(WORDS):
+            for j in range(LANES):
+                x = words[c + j * WORDS + i]
+                bad |= (x ^ (x >> np.uint64(1))) & alike
+            for t in range(bits):
+                out = np.uint64(0)
+                for j in range(LANES):
+                    shift = bits * j - 8 * t
+                    x = words[c + j * WORDS + i]
+                    if 0 <= shift < 8:
+                        keep = np.uint64((mask & (255 >> shift)) * EVERY)
+                        out |= (x & keep) << np.uint64(shift)
+                    elif -bits < shift < 0:
+                        keep = np.uint64((mask >> -shift) * EVERY)
+                        out |= (x >> np.uint64(-shift)) & keep
+                packed[p + t * WORDS + i] = out
+        return bad
+
+    @njit(inline="always")
+    def column(codes: Array, c: int, packed: Array, p: int, width: int, i: int) -> int:
+        """Eight codes, `width` apart, to `bits` bytes."""
+        bad = 0
+        for j in range(LANES):
+            code = codes[c + j * width + i]
+            bad |= (code ^ (code >> 1)) & 0x7F & ~(2 ** (bits - 1) - 1)
+        for t in range(bits):
+            byte = 0
+            for j in range(LANES):
+                shift = bits * j - 8 * t
+                if 0 <= shift < 8:
+                    byte |= (codes[c + j * width + i] & mask) << shift
+                elif -bits < shift < 0:
+                    byte |= (codes[c + j * width + i] & mask) >> -shift
+            packed[p + t * width + i] = np.uint8(byte & 255)
+        return bad
+
+    @njit(parallel=True, cache=True)
+    def kernel(codes: Array, code_words: Array, packed: Array, packed_words: Array) -> bool:
+        rows, k = codes.shape
+        length = packed.shape[1]
+        blocks = k // BLOCK
+        total = rows * blocks
+        bad = 0
+        aligned = k % 64 == 0 and length % 8 == 0  # rows begin at whole words
+        start = blocks * BLOCK if aligned else 0
+        if aligned:
+            for chunk in prange((total + CHUNK - 1) // CHUNK):
+                wrong = np.uint64(0)
+                for at in range(chunk * CHUNK, min(total, (chunk + 1) * CHUNK)):
+                    r, b = at // blocks, at % blocks
+                    c = (r * k + b * BLOCK) // 8
+                    wrong |= block(
+                        code_words, c, packed_words, (r * length) // 8 + b * bits * WORDS
+                    )
+                bad += int(wrong != np.uint64(0))
+        for r in prange(rows):
+            wrong_here = 0
+            for at in range(start, k, BLOCK):
+                width = min(BLOCK, k - at) // LANES
+                for i in range(width):
+                    wrong_here |= column(codes[r], at, packed[r], bits * at // LANES, width, i)
+            bad += wrong_here
+        return bad == 0
+
+    return kernel
+
+
+@cache
+def _unpacker(bits: int) -> Callable[..., None]:
+    mask, half = 2**bits - 1, 2 ** (bits - 1)
+    halves, tops = np.uint64(half * EVERY), np.uint64(0x80 * EVERY)
+
+    @njit(inline="always")
+    def block(packed: Array, p: int, words: Array, c: int) -> None:
+        for i in range(WORDS):
+            for j in range(LANES):
+                code = np.uint64(0)
+                for t in range(bits):
+                    shift = bits * j - 8 * t
+                    x = packed[p + t * WORDS + i]
+                    if 0 <= shift < 8:
+                        code |= (x >> np.uint64(shift)) & np.uint64((mask & (255 >> shift)) * EVERY)
+                    elif -bits < shift < 0:
+                        keep = np.uint64((mask >> -shift) * EVERY)
+                        code |= (x & keep) << np.uint64(-shift)
+                if bits < 8:  # (code ^ half) - half in every byte, without a borrow between them
+                    code = (((code ^ halves) | tops) - halves) ^ tops
+                words[c + j * WORDS + i] = code
+
+    @njit(inline="always")
+    def column(packed: Array, p: int, codes: Array, c: int, width: int, i: int) -> None:
+        for j in range(LANES):
+            code = 0
+            for t in range(bits):
+                shift = bits * j - 8 * t
+                if 0 <= shift < 8:
+                    code |= packed[p + t * width + i] >> shift
+                elif -bits < shift < 0:
+                    code |= packed[p + t * width + i] << -shift
+            codes[c + j * width + i] = np.int8(((code & mask) ^ half) - half)
+
+    @njit(parallel=True, cache=True)
+    def kernel(packed: Array, packed_words: Array, codes: Array, code_words: Array) -> None:
+        rows, k = codes.shape
+        length = packed.shape[1]
+        blocks = k // BLOCK
+        total = rows * blocks
+        aligned = k % 64 == 0 and length % 8 == 0
+        start = blocks * BLOCK if aligned else 0
+        if aligned:
+            for chunk in prange((total + CHUNK - 1) // CHUNK):
+                for at in range(chunk * CHUNK, min(total, (chunk + 1) * CHUNK)):
+                    r, b = at // blocks, at % blocks
+                    c = (r * k + b * BLOCK) // 8
+                    block(packed_words, (r * length) // 8 + b * bits * WORDS, code_words, c)
+        for r in prange(rows):
+            for at in range(start, k, BLOCK):
+                width = min(BLOCK, k - at) // LANES
+                for i in range(width):
+                    column(packed[r], bits * at // LANES, codes[r], at, width, i)
+
+    return kernel

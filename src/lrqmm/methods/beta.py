@@ -1,0 +1,47 @@
+"""Beta encoding: as sigma-delta, the state multiplied by β > 1 at each step, in blocks.
+
+    q_i = nearest(z_i + β u_{i-1}),    u_i = z_i + β u_{i-1} - q_i,    v = (β⁻¹, ..., β^-λ)
+
+The error of ⟨v, block⟩ is β^-λ u_λ. That the state stays bounded costs range: |z| ≤ 2^b - β in
+units of the alphabet's step, so one bit and β near 2 leave no signal.
+Cost: one pass along k, element by element.
+Source: Zhang, Kannan, Cloninger, Saab, arXiv 2106.02614.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lrqmm import _checks
+from lrqmm.noiseshaping import NoiseShaped
+
+
+@dataclass(frozen=True)
+class Beta(NoiseShaped):
+    """Feedback of more than the whole error.
+
+    Parameters
+    ----------
+    condense : λ, elements that become one number; at 1 there is nothing to feed back
+    beta : β, 1 to 1.9
+    """
+
+    bits: int = 2
+    condense: int = 1
+    beta: float = 1.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.integer("condense", self.condense, 1)
+        _checks.real("beta", self.beta, 1.0, 1.9)
+
+    @property
+    def feedback(self) -> float:
+        return self.beta
+
+    @property
+    def block(self) -> int:
+        return self.condense
+
+
+METHOD = Beta("beta", cites=("zhang2021noiseshaping",))

@@ -1,0 +1,44 @@
+"""Direct SVD, then quantise: the factors of the truncated SVD, each rounded by itself.
+
+    B = U Σ Vᵀ,    L = Q_left(U_r),    R = Q_right(Σ_r V_rᵀ),    C ≈ (A L) R
+
+R is not told how L was rounded; `lplr_svd` is this with R fitted to it.
+Cost: one exact SVD, O(k n min(k, n)), a weight; 2mr(k + n) a product.
+Source: the baseline of Saha, Srivastava, Pilanci, arXiv 2310.11028.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace
+
+from lrqmm._checks import Array
+from lrqmm.compression import Compressed, Factorizer
+from lrqmm.lowrank import Factors
+from lrqmm.phases import phase
+
+
+def truncated_svd(B: Array, rank: int) -> Factors:
+    """U_r (k x r) and Σ_r V_rᵀ (r x n), exact; the largest entry of each column of U is positive,
+    so that every library rounds the same numbers."""
+    xp = array_namespace(B)
+    with phase("factorize"):
+        U, s, Vt = xp.linalg.svd(B, full_matrices=False)
+        U, R = U[:, :rank], s[:rank, None] * Vt[:rank, :]
+        turned = xp.max(U, axis=0) < -xp.min(U, axis=0)
+        signs = xp.where(turned, -xp.ones_like(s[:rank]), xp.ones_like(s[:rank]))
+        return U * signs, signs[:, None] * R
+
+
+@dataclass(frozen=True)
+class DirectSVD(Factorizer):
+    """L and R of the exact SVD."""
+
+    def compress(self, B: Array, calibration: Array | None) -> Compressed:
+        k, n = map(int, B.shape)
+        U, R = truncated_svd(B, self.rank_of(k, n))
+        return Compressed(((self.left(U), self.right(R)),), None, self.stored_bits(k, n))
+
+
+METHOD = DirectSVD("dsvd", cites=("saha2023lplr",))

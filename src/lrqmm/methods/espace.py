@@ -1,0 +1,68 @@
+"""ESPACE: the inner dimension projected on the activations' principal directions.
+
+    A B ≈ (A P)(Pᵀ B),    P (k x l): the leading eigenvectors of E[x xᵀ]
+
+PᵀB is made once a weight; the product is l/k of the size. A transform as Hadamard's is, but not an
+exact one: what A has outside of the span is lost, and no compensator behind it sees that.
+Cost: 2mkl operations for the projection; eigenvectors once a weight.
+Source: Sakr, Khailany, arXiv 2410.05437: its training-free part, with the plain mean-square
+choice of P. Its other five (normalised, weighted by the output's gradient) and the retraining
+behind its claims are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from array_api_compat import array_namespace
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.composition import Cost, Preset, Transform
+from lrqmm.phases import phase
+from lrqmm.quantize import Quantizer
+from lrqmm.weightside import second_moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class ESPACE(Transform):
+    """Projection on the directions of largest second moment.
+
+    Parameters
+    ----------
+    share : l / k, the fraction of the directions that is kept; at least one is
+    """
+
+    calibrated: ClassVar[bool] = True
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        _checks.real("share", self.share, 0.0, 1.0)
+
+    def inner(self, k: int) -> int:
+        return max(1, round(self.share * k))
+
+    def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Any:
+        """P (k x l)."""
+        xp = array_namespace(B)
+        with phase("transform"):
+            _, U = second_moment(xp.astype(calibration, xp.float64))
+            kept = self.inner(int(B.shape[0]))
+            return xp.astype(xp.flip(U, axis=1)[:, :kept], xp.float32)
+
+    def left(self, A: Array, fitted: Any) -> Array:
+        with phase("transform"):
+            return A @ fitted
+
+    def right(self, B: Array, fitted: Any) -> Array:
+        with phase("transform"):
+            return fitted.T @ B
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        l = self.inner(k)  # noqa: E741 - the paper's name
+        return Cost(float_operations=2 * m * k * l, bytes=4 * (m * k + m * l))
+
+
+METHOD = Preset("espace", transform=ESPACE, cites=("sakr2024espace",), usual=False)
