@@ -36,7 +36,7 @@ notebooks: env
 
 # Every study whose data is packaged: some hours on 2 cores.
 run-all: run
-	for study in rivals workloads networks perplexity perplexity_groups compositions bench; do \
+	for study in rivals workloads workloads_networks networks perplexity perplexity_groups compositions bench; do \
 	    $(BIN)/snakemake --cores all --configfile config/$$study.yaml || exit 1; done
 
 # Times beside SGEMM and direct, with intervals; for an idle machine.
