@@ -1,16 +1,3 @@
-CATEGORIES = {"figures": "Figures", "tables": "Tables"}
-
-
-def report_of(drawing):
-    """Its first file, as an entry of the report."""
-    return report(
-        f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[0]}",
-        caption=f"../report/{drawing.name}.rst",
-        category=CATEGORIES[drawing.folder],
-        labels={"name": drawing.name},
-    )
-
-
 # Every figure and table of the run in one job: a process for each would spend its time on imports.
 rule draw:
     input:
@@ -29,7 +16,7 @@ rule draw:
         "../../envs/conda.yaml"
     threads: ALL_CORES
     params:
-        run=str(RUN),
+        run=lambda wildcards, input: os.path.dirname(input[0]),
         code=source_hash(
             *(f"figures/{drawing.name}.py" for drawing in figures.list_figures()),
             "figures/_style.py",
