@@ -260,6 +260,12 @@ def test_espace_projects_on_the_principal_directions(share):
     assert distance(C, A @ P @ (P.T @ B)) < 0.03
 
 
+def test_espace_has_no_automatic_rank():
+    A, B = floats(0, 40, 50), floats(1, 50, 30)
+    with pytest.raises(ValueError, match="rank is 'auto'; allowed: an integer or None with a"):
+        lrqmm.matmul(A, B, "espace+lrqmm", rank="auto", tolerance=0.01)
+
+
 def test_espace_counts_the_smaller_product():
     whole, half = (
         lrqmm.get_method("espace", share=share).cost(64, 128, 32) for share in (1.0, 0.5)

@@ -155,6 +155,19 @@ class NoTransform(Transform):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Basis(Transform):
+    """T (k x l) with orthonormal columns, which is what `fit` returns; T⁻¹ is Tᵀ."""
+
+    def left(self, A: Array, fitted: Any) -> Array:
+        with phase("transform"):
+            return A @ fitted
+
+    def right(self, B: Array, fitted: Any) -> Array:
+        with phase("transform"):
+            return fitted.T @ B
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compensator(ABC):
     """Wins back part of what quantisation threw away; subclasses add their parameters."""
 
@@ -250,10 +263,11 @@ class Composition:
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         self.compensator.check_shape(m, k, n)
-        if getattr(self.compensator, "rank", None) == "auto" and self.transform.kept(k):
+        unseen = self.transform.kept(k) or self.transform.inner(k) < k
+        if getattr(self.compensator, "rank", None) == "auto" and unseen:
             raise ValueError(
                 "rank is 'auto'; allowed: an integer or None with a transform that multiplies "
-                "columns apart, whose error the search would not see"
+                "columns apart or leaves some out, whose error the search would not see"
             )
 
     def prepare(self, B: Array, *, scratch: bool = False, calibration: Array | None = None) -> Any:

@@ -34,12 +34,10 @@ class Compressed:
     ----------
     factors : pairs L (k x r) and R (r x n), as they are read back, float32
     dense : D (k x n), or None
-    bits : that hold all of it
     """
 
     factors: tuple[Factors, ...]
-    dense: Array | None
-    bits: int
+    dense: Array | None = None
     gain: float = 1.0
     shift: float = 0.0
 

@@ -35,7 +35,7 @@ class WholeProduct(ABC):
 
     name: str
     cites: tuple[str, ...]
-    usual: bool = False
+    usual: bool = True
 
     @property
     def parameters(self) -> dict[str, Any]:

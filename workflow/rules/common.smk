@@ -78,9 +78,9 @@ def minutes_of(wildcards, attempt):
 
 def code_of(wildcards):
     shard = SHARDS[wildcards.shard]
-    chosen = {shard.method, *(setting.get("method") for setting in shard.settings)}
-    hashes = [code_hash(name, network=bool(shard.network)) for name in chosen if name]
-    return hashes[0] if len(hashes) == 1 else sorted(hashes) or code_hash()
+    chosen = {setting["method"] for setting in shard.settings if "method" in setting}
+    names = chosen or {shard.method}
+    return sorted(code_hash(name, network=bool(shard.network)) for name in names)
 
 
 def source_hash(*names):

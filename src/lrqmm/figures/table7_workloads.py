@@ -48,7 +48,8 @@ def _ranked(run: Run, name: str) -> pd.DataFrame:
     ).reset_index()
     better = SCORES.get(metric, False)
     ranks = made.groupby(["layer", "bits"], dropna=False)["score"]
-    made["place"] = ranks.rank(method="min", ascending=not better).astype(int)
+    places = ranks.rank(method="min", ascending=not better, na_option="top")  # exact: no PSNR
+    made["place"] = places.astype(int)
     made = made.sort_values(["layer", "bits", "place"])
     seconds = _seconds(run, name)
     return pd.DataFrame(

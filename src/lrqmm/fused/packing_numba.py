@@ -25,33 +25,41 @@ EVERY = 0x0101010101010101  # times a byte: that byte in all places of a word
 def pack(codes: Array, bits: int) -> tuple[Array, bool]:
     """(..., k) int8 to (..., bits ⌈k / 8⌉) uint8, and whether all codes fit."""
     xp = array_namespace(codes)
-    k = codes.shape[-1]
-    found = np.asarray(codes)
-    if k % LANES:
-        found = np.pad(found, [(0, 0)] * (found.ndim - 1) + [(0, -k % LANES)])
-    packed = np.empty((*codes.shape[:-1], packed_length(k, bits)), np.uint8)
-    fits = True
-    if found.size:
-        flat = np.ascontiguousarray(found).reshape(-1, found.shape[-1])
-        rows = packed.reshape(flat.shape[0], -1)
-        fits = _packer(bits)(flat, _words(flat), rows, _words(rows))
-    return xp.asarray(packed), bool(fits)
+    length = packed_length(codes.shape[-1], bits)
+    if not length or 0 in codes.shape:
+        return xp.asarray(np.empty((*codes.shape[:-1], length), np.uint8)), True
+    rows = _in_words(codes)
+    packed = np.empty((rows.shape[0], length + -length % 8), np.uint8)
+    fits = _packer(bits)(rows, _words(rows), packed, _words(packed))
+    return xp.asarray(_without_ends(packed, length).reshape(*codes.shape[:-1], length)), bool(fits)
 
 
 def unpack(packed: Array, bits: int, k: int) -> Array:
     """(..., bits ⌈k / 8⌉) uint8 to (..., k) int8."""
     xp = array_namespace(packed)
-    codes = np.empty((*packed.shape[:-1], k + -k % LANES), np.int8)
-    if codes.size:
-        flat = np.ascontiguousarray(packed).reshape(-1, packed.shape[-1])
-        rows = codes.reshape(flat.shape[0], -1)
-        _unpacker(bits)(flat, _words(flat), rows, _words(rows))
-    return xp.asarray(codes if codes.shape[-1] == k else np.ascontiguousarray(codes[..., :k]))
+    if not k or 0 in packed.shape:
+        return xp.asarray(np.empty((*packed.shape[:-1], k), np.int8))
+    rows = _in_words(packed)
+    codes = np.empty((rows.shape[0], k + -k % LANES), np.int8)
+    _unpacker(bits)(rows, _words(rows), codes, _words(codes))
+    return xp.asarray(_without_ends(codes, k).reshape(*packed.shape[:-1], k))
+
+
+def _in_words(x: Array) -> Array:
+    """(rows, length) contiguous, the length raised to whole 64-bit words."""
+    x = np.asarray(x)
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    missing = -rows.shape[1] % 8
+    return np.pad(rows, [(0, 0), (0, missing)]) if missing else rows
+
+
+def _without_ends(x: Array, length: int) -> Array:
+    return x if x.shape[1] == length else np.ascontiguousarray(x[:, :length])
 
 
 def _words(x: Array) -> Array:
-    """The same memory as 64-bit words; what is left at its end is in no whole block."""
-    return np.frombuffer(x, np.uint64, count=x.nbytes // 8) if x.nbytes >= 8 else np.empty(0, "u8")
+    """The same memory as 64-bit words."""
+    return x.view(np.uint64).reshape(-1)
 
 
 @cache
@@ -107,24 +115,19 @@ def _packer(bits: int) -> Callable[..., bool]:
         blocks = k // BLOCK
         total = rows * blocks
         bad = 0
-        aligned = k % 64 == 0 and length % 8 == 0  # rows begin at whole words
-        start = blocks * BLOCK if aligned else 0
-        if aligned:
-            for chunk in prange((total + CHUNK - 1) // CHUNK):
-                wrong = np.uint64(0)
-                for at in range(chunk * CHUNK, min(total, (chunk + 1) * CHUNK)):
-                    r, b = at // blocks, at % blocks
-                    c = (r * k + b * BLOCK) // 8
-                    wrong |= block(
-                        code_words, c, packed_words, (r * length) // 8 + b * bits * WORDS
-                    )
-                bad += int(wrong != np.uint64(0))
+        for chunk in prange((total + CHUNK - 1) // CHUNK):
+            wrong = np.uint64(0)
+            for at in range(chunk * CHUNK, min(total, (chunk + 1) * CHUNK)):
+                r, b = at // blocks, at % blocks
+                c, p = r * k // 8 + b * LANES * WORDS, r * length // 8 + b * bits * WORDS
+                wrong |= block(code_words, c, packed_words, p)
+            bad += int(wrong != np.uint64(0))
+        at = blocks * BLOCK
+        width = (k - at) // LANES
         for r in prange(rows):
             wrong_here = 0
-            for at in range(start, k, BLOCK):
-                width = min(BLOCK, k - at) // LANES
-                for i in range(width):
-                    wrong_here |= column(codes[r], at, packed[r], bits * at // LANES, width, i)
+            for i in range(width):
+                wrong_here |= column(codes[r], at, packed[r], bits * at // LANES, width, i)
             bad += wrong_here
         return bad == 0
 
@@ -171,18 +174,15 @@ def _unpacker(bits: int) -> Callable[..., None]:
         length = packed.shape[1]
         blocks = k // BLOCK
         total = rows * blocks
-        aligned = k % 64 == 0 and length % 8 == 0
-        start = blocks * BLOCK if aligned else 0
-        if aligned:
-            for chunk in prange((total + CHUNK - 1) // CHUNK):
-                for at in range(chunk * CHUNK, min(total, (chunk + 1) * CHUNK)):
-                    r, b = at // blocks, at % blocks
-                    c = (r * k + b * BLOCK) // 8
-                    block(packed_words, (r * length) // 8 + b * bits * WORDS, code_words, c)
+        for chunk in prange((total + CHUNK - 1) // CHUNK):
+            for at in range(chunk * CHUNK, min(total, (chunk + 1) * CHUNK)):
+                r, b = at // blocks, at % blocks
+                c, p = r * k // 8 + b * LANES * WORDS, r * length // 8 + b * bits * WORDS
+                block(packed_words, p, code_words, c)
+        at = blocks * BLOCK
+        width = (k - at) // LANES
         for r in prange(rows):
-            for at in range(start, k, BLOCK):
-                width = min(BLOCK, k - at) // LANES
-                for i in range(width):
-                    column(packed[r], bits * at // LANES, codes[r], at, width, i)
+            for i in range(width):
+                column(packed[r], bits * at // LANES, codes[r], at, width, i)
 
     return kernel

@@ -49,7 +49,7 @@ def steps(
 
 
 def pictures(
-    A: NDArray[np.float32], B: NDArray[np.float32], settings: Mapping[str, Any], size: int = 250
+    A: NDArray[np.float32], B: NDArray[np.float32], settings: Mapping[str, Any], size: int = 160
 ) -> dict[str, NDArray[Any]]:
     """A product by one method, every few entries of it so that at most `size` a side are left."""
     settings = dict(settings)

@@ -93,7 +93,6 @@ class CALDERA(Compressor):
     def compress(self, B: Array, calibration: Array | None) -> Compressed:
         assert calibration is not None
         xp = array_namespace(B)
-        k, n = map(int, B.shape)
         metric = QERA().fitted_metric(calibration)
         assert metric is not None
         S = xp.astype(metric[0], xp.float32)
@@ -110,7 +109,7 @@ class CALDERA(Compressor):
             error = min(errors)
             L, R = pairs[errors.index(error)]
             if best is None or error < least:
-                best, least = Compressed(((L, R),), D, self.stored_bits(k, n)), error
+                best, least = Compressed(((L, R),), D), error
         assert best is not None
         return best
 
@@ -137,4 +136,4 @@ class CALDERA(Compressor):
         return 2 * m * (k * n + self.rank_of(k, n) * (k + n))
 
 
-METHOD = CALDERA("caldera", cites=("saha2024caldera",))
+METHOD = CALDERA("caldera", cites=("saha2024caldera",), usual=False)

@@ -38,7 +38,7 @@ class DirectSVD(Factorizer):
     def compress(self, B: Array, calibration: Array | None) -> Compressed:
         k, n = map(int, B.shape)
         U, R = truncated_svd(B, self.rank_of(k, n))
-        return Compressed(((self.left(U), self.right(R)),), None, self.stored_bits(k, n))
+        return Compressed(((self.left(U), self.right(R)),))
 
 
-METHOD = DirectSVD("dsvd", cites=("saha2023lplr",))
+METHOD = DirectSVD("dsvd", cites=("saha2023lplr",), usual=False)

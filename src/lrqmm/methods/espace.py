@@ -19,14 +19,14 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Cost, Preset, Transform
+from lrqmm.composition import Basis, Cost, Preset
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantizer
 from lrqmm.weightside import second_moment
 
 
 @dataclass(frozen=True, kw_only=True)
-class ESPACE(Transform):
+class ESPACE(Basis):
     """Projection on the directions of largest second moment.
 
     Parameters
@@ -51,14 +51,6 @@ class ESPACE(Transform):
             _, U = second_moment(xp.astype(calibration, xp.float64))
             kept = self.inner(int(B.shape[0]))
             return xp.astype(xp.flip(U, axis=1)[:, :kept], xp.float32)
-
-    def left(self, A: Array, fitted: Any) -> Array:
-        with phase("transform"):
-            return A @ fitted
-
-    def right(self, B: Array, fitted: Any) -> Array:
-        with phase("transform"):
-            return fitted.T @ B
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         l = self.inner(k)  # noqa: E741 - the paper's name

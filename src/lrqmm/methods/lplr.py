@@ -71,7 +71,7 @@ class LPLR(Factorizer):
             found.append((L, R))
             rest = rest - L @ R
         gain, shift = fitted(B, B - rest) if self.fit else (1.0, 0.0)
-        return Compressed(tuple(found), None, self.stored_bits(k, n), gain, shift)
+        return Compressed(tuple(found), None, gain, shift)
 
     def factorize(self, X: Array, rank: int, number: int) -> Factors:
         """L (k x r) and R (r x n) of one matrix, as they are kept."""
@@ -106,4 +106,4 @@ def fitted(B: Array, approx: Array) -> tuple[float, float]:
     return gain, float(x_mean) - gain * float(y_mean)
 
 
-METHOD = LPLR("lplr", cites=("saha2023lplr",))
+METHOD = LPLR("lplr", cites=("saha2023lplr",), usual=False)

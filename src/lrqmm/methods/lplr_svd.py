@@ -47,7 +47,7 @@ class LPLRSVD(Factorizer):
         if self.sketch == "gaussian":
             Z = Z @ sketch_matrix(B, rank, rank, "gaussian", (self.seed, 0)) / rank**0.5
         L = self.left(Z)
-        return Compressed(((L, self.right(least_squares(L, B))),), None, self.stored_bits(k, n))
+        return Compressed(((L, self.right(least_squares(L, B))),))
 
 
-METHOD = LPLRSVD("lplr_svd", cites=("saha2023lplr",))
+METHOD = LPLRSVD("lplr_svd", cites=("saha2023lplr",), usual=False)

@@ -123,4 +123,4 @@ class LRAMM(WholeProduct):
         )
 
 
-METHOD = LRAMM("lramm", cites=("gu2024lramm",))
+METHOD = LRAMM("lramm", cites=("gu2024lramm",), usual=False)

@@ -19,8 +19,7 @@ class Naive(Compressor):
     """B̂ is dense; a vector is a column."""
 
     def compress(self, B: Array, calibration: Array | None) -> Compressed:
-        k, n = map(int, B.shape)
-        return Compressed((), kept(B.T, self.bits, self.granularity).T, self.stored_bits(k, n))
+        return Compressed((), kept(B.T, self.bits, self.granularity).T)
 
     def stored_bits(self, k: int, n: int) -> int:
         return kept_bits(n, k, self.bits, self.granularity)
@@ -29,4 +28,4 @@ class Naive(Compressor):
         return 2 * m * k * n
 
 
-METHOD = Naive("naive", cites=("saha2023lplr",))
+METHOD = Naive("naive", cites=("saha2023lplr",), usual=False)

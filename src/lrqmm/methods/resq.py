@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Cost, Preset, Transform
+from lrqmm.composition import Basis, Cost, Preset
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantizer
 from lrqmm.rsvd import sketch_matrix
@@ -25,7 +25,7 @@ from lrqmm.weightside import second_moment
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResQ(Transform):
+class ResQ(Basis):
     """Change of basis to principal directions, the first of them kept at 8 bits.
 
     Parameters
@@ -67,14 +67,6 @@ class ResQ(Transform):
         size = like.shape[1]
         G = sketch_matrix(like, size, size, "gaussian", (self.seed, number))
         return array_namespace(like).linalg.qr(G)[0]
-
-    def left(self, A: Array, fitted: Any) -> Array:
-        with phase("transform"):
-            return A @ fitted
-
-    def right(self, B: Array, fitted: Any) -> Array:
-        with phase("transform"):
-            return fitted.T @ B
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         more = 4 * self.kept(k) * (m + n)  # a scale a vector for each part; bits beyond the rest's
