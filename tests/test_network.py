@@ -65,10 +65,18 @@ def test_float_products_score_as_the_network_itself(task):
     assert value(table, "top1") == value(table, "agreement") == 1
     assert value(table, "top1_drop") == 0
     assert value(table, "relative_error") < 1e-6
-    assert value(table, "average_bits") == 32
+    assert value(table, "average_bits") == value(table, "weight_bits") == 32
     assert value(table, "float_operations") == 2 * (12 * 30 + 30 * 7)
     assert value(table, "seconds_per_item") > 0
     assert table["reference"].eq("float32").all()
+
+
+def test_weights_are_counted_apart(task):
+    table = measured("naive", {"bits": 4})
+    elements = 12 * 30 + 30 * 7
+    scale_and_minimum = 2 * 32
+    assert value(table, "weight_bits") == (4 * elements + 2 * scale_and_minimum) / elements
+    assert value(table, "average_bits") > value(table, "weight_bits")  # activations are float32
 
 
 def test_methods_calibrate_on_items_that_are_not_measured(task):

@@ -150,6 +150,7 @@ NETWORK_METRICS = (
     "seconds_per_item",
     "times_float_speed",
     "average_bits",
+    "weight_bits",
     "integer_operations",
     "float_operations",
     "alone_error",

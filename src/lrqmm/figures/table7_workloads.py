@@ -12,7 +12,6 @@ from lrqmm.workloads import list_workloads, workload
 
 SCORES = {"psnr": True, "accuracy": True, "gram_error": False}
 """A workload's own metric, and whether more is better; the relative error where it has none."""
-TIMED = {"images": "images_time"}
 
 
 def tabulate(run: Run) -> pd.DataFrame:
@@ -83,7 +82,7 @@ def _setting(parameters: dict[str, object]) -> str:
 
 def _seconds(run: Run, name: str) -> dict[tuple[object, ...], float]:
     """Median milliseconds by case, bits, method and setting, where the run has them."""
-    table = _data.ok(run, TIMED.get(name, ""))
+    table = _data.ok(run, f"{name}_time")
     table = table[(table["metric"] == "seconds") & table["phase"].isna()]
     table = table[~table["b_prepared"].fillna(False).astype(bool)]
     words = [_setting(json.loads(parameters)) for parameters in table["parameters"]]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lrqmm.method import Method
-from lrqmm.networks.layers import layer_errors, total_cost
+from lrqmm.networks.layers import layer_errors, total_cost, weight_bits
 from lrqmm.networks.products import with_products
 from lrqmm.networks.scores import Scores, bootstrap
 from lrqmm.networks.tasks import Batch, Task
@@ -45,8 +45,9 @@ def compare(
     Returns
     -------
     DataFrame, a row a method: its name, bits and rank; top1 and top5 with labels, agreement with
-    float, kl, relative_error of the outputs, average_bits of all operands, operations an item,
-    seconds_per_item, times_float_speed, and the layer with the largest own error
+    float, kl, relative_error of the outputs, average_bits of all operands, weight_bits of the
+    weights, operations an item, seconds_per_item, times_float_speed, and the layer with the
+    largest own error
 
     Raises
     ------
@@ -121,6 +122,7 @@ def score(
         if not first:
             cost, bits = total_cost(low)
             yield {"metric": "average_bits", "value": bits}
+            yield {"metric": "weight_bits", "value": weight_bits(low)}
             for name in ("integer_operations", "float_operations"):
                 yield {"metric": name, "value": getattr(cost, name) / batch.items}
         if len(first) < 2:

@@ -272,3 +272,10 @@ def total_cost(low: nn.Module) -> tuple[Cost, float]:
     replaced: list[Product] = list(products(low).values())
     cost = sum((product.cost for product in replaced), Cost())
     return cost, cost.operand_bits / sum(product.elements for product in replaced)
+
+
+def weight_bits(low: nn.Module) -> float:
+    """Bits an element of the replaced layers' weights alone, after a forward pass."""
+    replaced: list[Product] = list(products(low).values())
+    elements = sum(product.layer.weight.numel() for product in replaced)
+    return sum(product.weight_bits for product in replaced) / elements

@@ -82,6 +82,12 @@ class Product(nn.Module):
         groups, (m, k, n) = self._latest()
         return groups * (m * k + k * n)
 
+    @property
+    def weight_bits(self) -> int:
+        """Bits that hold the weight, scales and factors included."""
+        groups, (_, k, n) = self._latest()
+        return groups * self.method.cost(0, k, n).operand_bits
+
     def _latest(self) -> tuple[int, Shape]:
         if self.shape is None:
             raise ValueError("no product was computed yet; allowed: after a forward pass")
