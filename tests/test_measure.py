@@ -360,6 +360,15 @@ def test_codes_are_stored_without_gaps(files):
     assert set(unpacking["bits"]) == {3}
     assert unpacking.groupby("input_seed").size().tolist() == [3, 3]
     assert "code_bytes" not in set(measured(files, "sgemm", "time", [{}])["metric"])
+    signs = measured(files, "binary_mean", "time", [{}])
+    signs = signs[signs["metric"] == "code_bytes"]
+    assert signs["value"].tolist() == (((signs["k"] + 7) // 8) * signs["n"]).tolist()
+
+
+@pytest.mark.parametrize("name", lrqmm.list_methods())
+def test_every_method_has_times_or_says_why_not(files, name):
+    table = measured(files, name, "time", [{}])
+    assert set(table["status"]) in ({"ok"}, {"unsupported"}), table["reason"].dropna().tolist()
 
 
 def test_products_are_timed_in_turns():

@@ -49,6 +49,13 @@ def test_what_makes_no_reference_is_named(study, change, words):
     assert re.search(words, found)
 
 
+def test_what_has_no_time_may_have_had_company(study):
+    table = study.measurements
+    assert (table["status"] == "unsupported").any()
+    company = replace(study, measurements=table.assign(loaded=table["status"] == "unsupported"))
+    assert objections(company) == []
+
+
 def test_a_run_is_kept_whole_or_refused(run, tmp_path, monkeypatch):
     keep(run.folder, tmp_path / "kept")
     assert read_run(tmp_path / "kept").measurements.equals(run.measurements)

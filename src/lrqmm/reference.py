@@ -19,7 +19,7 @@ from lrqmm.verify import verify
 def objections(run: Run) -> list[str]:
     """Why a run is no reference, in words; none where it is."""
     table = pd.concat([run.measurements, run.networks], ignore_index=True)
-    timed = table["metric"].isin(("seconds", "seconds_per_item"))
+    timed = table["metric"].isin(("seconds", "seconds_per_item")) & (table["status"] == "ok")
     found = []
     if table["git_commit"].nunique() > 1:
         commits = ", ".join(sorted(commit[:12] for commit in table["git_commit"].unique()))

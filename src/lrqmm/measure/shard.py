@@ -254,12 +254,16 @@ def _times(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[R
 
 
 def _baselines(shard: Mapping[str, Any], method: Method) -> Iterator[Method]:
-    """The baselines, at the parameters that they share with the method."""
+    """The baselines, at the parameters that they share with the method, where they allow them."""
     for name in shard["baselines"]:
         if name != shard["method"]:
             own = methods.preset(name).defaults
             shared = {key: value for key, value in method.parameters.items() if key in own}
-            yield get_method(name, **shared)
+            try:
+                baseline = get_method(name, **shared)
+            except ValueError:  # `direct` has no 1 bit
+                continue
+            yield baseline
 
 
 def _peak(method: Method, given: Input) -> Iterator[Row]:
@@ -282,7 +286,8 @@ def _storage(method: Method, given: Input, samples: int) -> Iterator[Row]:
         each = 1 if bits == 8 else 2
         yield {"metric": "code_bytes", "value": float(each * math.prod(given.B.shape))}
         return
-    codes = Uniform(bits=bits).quantize(given.B.T).codes
+    stored = Uniform(bits=bits, zero_point="float" if bits == 1 else None)
+    codes = stored.quantize(given.B.T).codes
     packed = pack(codes, bits)
     yield {"metric": "code_bytes", "value": float(math.prod(packed.shape))}
     synchronize = partial(backend_of(given.A).synchronize, given.A)
