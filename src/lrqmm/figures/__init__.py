@@ -76,12 +76,16 @@ def _as_text(run: Run) -> Run:
     return replace(run, **tables)
 
 
-def show(name: str, run: Run) -> Any:
-    """As `make`; where the run lacks its measurements, a line of text that says so."""
+def show(name: str, run: Run, **only: Any) -> Any:
+    """As `make`, of a table the rows whose columns are `only`; where the run lacks its
+    measurements, a line of text that says so."""
     try:
-        return make(name, run)
+        made = make(name, run)
     except NothingToDraw as reason:
         return _notice(name, str(reason))
+    for column, value in only.items():
+        made = made[made[column] == value]
+    return made
 
 
 def _notice(name: str, words: str) -> Any:

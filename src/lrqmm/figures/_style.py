@@ -36,7 +36,7 @@ METHODS: dict[str, tuple[str, Any, str]] = {
     "lplr_svd": ("LPLR-SVD", _PALETTE[4], "P"),
     "caldera": ("CALDERA", _PALETTE[5], "h"),
     "lramm": ("LRAMM", _PALETTE[2], "^"),
-    "sign": ("sign", "black", "o"),
+    "sign": ("memoryless (1 bit: sign)", "black", "o"),
     "sigma_delta": ("sigma-delta", _PALETTE[0], "s"),
     "beta": ("beta encoding", _PALETTE[1], "v"),
 }
@@ -134,9 +134,17 @@ def networks(names: Any) -> list[str]:
     return sorted(set(names), key=lambda name: known.index(name) if name in known else 99)
 
 
+class _Plain(LogLocator):
+    """Three ticks a decade, of more than three decades one."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        self.set_params(subs=(1, 2, 5) if vmax < 1e3 * vmin else (1,))
+        return super().tick_values(vmin, vmax)
+
+
 def plain_log(axis: Any) -> None:
     """Label a logarithmic x or y axis with plain numbers: 0.1, 0.2, 0.5, 1, ..."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(_Plain())
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
