@@ -15,8 +15,8 @@ from lrqmm.networks.products import (
     gemm_layers,
     im2col,
     products,
+    replace_layers,
     weight_matrix,
-    with_products,
 )
 
 
@@ -39,7 +39,7 @@ def relative(y, exact):
 
 
 def test_errors_by_layer(model, batch):
-    low = with_products(model, "direct", bits=4, keep=["0"])
+    low = replace_layers(model, "direct", bits=4, keep=["0"])
     found = layer_errors(low, model, [batch])
     assert list(found) == ["0", "2", "5", "7"]
     x, exact = batch, batch
@@ -56,14 +56,14 @@ def test_errors_by_layer(model, batch):
 
 
 def test_errors_over_batches_are_pooled(model, batch):
-    low = with_products(model, "direct", bits=4)  # rows do not depend on each other
+    low = replace_layers(model, "direct", bits=4)  # rows do not depend on each other
     whole, parts = layer_errors(low, model, [batch]), layer_errors(low, model, batch.split(2))
     for name, error in whole.items():
         assert np.isclose(error.accumulated, parts[name].accumulated, rtol=1e-4)
 
 
 def test_hooks_are_gone_after_a_failure(model, batch):
-    low = with_products(model, "direct")
+    low = replace_layers(model, "direct")
     with pytest.raises(RuntimeError):
         layer_errors(low, model, [batch[:, :2]])
     assert not any(m._forward_hooks for net in (low, model) for m in net.modules())
@@ -86,7 +86,7 @@ def brute_force(model, batch, ranks):
     for name, (layer, x) in seen.items():
         A, B = im2col(layer, x.detach())[0], weight_matrix(layer)
         m, k, n = *A.shape, B.shape[1]
-        alone = with_products(model, {name: aware(ranks[0]), "*": lrqmm.get_method("sgemm")})
+        alone = replace_layers(model, {name: aware(ranks[0]), "*": lrqmm.get_method("sgemm")})
         effect = relative(alone(batch), model(batch))
         first = relative(aware(ranks[0]).matmul(A, B), A @ B)
         table[name] = {
@@ -117,7 +117,7 @@ def test_a_target_error_is_reached_with_few_bits(model, batch):
     )
     step = max(t[2][1] - t[0][1] for t in table.values())
     assert sum(bits for _, bits in chosen) <= cheapest + step
-    low = with_products(model, {name: aware(rank) for name, rank in plan.ranks.items()})
+    low = replace_layers(model, {name: aware(rank) for name, rank in plan.ranks.items()})
     low(batch)
     assert np.isclose(total_cost(low)[1], plan.average_bits)
 
@@ -140,7 +140,7 @@ def test_kept_layers_count_in_the_budget_and_have_no_rank(model, batch):
     plan = choose_ranks(model, batch, aware, average_bits=0.8 * every.average_bits, keep=["0"])
     assert plan.average_bits <= 0.8 * every.average_bits
     ranks = {name: aware(rank) for name, rank in plan.ranks.items()}
-    low = with_products(model, ranks, keep=["0"])
+    low = replace_layers(model, ranks, keep=["0"])
     low(batch)
     assert np.isclose(total_cost(low)[1], plan.average_bits)
     with pytest.raises(ValueError, match="every layer; allowed: to leave some"):
@@ -173,7 +173,7 @@ def test_a_layer_that_runs_twice_and_one_with_two_names():
             return self.other(self.second(self.first(x).relu()).relu())
 
     model, x = Twice(), torch.rand(5, 6)
-    low = with_products(model, "direct", bits=3)
+    low = replace_layers(model, "direct", bits=3)
     assert low.other is low.first
     assert isinstance(low.first, Product)
     found = layer_errors(low, model, [x])
@@ -194,7 +194,7 @@ def test_what_is_asked_for_must_be_one_thing(model, batch):
 
 
 def test_total_cost_is_the_sum_over_layers(model, batch):
-    low = with_products(model, "direct", bits=4, keep=["7"])
+    low = replace_layers(model, "direct", bits=4, keep=["7"])
     low(batch)
     cost, bits = total_cost(low)
     each = [product.cost for product in products(low).values()]

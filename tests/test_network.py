@@ -13,7 +13,7 @@ from lrqmm.measure import network
 from lrqmm.measure.network import measure_network
 from lrqmm.networks import tasks
 from lrqmm.networks.compare import compare
-from lrqmm.networks.products import call, with_products
+from lrqmm.networks.products import call, replace_layers
 from lrqmm.networks.tasks import Batch, Task, load_task
 
 
@@ -138,7 +138,7 @@ def test_ranks_by_layer_within_a_budget(task):
     assert (table["ranks_within"] == 12).all()
     bits = value(table, "average_bits")
     assert bits <= 12
-    low = with_products(
+    low = replace_layers(
         task.model,
         {name: lrqmm.get_method("lrqmm_aware", bits=3, rank=int(r)) for name, r in ranks.items()},
     )

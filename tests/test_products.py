@@ -11,8 +11,8 @@ from lrqmm.networks.products import (
     gemm_layers,
     im2col,
     products,
+    replace_layers,
     weight_matrix,
-    with_products,
 )
 
 
@@ -55,7 +55,7 @@ def test_every_kind_of_convolution_is_a_product(how, memory):
     torch.manual_seed(0)
     layer = nn.Conv2d(6, 12, **how)
     x = torch.randn(3, 6, 11, 8).to(memory_format=memory)
-    found = with_products(nn.Sequential(layer), "sgemm")(x)
+    found = replace_layers(nn.Sequential(layer), "sgemm")(x)
     with torch.no_grad():
         expected = layer(x)
     assert found.shape == expected.shape
@@ -67,13 +67,13 @@ def test_linear_layers_take_any_leading_dimensions():
     layer = nn.Linear(7, 5)
     for shape in ((7,), (3, 7), (2, 3, 7)):
         x = torch.randn(*shape)
-        found = with_products(nn.Sequential(layer), "sgemm")(x)
+        found = replace_layers(nn.Sequential(layer), "sgemm")(x)
         torch.testing.assert_close(found, layer(x).detach())
 
 
 def test_float_products_give_the_networks_own_answer(pictures):
     model = small()
-    found, expected = with_products(model, "sgemm")(pictures), model(pictures).detach()
+    found, expected = replace_layers(model, "sgemm")(pictures), model(pictures).detach()
     assert torch.linalg.norm(found - expected) < 1e-6 * torch.linalg.norm(expected)
 
 
@@ -81,7 +81,7 @@ def test_float_products_give_the_networks_own_answer(pictures):
 @pytest.mark.parametrize("method", ["direct", "lrqmm", "lrqmm_aware"])
 def test_each_layer_is_the_methods_product(pictures, method, execution):
     model = small()
-    low = with_products(model, method, bits=4, execution=execution)
+    low = replace_layers(model, method, bits=4, execution=execution)
     seen = {}
     for name, layer in products(low).items():
         layer.register_forward_hook(lambda _, x, y, name=name: seen.update({name: (x[0], y)}))
@@ -100,7 +100,7 @@ def test_each_layer_is_the_methods_product(pictures, method, execution):
 def test_layers_calibrate_on_the_float_networks_inputs(pictures, monkeypatch):
     monkeypatch.setattr("lrqmm.networks.products.SAMPLE_ROWS", 50)
     model, others = small(), torch.randn(5, 3, 9, 9, generator=torch.Generator().manual_seed(2))
-    low = with_products(model, "qera", bits=4, rank=2, calibration=others)
+    low = replace_layers(model, "qera", bits=4, rank=2, calibration=others)
     inputs, seen = {}, {}
     for name, layer in gemm_layers(model).items():
         layer.register_forward_hook(lambda _, x, y, name=name: inputs.update({name: x[0]}))
@@ -123,20 +123,20 @@ def test_layers_calibrate_on_the_float_networks_inputs(pictures, monkeypatch):
 
 def test_a_calibration_that_cannot_be_used(pictures):
     with pytest.raises(ValueError, match="calibration is given; allowed with a method"):
-        with_products(small(), "direct", calibration=pictures)
+        replace_layers(small(), "direct", calibration=pictures)
     grouped = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2))
     x = torch.randn(1, 4, 3, 3)
     with pytest.raises(ValueError, match="layer '0' is a grouped convolution"):
-        with_products(grouped, "qera", calibration=x)
+        replace_layers(grouped, "qera", calibration=x)
     both = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1))
-    with_products(both, "qera", keep=["0"], calibration=x)(x)
+    replace_layers(both, "qera", keep=["0"], calibration=x)(x)
 
 
 def test_calibrating_leaves_the_model_alone(pictures):
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
                           nn.Linear(392, 5)).train()  # fmt: skip
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with_products(model, "qera", calibration=pictures)
+    replace_layers(model, "qera", calibration=pictures)
     assert model.training
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -145,7 +145,7 @@ def test_calibrating_leaves_the_model_alone(pictures):
 def test_the_model_is_left_alone_and_its_weights_are_shared(pictures):
     model = small().train()
     before = model(pictures).detach()
-    low = with_products(model, "direct")
+    low = replace_layers(model, "direct")
     assert model.training
     assert not low.training
     assert not products(model)
@@ -156,18 +156,23 @@ def test_the_model_is_left_alone_and_its_weights_are_shared(pictures):
 def test_methods_by_layer(pictures):
     model = small()
     aware, direct = lrqmm.get_method("lrqmm_aware", rank=2), lrqmm.get_method("direct", bits=2)
-    low = with_products(model, {"3": aware, "*": direct}, keep=["0"])
+    low = replace_layers(model, {"3": aware, "*": direct}, keep=["0"])
     assert [product.method.name for product in products(low).values()] == [
         "sgemm", "lrqmm_aware", "direct",
     ]  # fmt: skip
-    assert not low(pictures).requires_grad
+    with torch.no_grad():
+        assert not low(pictures).requires_grad
+    with pytest.raises(RuntimeError, match="a gradient is asked for"):
+        low(pictures).sum().backward()
+    with pytest.raises(RuntimeError, match="training mode; allowed with low-bit products: eval"):
+        low.train()(pictures)
     cost = products(low)["3"].cost
     assert cost.operand_bits == aware.cost(4 * 25, 8, 16).operand_bits
 
 
 def test_costs_of_groups_add_up():
     layer = nn.Sequential(nn.Conv2d(6, 12, 3, groups=3))
-    low = with_products(layer, "direct")
+    low = replace_layers(layer, "direct")
     with pytest.raises(ValueError, match="no product was computed yet"):
         _ = products(low)["0"].cost
     low(torch.randn(2, 6, 5, 5))
@@ -177,7 +182,7 @@ def test_costs_of_groups_add_up():
 
 def test_ten_pictures_in_a_gemm_are_a_batch_of_ten(pictures):
     layer = nn.Sequential(nn.Conv2d(3, 8, 3))
-    low = with_products(layer, "lrqmm", bits=3, rank=2)
+    low = replace_layers(layer, "lrqmm", bits=3, rank=2)
     together, apart = low(pictures), torch.cat([low(x[None]) for x in pictures])
     assert isinstance(low[0], Product)
     assert low[0].shape == (49, 27, 8)
@@ -199,6 +204,6 @@ def test_ten_pictures_in_a_gemm_are_a_batch_of_ten(pictures):
 )
 def test_mistakes(method, how, error, message):
     with pytest.raises(error, match=message):
-        with_products(small(), method, **how)
+        replace_layers(small(), method, **how)
     with pytest.raises(ValueError, match="no layer to replace"):
-        with_products(nn.Sequential(nn.ReLU()), "direct")
+        replace_layers(nn.Sequential(nn.ReLU()), "direct")

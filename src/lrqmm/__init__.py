@@ -5,6 +5,8 @@
 'lrqmm'
 """
 
+from typing import Any
+
 from lrqmm import apriori
 from lrqmm._checks import Unsupported
 from lrqmm.adaptive import ToleranceNotReached
@@ -19,6 +21,7 @@ __all__ = [
     "Prepared",
     "ToleranceNotReached",
     "Unsupported",
+    "advise",
     "apriori",
     "get_method",
     "integer_matmul",
@@ -26,4 +29,17 @@ __all__ = [
     "list_components",
     "list_methods",
     "matmul",
+    "replace_layers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "advise":  # with pandas, which not everyone waits for
+        from lrqmm.advice import advise
+
+        return advise
+    if name == "replace_layers":  # with torch, which not everyone has
+        from lrqmm.networks.products import replace_layers
+
+        return replace_layers
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

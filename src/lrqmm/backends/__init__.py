@@ -13,10 +13,20 @@ from types import ModuleType
 from typing import Any
 
 import array_api_compat as compat
+import numpy as np
+from numpy.typing import NDArray
 
 from lrqmm._checks import Array
 
-__all__ = ["backend_of", "integer_matmul", "integer_route", "is_array", "library_of"]
+__all__ = [
+    "backend_of",
+    "from_numpy",
+    "integer_matmul",
+    "integer_route",
+    "is_array",
+    "library_of",
+    "to_numpy",
+]
 
 LIBRARIES = {"numpy": "ndarray", "torch": "Tensor", "cupy": "ndarray"}
 INT32_LIMIT = 2**31 - 1
@@ -41,6 +51,30 @@ def backend_of(x: Array) -> ModuleType:
     library = library_of(x)
     name = library if library in LIBRARIES else "generic"
     return importlib.import_module(f"lrqmm.backends.{name}")  # imports the library only if used
+
+
+def from_numpy(x: NDArray[np.float32], library: str, device: str = "auto") -> Array:
+    """An array of 'numpy', 'torch' or 'cupy'; device 'auto' (a GPU where torch sees one), 'cpu' or
+    'cuda'."""
+    if library == "numpy":
+        return x
+    if library == "torch":
+        import torch
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.from_numpy(x).to(device)
+    import cupy
+
+    return cupy.asarray(x)
+
+
+def to_numpy(x: Array) -> NDArray[Any]:
+    """A copy on the host, or the array itself where it is NumPy's."""
+    if isinstance(x, np.ndarray):
+        return x
+    found: NDArray[Any] = x.get() if hasattr(x, "get") else x.cpu().numpy()
+    return found
 
 
 def integer_route(x: Array) -> str:

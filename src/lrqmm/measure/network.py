@@ -18,7 +18,7 @@ from lrqmm.measure.shard import provenance
 from lrqmm.method import Method, get_method
 from lrqmm.networks.compare import float_outputs, score
 from lrqmm.networks.layers import choose_ranks
-from lrqmm.networks.products import with_products
+from lrqmm.networks.products import replace_layers
 from lrqmm.networks.tasks import Task, load_task
 
 Row = dict[str, Any]
@@ -47,7 +47,7 @@ def measure_network(shard: Mapping[str, Any], device: str, threads: int) -> list
         asked = ("network", "weights", "data", "items", "length")
         task = load_task(*(how[key] for key in asked))
         task.model.to(chosen)
-        with_products(task.model, "sgemm", keep=how["keep"])  # the patterns fit
+        replace_layers(task.model, "sgemm", keep=how["keep"])  # the patterns fit
         sample: Row = {}
         if how["calibration"] and any(method.calibrated for method, _ in settings):
             others = task.others(how["calibration"])
@@ -94,7 +94,7 @@ def _measure(
     found: list[Row] = []
     try:
         if how["ranks_within"] is None:
-            low = with_products(task.model, method, keep=how["keep"], **sample)
+            low = replace_layers(task.model, method, keep=how["keep"], **sample)
         else:
             low, found = _ranked(task, how, method.name, setting, per_gemm, device, sample)
         for row in [*found, *score(task, low, per_gemm, device, reference)]:
@@ -138,7 +138,7 @@ def _ranked(
         )
     chosen = {layer: ranked(rank) for layer, rank in plan.ranks.items()}
     rows = [{"metric": "rank", "layer": at, "value": rank} for at, rank in plan.ranks.items()]
-    return with_products(task.model, chosen, keep=how["keep"], **sample), rows
+    return replace_layers(task.model, chosen, keep=how["keep"], **sample), rows
 
 
 def _moved(inputs: Any, device: torch.device) -> Any:

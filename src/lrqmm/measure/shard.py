@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 import lrqmm
 from lrqmm import methods, schema
 from lrqmm._checks import Array, Unsupported
-from lrqmm.backends import backend_of
+from lrqmm.backends import backend_of, from_numpy, to_numpy
 from lrqmm.floatproduct import FloatProduct
 from lrqmm.inputs.files import read_pair
 from lrqmm.measure import environment
@@ -125,32 +125,11 @@ def _load(about: Row, path: str | Path, library: str, device: str, held_out: boo
     about = {**about, "m": m, "k": k, "n": n, "input_sha256": digest}
     return Input(
         {**about, "rows": m - first} if held_out else about,
-        _to_library(A[first:], library, device),
-        _to_library(B, library, device),
+        from_numpy(A[first:], library, device),
+        from_numpy(B, library, device),
         (A[first:], B),
-        _to_library(A[:first], library, device) if first else None,
+        from_numpy(A[:first], library, device) if first else None,
     )
-
-
-def _to_library(X: NDArray[np.float32], library: str, device: str) -> Array:
-    if library == "numpy":
-        return X
-    if library == "torch":
-        import torch
-
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.from_numpy(X).to(device)
-    import cupy
-
-    return cupy.asarray(X)
-
-
-def _to_numpy(X: Array) -> NDArray[Any]:
-    if isinstance(X, np.ndarray):
-        return X
-    found: NDArray[Any] = X.get() if hasattr(X, "get") else X.cpu().numpy()
-    return found
 
 
 def _limit_torch(library: str, threads: int) -> None:
@@ -195,7 +174,7 @@ def _errors(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[
 def _error_row(C: Array, given: Input) -> Row:
     if tuple(C.shape) != given.exact.shape:
         raise ValueError(f"the result has shape {tuple(C.shape)}, not {given.exact.shape}")
-    error = relative_error(_to_numpy(C), given.exact)
+    error = relative_error(to_numpy(C), given.exact)
     if not math.isfinite(error):
         raise ValueError(f"the result holds NaN or infinity (relative error {error})")
     return {"metric": "relative_error", "value": error}
@@ -206,7 +185,7 @@ def _scores(C: Array, given: Input) -> Iterator[Row]:
     about = given.about
     if about["input"] in list_workloads():
         score = workload(about["input"]).score
-        for metric, value in score(about["layer"], about["input_seed"], _to_numpy(C)).items():
+        for metric, value in score(about["layer"], about["input_seed"], to_numpy(C)).items():
             yield {"metric": metric, "value": value}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lrqmm.method import Method
 from lrqmm.networks.layers import layer_errors, total_cost, weight_bits
-from lrqmm.networks.products import with_products
+from lrqmm.networks.products import replace_layers
 from lrqmm.networks.scores import Scores, bootstrap
 from lrqmm.networks.tasks import Batch, Task
 
@@ -51,7 +51,7 @@ def compare(
 
     Raises
     ------
-    ValueError : as `with_products` and `score`
+    ValueError : as `replace_layers` and `score`
     """
     task = Task(
         model.eval(), "float32", "given", "classes",
@@ -60,7 +60,9 @@ def compare(
     )  # fmt: skip
     rows = []
     for method in methods:
-        found = list(score(task, with_products(model, method, keep=keep), len(batch), batch.device))
+        found = list(
+            score(task, replace_layers(model, method, keep=keep), len(batch), batch.device)
+        )
         own = {row["layer"]: row["value"] for row in found if row["metric"] == "own_error"}
         whole = {row["metric"]: row["value"] for row in found if "layer" not in row}
         worst = max(own, key=lambda layer: own[layer])
@@ -81,7 +83,7 @@ def score(
     Parameters
     ----------
     task : the float network and its data
-    low : of `with_products`
+    low : of `replace_layers`
     per_gemm : items in a batch
     device : where both are
     reference : `float_outputs` with the same items a batch; the float network is then not run

@@ -53,7 +53,7 @@ def layer_errors(
 
     Parameters
     ----------
-    low : of `with_products`
+    low : of `replace_layers`
     reference : the network that it was made from
     batches : inputs of both, one batch in memory at a time
     run : how a network takes them

@@ -39,8 +39,25 @@ def call(network: nn.Module, batch: Any) -> Any:
     return network(batch)
 
 
+class _Inference(torch.autograd.Function):
+    """A product whose gradient nobody has defined."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, product: Product) -> Tensor:
+        return product.multiply(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise RuntimeError(
+            "a gradient is asked for; allowed with low-bit products: inference, or the float layer"
+        )
+
+
 class Product(nn.Module):
     """A convolution or linear layer that multiplies by a method; its weight is prepared once.
+
+    For inference: RuntimeError in training mode, and where a gradient is asked for. `torch.compile`
+    leaves it as it is and compiles what is around it.
 
     Attributes
     ----------
@@ -55,10 +72,24 @@ class Product(nn.Module):
         self.layer = layer
         self.method = method
         self.shape: Shape | None = None
+        self._sampled = sample is not None
         self._prepared = method.prepare(weight_matrix(layer), calibration=sample)
+        self.eval()
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise RuntimeError(
+                "the network is in training mode; allowed with low-bit products: eval()"
+            )
+        if torch.is_grad_enabled() and x.requires_grad:
+            made: Tensor = _Inference.apply(x, self)  # type: ignore[no-untyped-call]
+            return made
+        return self.multiply(x)
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
+        """The layer's output."""
         layer = self.layer
         A, places = im2col(layer, x)
         C: Tensor = self.method.matmul(A, self._prepared, check_finite=False)
@@ -69,6 +100,21 @@ class Product(nn.Module):
             C += layer.bias
         C = C.reshape(*places, -1)
         return C if isinstance(layer, nn.Linear) else C.permute(0, 3, 1, 2)
+
+    def extra_repr(self) -> str:
+        return f"method={self.method!r}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Product:
+        """Of `to` and its like: a weight that moved is prepared anew."""
+        before = self.layer.weight.device, self.layer.weight.dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if before != (self.layer.weight.device, self.layer.weight.dtype):
+            if self._sampled:
+                raise RuntimeError(
+                    "a layer that was calibrated is moved; allowed: to move the network first"
+                )
+            self._prepared = self.method.prepare(weight_matrix(self.layer))
+        return self
 
     @property
     def cost(self) -> Cost:
@@ -94,7 +140,7 @@ class Product(nn.Module):
         return getattr(self.layer, "groups", 1), self.shape
 
 
-def with_products(
+def replace_layers(
     model: nn.Module,
     method: str | Method | Mapping[str, Method],
     *,
@@ -205,7 +251,7 @@ def gemm_layers(model: nn.Module) -> dict[str, Layer]:
 
 
 def products(model: nn.Module) -> dict[str, Product]:
-    """The replaced layers of `with_products`, by the names of the layers."""
+    """The replaced layers of `replace_layers`, by the names of the layers."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Product)}
 
 

@@ -1,0 +1,54 @@
+"""Drop-in layers of torch, for inference.
+
+>>> import torch, lrqmm.nn
+>>> layer = lrqmm.nn.Linear.from_float(torch.nn.Linear(64, 32), "lrqmm_aware", bits=4, rank=8)
+>>> layer(torch.randn(5, 64)).shape
+torch.Size([5, 32])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from lrqmm.method import Method, get_method
+from lrqmm.networks.products import Product
+
+__all__ = ["Linear"]
+
+
+class Linear(Product):
+    """A linear layer Y = X Wᵀ + b whose product is one by a method."""
+
+    @classmethod
+    def from_float(
+        cls,
+        layer: nn.Linear,
+        method: str | Method = "lrqmm_aware",
+        *,
+        calibration: Tensor | None = None,
+        **params: Any,
+    ) -> Linear:
+        """Make one of a float layer, whose weight and bias it shares.
+
+        Parameters
+        ----------
+        layer : on the device where it will be used
+        method : a method's name, with its parameters in `params`, or a `Method`
+        calibration : (rows, in_features) inputs, for methods that calibrate
+
+        Raises
+        ------
+        TypeError : not an `nn.Linear`
+        ValueError : a name or parameter that is not allowed, a weight that is not finite
+        """
+        if not isinstance(layer, nn.Linear):
+            raise TypeError(f"layer is a {type(layer).__name__}; allowed: torch.nn.Linear")
+        if isinstance(method, str):
+            method = get_method(method, **params)
+        elif params:
+            raise TypeError(
+                f"parameters {', '.join(params)} are given; allowed with a method's name"
+            )
+        return cls(layer, method, calibration)
