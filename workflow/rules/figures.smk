@@ -26,6 +26,33 @@ rule draw:
         "../scripts/draw_all.py"
 
 
+# One page that shows every setting of the run; `lrqmm explore` makes one of several runs.
+rule explorer:
+    input:
+        MANIFEST,
+    output:
+        report(
+            f"{RUN}/explorer.html",
+            caption="../report/explorer.rst",
+            category="Explorer",
+        ),
+    log:
+        f"{RUN}/logs/explorer.log",
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        code=source_hash(
+            *(
+                f"explorer/{name}"
+                for name in ("__init__.py", "page.html", "style.css", "explorer.js")
+            ),
+            "figures/_style.py",
+        ),
+    script:
+        "../scripts/explorer.py"
+
+
 # Every figure and table of any run folder, from its measurements alone: nothing is measured.
 rule figures:
     log:

@@ -1,0 +1,217 @@
+"""The explorer: one page that shows the settings of one or several runs, from disk alone.
+
+`page` puts the rows, the style, the script and Vega-Lite into one HTML file. Nothing is measured.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrqmm import methods
+from lrqmm.figures import _style
+from lrqmm.store import Run
+
+SETTING = ["input", "layer", "m", "k", "n", "method", "parameters", "calibration"]
+OWN = ["bits", "rank", "rounding"]
+"""Parameters that the page chooses by; others that tell settings apart are in words."""
+NETWORK = ["relative_error", "seconds_per_item", "average_bits"]
+SCORES = ["top1", "agreement", "perplexity", "cosine"]
+WHOLE = "whole "
+"""Before the names of networks that are inputs."""
+DIGITS = 4
+
+
+def rows(run: Run) -> pd.DataFrame:
+    """One row a setting on an input.
+
+    Returns
+    -------
+    DataFrame: input, layer, m, k, n, method, calibration, bits, rank, rounding, `words` (the other
+    parameters that are not the method's defaults), `error` with `error_low`, `error_high` and
+    `seeds`; `ms` of a product and `ms_prepared` where B was prepared, each a median with `_low` and
+    `_high`; `each`, bits of an element of both operands. Of a whole network the input is its name,
+    `data` what it was measured on, `error` that of its outputs, `ms` that of an item, and `score`
+    its scores in words. Not measured is NaN.
+    """
+    wide = pd.concat([_products(run), _networks(run)], ignore_index=True)
+    found = [json.loads(words) for words in wide["parameters"]]
+    for name in OWN:
+        wide[name] = [p.get(name) for p in found]
+    wide["words"] = [_words(*each) for each in zip(wide["method"], found, strict=True)]
+    return wide.drop(columns="parameters")
+
+
+def _products(run: Run) -> pd.DataFrame:
+    table = run.measurements
+    table = table[(table["status"] == "ok") & table["phase"].fillna("model").eq("model")]
+    groups = dict(list(table.groupby("metric")))
+    parts = [_spread(groups.get("relative_error"), "error", 1.0)]
+    seconds = groups.get("seconds")
+    for prepared, name in ((False, "ms"), (True, "ms_prepared")):
+        own = seconds
+        if own is not None:
+            own = own[own["phase"].isna() & own["b_prepared"].fillna(False).eq(prepared)]
+        parts.append(_spread(own, name, 1e3).drop(columns="seeds"))
+    held = groups.get("operand_bits")
+    if held is not None:
+        height = held["rows"].fillna(held["m"])
+        each = held["value"] / (height * held["k"] + held["k"] * held["n"])
+        parts.append(
+            each.groupby([held[c] for c in SETTING], dropna=False).median().to_frame("each")
+        )
+    wide = pd.concat(parts, axis=1).reset_index()
+    wide = wide[wide["error"].notna() | wide["ms"].notna() | wide["ms_prepared"].notna()]
+    return wide.assign(data=None, score=None)
+
+
+def _networks(run: Run) -> pd.DataFrame:
+    table = run.networks
+    table = table[(table["status"] == "ok") & table["layer"].isna()]
+    key = ["network", "data", "method", "parameters", "calibration", "per_gemm", "ranks_within"]
+    key += ["keep", "reference"]
+    wide = table.groupby([*key, "metric"], dropna=False, observed=True)["value"].first()
+    wide = wide.unstack("metric").reindex(columns=[*NETWORK, *SCORES]).reset_index()
+    records = wide.to_dict("records")
+    scores = [
+        ", ".join(f"{name} {row[name]:.4g}" for name in SCORES if pd.notna(row[name]))
+        for row in records
+    ]
+    data = [
+        ", ".join(
+            words
+            for words, there in (
+                (f"{row['data']}", pd.notna(row["data"])),
+                (f"{row['per_gemm']} a GEMM", True),
+                (f"ranks within {row['ranks_within']} bits", pd.notna(row["ranks_within"])),
+                (f"in float: {row['keep']}", bool(row["keep"])),
+            )
+            if there
+        )
+        for row in records
+    ]
+    return pd.DataFrame(
+        {
+            "input": WHOLE + wide["network"],
+            "method": wide["method"],
+            "parameters": wide["parameters"],
+            "calibration": wide["calibration"],
+            "error": wide["relative_error"],
+            "error_low": wide["relative_error"],
+            "error_high": wide["relative_error"],
+            "ms": 1e3 * wide["seconds_per_item"],
+            "ms_low": 1e3 * wide["seconds_per_item"],
+            "ms_high": 1e3 * wide["seconds_per_item"],
+            "each": wide["average_bits"],
+            "data": data,
+            "score": scores,
+        }
+    )
+
+
+def _spread(table: pd.DataFrame | None, name: str, unit: float) -> pd.DataFrame:
+    """Median, least and most of a metric by setting."""
+    columns = [name, f"{name}_low", f"{name}_high", "seeds"]
+    if table is None or table.empty:
+        index = pd.MultiIndex.from_tuples([], names=SETTING)
+        return pd.DataFrame(columns=columns, index=index, dtype=float)
+    found = table.groupby(SETTING, dropna=False, observed=True)["value"]
+    spread = found.agg(["median", "min", "max", "size"])
+    spread.columns = pd.Index(columns)
+    return spread * [unit, unit, unit, 1]
+
+
+def _words(method: str, parameters: dict[str, Any]) -> str:
+    """The parameters that are not the method's defaults, but for `OWN` and the seed."""
+    try:
+        defaults = methods.preset(method).defaults
+    except ValueError:  # of other people's runs
+        defaults = {}
+    return ", ".join(
+        f"{name} {value}"
+        for name, value in parameters.items()
+        if name not in (*OWN, "seed") and value != defaults.get(name)
+    )
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The whole page; a merged run is shown a machine at a time."""
+    import vl_convert
+
+    machines = {}
+    parts = []
+    for run in runs:
+        for machine in run.machines or [""]:
+            own = run.on(machine) if len(run.machines) > 1 else run
+            name = run.folder.name + (f", {machine}" if len(run.machines) > 1 else "")
+            machines[name] = machine
+            parts.append(rows(own).assign(run=name))
+    table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    names = sorted(set(table["method"]))
+    about = {
+        "runs": [{"name": run, "machine": machines[run]} for run in dict.fromkeys(table["run"])],
+        "labels": {name: _label(name) for name in names},
+        "colours": {name: _hex(_style.colour(name)) for name in names},
+        "inputs": {name: _input(name) for name in sorted(set(table["input"]))},
+        "order": _style.order(names),
+        "columns": {name: _packed(table[name]) for name in table},
+    }
+    here = files(__name__)
+    fillings = {
+        "title": html.escape(", ".join(run.folder.name for run in runs)),
+        "style": here.joinpath("style.css").read_text(),
+        "data": json.dumps(about, separators=(",", ":")).replace("<", "\\u003c"),
+        "vega": _inside_script(vl_convert.javascript_bundle()),  # type: ignore[call-arg]
+        "script": _inside_script(here.joinpath("explorer.js").read_text()),
+    }
+    empty = here.joinpath("page.html").read_text()
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: fillings[found[1]], empty)
+
+
+def write(runs: Sequence[Run], path: Path) -> None:
+    """Write the page, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(page(runs))
+    os.replace(part, path)
+
+
+def _inside_script(text: str) -> str:
+    """JavaScript in which nothing ends the script that it stands in."""
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _label(method: str) -> str:
+    return _style.short_label(method) if "+" in method else _style.label(method)
+
+
+def _input(name: str) -> str:
+    network = name.removeprefix(WHOLE)
+    words = _style.input_label(network)
+    return words if network == name else f"{words}, the whole network"
+
+
+def _hex(colour: Any) -> str:
+    from matplotlib.colors import to_hex
+
+    return to_hex(colour)
+
+
+def _packed(column: pd.Series[Any]) -> Any:
+    """Numbers to `DIGITS` digits, null where there is none; words as a list of them and numbers."""
+    if pd.api.types.is_numeric_dtype(column) or column.dropna().map(type).isin((int, float)).all():
+        numbers = pd.to_numeric(column, errors="coerce").astype(float)
+        return [
+            None if not np.isfinite(x) else int(x) if x == int(x) else float(f"{x:.{DIGITS}g}")
+            for x in numbers
+        ]
+    codes, values = pd.factorize(column.astype("string"))
+    return {"values": list(values), "codes": [int(code) for code in codes]}
