@@ -11,6 +11,8 @@ from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.store import Run
 
 EXPERIMENT = "llama_weights"
+RUINED = 1000
+"""A perplexity that leaves nothing of the model; beyond it settings are counted, not drawn."""
 
 
 def settings(run: Run) -> pd.DataFrame:
@@ -42,8 +44,9 @@ def _rows(run: Run, *metrics: str) -> pd.DataFrame:
 
 
 def _perplexity(axis: Axes, table: pd.DataFrame) -> None:
+    ruined = table["perplexity"] > RUINED
     for method in _style.order(table["method"].unique()):
-        own = table[table["method"] == method].sort_values("weight_bits")
+        own = table[(table["method"] == method) & ~ruined].sort_values("weight_bits")
         if method == "sgemm":
             axis.axhline(
                 own["perplexity"].iloc[0], color="black", ls=":", label=_style.label(method)
@@ -54,6 +57,11 @@ def _perplexity(axis: Axes, table: pd.DataFrame) -> None:
             marker=_style.marker(method), label=_style.label(method),
         )  # fmt: skip
     axis.set_yscale("log")
+    _style.plain_log(axis.yaxis)
+    if ruined.any():
+        names = ", ".join(map(_style.label, _style.order(table.loc[ruined, "method"].unique())))
+        words = f"{ruined.sum()} settings above {RUINED} not shown:\n{names}"
+        axis.set_title(words, fontsize=7)
     axis.set_xlabel("bits a weight: codes, scales, factors")
     axis.set_ylabel("perplexity")
 
