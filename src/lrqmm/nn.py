@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lrqmm.method import Method, get_method
-from lrqmm.networks.products import Product
+from lrqmm.method import Method
+from lrqmm.networks.products import Product, named_or_given
 
 __all__ = ["Linear"]
 
@@ -40,15 +40,9 @@ class Linear(Product):
 
         Raises
         ------
-        TypeError : not an `nn.Linear`
+        TypeError : not an `nn.Linear`; a method that is no name and no `Method`
         ValueError : a name or parameter that is not allowed, a weight that is not finite
         """
         if not isinstance(layer, nn.Linear):
             raise TypeError(f"layer is a {type(layer).__name__}; allowed: torch.nn.Linear")
-        if isinstance(method, str):
-            method = get_method(method, **params)
-        elif params:
-            raise TypeError(
-                f"parameters {', '.join(params)} are given; allowed with a method's name"
-            )
-        return cls(layer, method, calibration)
+        return cls(layer, named_or_given(method, params), calibration)

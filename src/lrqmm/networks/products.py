@@ -171,11 +171,10 @@ def replace_layers(
     ValueError : a network without such layers, a pattern that fits none, a layer that no pattern
         fits, a method's name or parameter that is not allowed; a calibration that no method takes
     """
-    if isinstance(method, str):
-        method = get_method(method, **params)
-    elif params:
-        raise TypeError(f"parameters {', '.join(params)} are given; allowed with a method's name")
-    chosen = {"*": method} if isinstance(method, Method) else dict(method)
+    if isinstance(method, Mapping) and not params:
+        chosen = dict(method)
+    else:
+        chosen = {"*": named_or_given(method, params)}
     chosen = {**dict.fromkeys(keep, get_method("sgemm")), **chosen}
     layers = gemm_layers(model)
     if not layers:
@@ -204,6 +203,17 @@ def replace_layers(
         parent, _, child = name.rpartition(".")
         setattr(replaced.get_submodule(parent), child, made[layer])  # under all its names
     return replaced
+
+
+def named_or_given(method: Any, params: Mapping[str, Any]) -> Method:
+    """The method of a name and its parameters, or a `Method` as it is, which takes none."""
+    if isinstance(method, str):
+        return get_method(method, **params)
+    if params:
+        raise TypeError(f"parameters {', '.join(params)} are given; allowed with a method's name")
+    if not isinstance(method, Method):
+        raise TypeError(f"method is a {type(method).__name__}; allowed: a name or a Method")
+    return method
 
 
 def _own(chosen: Mapping[str, Method], name: str) -> Method | None:
