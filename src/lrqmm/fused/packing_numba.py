@@ -28,10 +28,14 @@ def pack(codes: Array, bits: int) -> tuple[Array, bool]:
     length = packed_length(codes.shape[-1], bits)
     if not length or 0 in codes.shape:
         return xp.asarray(np.empty((*codes.shape[:-1], length), np.uint8)), True
-    rows = _in_words(codes)
-    packed = np.empty((rows.shape[0], length + -length % 8), np.uint8)
-    fits = _packer(bits)(rows, _words(rows), packed, _words(packed))
-    return xp.asarray(_without_ends(packed, length).reshape(*codes.shape[:-1], length)), bool(fits)
+    rows = _rows(codes)
+    packed = np.empty((rows.shape[0], length), np.uint8)
+    whole, ragged = _packer(bits)
+    if rows.shape[1] % 8 or length % 8:
+        fits = ragged(rows, packed)
+    else:
+        fits = whole(rows, _words(rows), packed, _words(packed))
+    return xp.asarray(packed.reshape(*codes.shape[:-1], length)), bool(fits)
 
 
 def unpack(packed: Array, bits: int, k: int) -> Array:
@@ -39,22 +43,20 @@ def unpack(packed: Array, bits: int, k: int) -> Array:
     xp = array_namespace(packed)
     if not k or 0 in packed.shape:
         return xp.asarray(np.empty((*packed.shape[:-1], k), np.int8))
-    rows = _in_words(packed)
-    codes = np.empty((rows.shape[0], k + -k % LANES), np.int8)
-    _unpacker(bits)(rows, _words(rows), codes, _words(codes))
-    return xp.asarray(_without_ends(codes, k).reshape(*packed.shape[:-1], k))
+    rows = _rows(packed)
+    codes = np.empty((rows.shape[0], k), np.int8)
+    whole, ragged = _unpacker(bits)
+    if k % 8 or rows.shape[1] % 8:
+        ragged(rows, codes)
+    else:
+        whole(rows, _words(rows), codes, _words(codes))
+    return xp.asarray(codes.reshape(*packed.shape[:-1], k))
 
 
-def _in_words(x: Array) -> Array:
-    """(rows, length) contiguous, the length raised to whole 64-bit words."""
+def _rows(x: Array) -> Array:
+    """(rows, length), contiguous."""
     x = np.asarray(x)
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    missing = -rows.shape[1] % 8
-    return np.pad(rows, [(0, 0), (0, missing)]) if missing else rows
-
-
-def _without_ends(x: Array, length: int) -> Array:
-    return x if x.shape[1] == length else np.ascontiguousarray(x[:, :length])
+    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
 
 
 def _words(x: Array) -> Array:
@@ -63,8 +65,9 @@ def _words(x: Array) -> Array:
 
 
 @cache
-def _packer(bits: int) -> Callable[..., bool]:
-    """The kernel of one width: loops over t and j have constant bounds and are unrolled."""
+def _packer(bits: int) -> tuple[Callable[..., bool], Callable[..., bool]]:
+    """The kernels of one width, for rows of whole words and for others, which pass through words of
+    their own; loops over t and j have constant bounds and are unrolled."""
     mask = 2**bits - 1
     alike = np.uint64((0x7F & ~(2 ** (bits - 1) - 1)) * EVERY)  # bits that repeat the sign
 
@@ -131,11 +134,35 @@ def _packer(bits: int) -> Callable[..., bool]:
             bad += wrong_here
         return bad == 0
 
-    return kernel
+    @njit(parallel=True, cache=True)
+    def ragged(codes: Array, packed: Array) -> bool:
+        rows, k = codes.shape
+        length = packed.shape[1]
+        blocks = (k + -k % LANES) // BLOCK
+        at = blocks * BLOCK
+        width = (k + -k % LANES - at) // LANES
+        bad = 0
+        for r in prange(rows):
+            words = np.zeros((k + 7) // 8, np.uint64)
+            out = np.empty((length + 7) // 8, np.uint64)
+            own, made = words.view(np.int8), out.view(np.uint8)
+            own[:k] = codes[r]
+            wrong = np.uint64(0)
+            for b in range(blocks):
+                wrong |= block(words, b * LANES * WORDS, out, b * bits * WORDS)
+            wrong_here = int(wrong != np.uint64(0))
+            for i in range(width):
+                wrong_here |= column(own, at, made, bits * at // LANES, width, i)
+            packed[r] = made[:length]
+            bad += wrong_here
+        return bad == 0
+
+    return kernel, ragged
 
 
 @cache
-def _unpacker(bits: int) -> Callable[..., None]:
+def _unpacker(bits: int) -> tuple[Callable[..., None], Callable[..., None]]:
+    """As `_packer`."""
     mask, half = 2**bits - 1, 2 ** (bits - 1)
     halves, tops = np.uint64(half * EVERY), np.uint64(0x80 * EVERY)
 
@@ -185,4 +212,22 @@ def _unpacker(bits: int) -> Callable[..., None]:
             for i in range(width):
                 column(packed[r], bits * at // LANES, codes[r], at, width, i)
 
-    return kernel
+    @njit(parallel=True, cache=True)
+    def ragged(packed: Array, codes: Array) -> None:
+        rows, k = codes.shape
+        length = packed.shape[1]
+        blocks = (k + -k % LANES) // BLOCK
+        at = blocks * BLOCK
+        width = (k + -k % LANES - at) // LANES
+        for r in prange(rows):
+            words = np.zeros((length + 7) // 8, np.uint64)
+            out = np.empty((k + 7) // 8, np.uint64)
+            own, made = words.view(np.uint8), out.view(np.int8)
+            own[:length] = packed[r]
+            for b in range(blocks):
+                block(words, b * bits * WORDS, out, b * LANES * WORDS)
+            for i in range(width):
+                column(own, bits * at // LANES, made, at, width, i)
+            codes[r] = made[:k]
+
+    return kernel, ragged
