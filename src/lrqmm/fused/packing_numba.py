@@ -50,7 +50,7 @@ def _rows(x: Array) -> Array:
 
 @njit(inline="always")
 def _load(x: Array, start: int, left: int, lanes: int, width: int, own: Array) -> None:
-    """Lanes of `width` bytes, from `start`, to WIDTH apart; beyond the `left` of the row they are 0.
+    """Lanes of `width` bytes, from `start`, to WIDTH apart, and 0 beyond the `left` of the row.
 
     Indices without a sign: with one, numba asks of each whether it counts from the end.
     """
