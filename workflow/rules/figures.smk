@@ -1,3 +1,17 @@
+# The report lists its categories by name; findings come first.
+CATEGORIES = {"compose": "1 Findings", "draw": "2 Figures", "tabulate": "3 Tables"}
+
+
+def report_of(drawing):
+    """Its first file, as an entry of the report."""
+    return report(
+        f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[0]}",
+        caption=f"../report/{drawing.name}.rst",
+        category=CATEGORIES[drawing.function],
+        labels={"name": drawing.name},
+    )
+
+
 # Every figure and table of the run in one job: a process for each would spend its time on imports.
 rule draw:
     input:
@@ -21,6 +35,7 @@ rule draw:
             *(f"figures/{drawing.name}.py" for drawing in figures.list_figures()),
             "figures/_style.py",
             "figures/_data.py",
+            "figures/_page.py",
         ),
     script:
         "../scripts/draw_all.py"
@@ -34,7 +49,7 @@ rule explorer:
         report(
             f"{RUN}/explorer.html",
             caption="../report/explorer.rst",
-            category="Explorer",
+            category="4 Explorer",
         ),
     log:
         f"{RUN}/logs/explorer.log",
@@ -67,7 +82,7 @@ rule figures:
 
 
 # The notebooks, executed on a run folder; like `figures` they read it and measure nothing.
-NOTEBOOKS = glob_wildcards("notebooks/{name}.ipynb").name
+NOTEBOOKS = glob_wildcards("notebooks/{name,[^/.]+}.ipynb").name
 
 
 rule execute_notebook:
