@@ -1,17 +1,21 @@
 """The command line: what it prints, writes and exits with."""
 
+import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from oracle import distance
+from test_verify import measure
 from typer.testing import CliRunner
 
 import lrqmm
-from lrqmm import comparison, template
+from lrqmm import comparison, methods, template, tiled
 from lrqmm.cli import _parameters, app
 from lrqmm.store import read_run
 
@@ -64,6 +68,124 @@ def test_matmul(matrices, tmp_path, monkeypatch):
     assert said["parameters"]["bits"] == 4
 
 
+def test_matmul_of_files_in_little_memory(matrices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["matmul", "A.npy", "W.npy", "--transpose-b", "--memory", "1", "--out", "C.npy"]
+    found = run(app, [*words, "-p", "bits=6", "--json"])
+    assert found.exit_code == 0, found.output
+    said = json.loads(found.stdout)
+    assert said["relative_error"] is None
+    assert said["parameters"]["power_iterations"] == 0
+    C, W = np.load("C.npy"), np.load("W.npy")
+    expected = lrqmm.matmul(matrices[0], W.T, bits=6, memory_limit=10**6)
+    assert distance(C, expected) < 1e-6  # sums of other lengths
+    assert distance(C, matrices[0] @ matrices[1]) < 0.02
+
+
+def test_tiles_say_how_far_they_are(matrices):
+    shares = []
+    tiled.matmul(*matrices, memory_limit=60_000, progress=lambda words, share: shares.append(share))
+    assert len(set(shares)) > 2
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] <= shares[-1] < 1
+
+
+def test_a_warning_is_a_line(matrices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["-p", "bits=2", "-p", "rank=auto", "-p", "tolerance=1e-7", "--out", "C.npy", "--json"]
+    found = run(app, ["matmul", "A.npy", "B.npy", *words])
+    assert found.exit_code == 0, found.output
+    assert found.stderr.startswith("warning: the tolerance 1e-07 is not reached")
+    assert json.loads(found.stdout)["out"] == "C.npy"
+
+
+# every command
+
+
+COMMANDS = typer.main.get_command(app).commands
+SMALL_RUN = ROOT / "results/reference/perplexity-groups-cpu-2core"
+AT_ONCE = ("methods", "new-method")
+"""Commands that are done before a bar would be seen."""
+
+
+def example(name):
+    """The words of a command's example, the program's own name left out."""
+    program, *words = COMMANDS[name].epilog.rsplit("Example: ", 1)[1].split()
+    assert (program, words[0]) == ("lrqmm", name)
+    return words
+
+
+@pytest.fixture
+def workplace(matrices, tmp_path, monkeypatch):
+    """What the examples work on: matrices, two runs, a checkout for a new method."""
+    for own in ("ours", "theirs"):
+        shutil.copytree(SMALL_RUN, tmp_path / "results" / own)
+    (tmp_path / "results/reference").mkdir()
+    (tmp_path / "src/lrqmm/methods").mkdir(parents=True)
+    monkeypatch.setattr(methods, "__file__", str(tmp_path / "src/lrqmm/methods/__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_prints_one_json_document(name, workplace):
+    found = run(app, [*example(name), "--json"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout, parse_constant=pytest.fail)
+    assert found.stderr == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_works_as_its_example_says(name, workplace, monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm")
+    shown, hidden = Terminal(), Terminal()
+    monkeypatch.setattr("sys.stderr", hidden)
+    assert not app([*example(name), "--json"], standalone_mode=False)
+    assert hidden.getvalue() == ""
+    for path in ("results/both", "src/lrqmm/methods/my_method.py"):
+        if (workplace / path).exists():  # what it will not write over
+            (workplace / path).rename(workplace / "before")
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stderr", shown)
+    assert not app(example(name), standalone_mode=False)
+    assert capsys.readouterr().out.strip()
+    assert ("%" in shown.getvalue()) == (name not in AT_ONCE)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_ends_with_exit_codes_and_an_example(name):
+    found = run(app, [name, "--help"], env={"COLUMNS": "80", "TERM": "dumb"})
+    assert found.exit_code == 0
+    lines = [line.strip() for line in found.stdout.splitlines() if line.strip()]
+    assert lines[-1] == f"Example: lrqmm {' '.join(example(name))}"
+    assert any(line.startswith("Exit codes: 0 fine; 1 ") for line in lines[-4:-1])
+    assert any("--json" in line for line in lines)
+
+
+def test_what_no_command_knows_is_wrong_usage():
+    for words in (["advize"], ["doctor", "--jsn"], ["advise", "A.npy"]):
+        found = run(app, words)
+        assert (found.exit_code, found.stdout) == (2, "")
+
+
+def test_shards_of_composed_methods_are_of_this_code(tmp_path):
+    rivals = {
+        "rivals": {
+            "measure": "error", "inputs": ["normal"], "sizes": [16], "settings": {"bits": 4},
+            "methods": ["direct", "hadamard+lrqmm_aware"],
+        },
+    }  # fmt: skip
+    folder = measure(tmp_path / "run", experiments=rivals)
+    said = json.loads(run(app, ["verify", str(folder), "--again", "9", "--json"]).stdout)
+    assert (said["refusals"], said["warnings"]) == ([], [])
+    assert said["checked"][1].startswith("2 errors measured again")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -74,6 +196,10 @@ def test_matmul(matrices, tmp_path, monkeypatch):
         (["A.npy", "A.npy", "--out", "C.npy"], "40 x 60"),
         (["A.npy", "none.npy", "--out", "C.npy"], "none.npy"),
         (["A.npy", "B.npy", "--library", "jax", "--out", "C.npy"], "library is 'jax'"),
+        (["A.npy", "B.npy", "-p", "bitz=4", "--out", "C.npy"], "did you mean 'bits'?"),
+        (["A.npy", "B.npy", "--out", "none/C.npy"], "in an existing folder"),
+        (["A.npy", "B.npy", "--memory", "1", "--method", "gptq", "--out", "C.npy"], "'gptq'"),
+        (["A.npy", "none.npy", "--memory", "1", "--out", "C.npy"], "none.npy"),
     ],
 )
 def test_wrong_words_are_one_error_and_leave_nothing(words, said, matrices, tmp_path, monkeypatch):
@@ -89,6 +215,11 @@ def test_wrong_words_are_one_error_and_leave_nothing(words, said, matrices, tmp_
 def test_parameters_are_words_of_a_configuration():
     found = _parameters(["bits=4", "rank=auto", "zero_point=null", "tolerance=1.0e-3"])
     assert found == {"bits": 4, "rank": "auto", "zero_point": None, "tolerance": 1e-3}
+
+
+@pytest.mark.parametrize("word", ["tolerance=1e-3", "tolerance=0.001", "tolerance=1.0e-3"])
+def test_numbers_are_numbers(word):
+    assert _parameters([word]) == {"tolerance": 1e-3}
 
 
 def test_methods():
@@ -133,8 +264,6 @@ def checkout(tmp_path):
 
 
 def test_a_new_method_works_as_it_is_written(checkout, monkeypatch):
-    from lrqmm import methods
-
     method, test = template.new_method("my_own", checkout)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(method.parent)])
     assert "my_own" in lrqmm.list_methods()

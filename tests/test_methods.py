@@ -10,6 +10,7 @@ import lrqmm
 from lrqmm.backends import torch as torch_backend
 from lrqmm.inputs.distributions import sample
 from lrqmm.measure.count import count
+from lrqmm.packing import Packed
 from lrqmm.quantize import Uniform
 
 OFFLINE = ("lqer", "lowrank_first", "naive", "dsvd", "lplr", "lplr_svd")
@@ -25,6 +26,27 @@ NOISE_SHAPED = ("sign", "sigma_delta", "beta")
 """Without scales a group."""
 EVERYWHERE = [name for name in lrqmm.list_methods() if name not in ("bf16", "fp8", "tf32")]
 QUANTIZED = [name for name in EVERYWHERE if name != "sgemm"]
+
+
+@pytest.mark.parametrize("name", [*EVERYWHERE, "hadamard+octav+lrqmm"])
+def test_a_method_shows_the_call_that_makes_it(name):
+    assert repr(lrqmm.get_method(name)) == f"get_method({name!r})"
+    wanted = {"bits": 3, "rank": 5, "execution": "fused", "oversampling": 3}
+    own = lrqmm.get_method(name).parameters
+    given = {key: value for key, value in wanted.items() if key in own}
+    method = lrqmm.get_method(name, **given)
+    assert eval(repr(method), {"get_method": lrqmm.get_method}).parameters == method.parameters
+    assert all(f"{key}={value!r}" in repr(method) for key, value in given.items())
+
+
+def test_operands_show_their_shapes():
+    found = Uniform(bits=4, zero_point="integer")
+    assert repr(found) == "Uniform(bits=4, zero_point='integer')"
+    stored = Packed.of(found.quantize(np.ones((3, 20), np.float32)), 4)
+    assert repr(stored) == (
+        "Packed(codes=<3 x 12 uint8>, bits=4, k=20, group=20, scale=<3 x 1 float32>, "
+        "offset=<3 x 1 float32>)"
+    )
 
 
 def multiply(method, A, B, library="numpy", **params):

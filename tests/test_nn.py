@@ -71,7 +71,7 @@ def test_what_is_no_linear_layer():
 
 
 def test_a_network_in_one_call(layer):
-    low = lrqmm.replace_layers(nn.Sequential(layer, nn.ReLU()), "direct", bits=8)
-    assert "method=direct(bits=8" in repr(low)
+    low = lrqmm.replace_layers(nn.Sequential(layer, nn.ReLU()), "direct", bits=4)
+    assert "method=get_method('direct', bits=4)" in repr(low)
     with torch.no_grad():
         assert low(torch.randn(4, 33)).shape == (4, 17)

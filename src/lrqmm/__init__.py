@@ -1,11 +1,6 @@
-"""Low-bit matrix products with low-rank error compensation, their rivals, honest measurement.
+"""Low-bit matrix products with low-rank error compensation, their rivals, honest measurement."""
 
->>> import lrqmm
->>> lrqmm.get_method("lrqmm", bits=4, rank=8).name
-'lrqmm'
-"""
-
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrqmm import apriori
 from lrqmm._checks import Unsupported
@@ -13,6 +8,10 @@ from lrqmm.adaptive import ToleranceNotReached
 from lrqmm.backends import integer_matmul, integer_route
 from lrqmm.method import Method, Prepared, get_method, matmul
 from lrqmm.methods import list_components, list_methods
+
+if TYPE_CHECKING:
+    from lrqmm.advice import advise
+    from lrqmm.networks.products import replace_layers
 
 __version__ = "0.1.0"
 
@@ -43,3 +42,7 @@ def __getattr__(name: str) -> Any:
 
         return replace_layers
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

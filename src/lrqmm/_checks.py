@@ -18,7 +18,17 @@ LARGEST = 2.0**120
 
 
 class Unsupported(RuntimeError):
-    """A method or setting that this device or library cannot run; the message says why."""
+    """A method or setting that this device or library cannot run; the message says why.
+
+    Examples
+    --------
+    >>> import numpy as np, lrqmm
+    >>> A, B = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
+    >>> lrqmm.matmul(A, B, "tf32")
+    Traceback (most recent call last):
+        ...
+    lrqmm._checks.Unsupported: NumPy has no tf32 product
+    """
 
 
 @contextmanager

@@ -44,6 +44,17 @@ class ToleranceNotReached(UserWarning):
     ----------
     estimate : relative error that was reached, as estimated
     bits : about how many bits would meet it
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, lrqmm
+    >>> A, B = np.random.default_rng(0).standard_normal((2, 64, 64))
+    >>> with warnings.catch_warnings(record=True, action="always") as caught:
+    ...     C = lrqmm.matmul(A, B, bits=4, rank="auto", tolerance=1e-6)
+    >>> caught[0].category.__name__
+    'ToleranceNotReached'
+    >>> caught[0].message.estimate > 1e-6, caught[0].message.bits > 4
+    (True, True)
     """
 
     def __init__(

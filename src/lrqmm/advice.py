@@ -23,6 +23,7 @@ import pandas as pd
 
 from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
+from lrqmm._progress import Report, silent
 from lrqmm.backends import backend_of, to_numpy
 from lrqmm.measure.error import exact_product, relative_error
 from lrqmm.measure.timing import time_products
@@ -53,6 +54,14 @@ class Advice:
         measured on the whole matrices, or on the sample alone
     max_error, goal : as asked
     left_out : candidates that this machine or these shapes do not allow, and why
+
+    Examples
+    --------
+    >>> import numpy as np, lrqmm
+    >>> A, B = np.random.default_rng(0).random((2, 64, 64), dtype=np.float32)
+    >>> advice = lrqmm.advise(A, B, max_error=0.01, goal="bits", seconds=0.1)
+    >>> advice.found, advice.python.startswith("C = lrqmm.matmul(A, B, ")
+    (True, True)
     """
 
     table: pd.DataFrame
@@ -101,7 +110,7 @@ def advise(
     prepared: bool = False,
     seconds: float = 10.0,
     seed: int = 0,
-    progress: Callable[[str, float], None] = lambda words, share: None,
+    progress: Report = silent,
 ) -> Advice:
     """Measure the candidates on two matrices and rank them.
 
@@ -120,6 +129,14 @@ def advise(
     ------
     TypeError, ValueError : operands as in `lrqmm.matmul`, or with more than two dimensions; an
         error that is not positive; a goal that is not known
+
+    Examples
+    --------
+    >>> import numpy as np, lrqmm
+    >>> A, B = np.random.default_rng(0).random((2, 64, 64), dtype=np.float32)
+    >>> best = lrqmm.advise(A, B, max_error=0.01, goal="memory", prepared=True, seconds=0.1).best
+    >>> bool(best["error"] <= 0.01)
+    True
     """
     _checks.choice("goal", goal, list(PRICES))
     if not max_error > 0:

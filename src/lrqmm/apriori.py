@@ -24,6 +24,8 @@ from lrqmm.methods.mean_fix import MeanFix
 from lrqmm.quantize import Uniform
 from lrqmm.rsvd import sketch_matrix
 
+__all__ = ["predicted_error"]
+
 PROBES = 16
 
 
@@ -38,9 +40,22 @@ def predicted_error(A: Array, B: Array, *, mean_removed: bool = False, **params:
         rank 1)
     **params : of the quantiser, such as `bits`; see `lrqmm.quantize.Uniform`
 
+    Raises
+    ------
+    TypeError, ValueError : a parameter that the quantiser does not have, or its value
+
     Notes
     -----
     Norms of products come from the ones direction exactly and from `PROBES` random ones.
+
+    Examples
+    --------
+    >>> import numpy as np, lrqmm
+    >>> A, B = np.random.default_rng(0).standard_normal((2, 128, 128), dtype=np.float32)
+    >>> C = lrqmm.matmul(A, B, "direct", bits=4)
+    >>> error = np.linalg.norm(C - A @ B) / np.linalg.norm(A @ B)
+    >>> bool(abs(lrqmm.apriori.predicted_error(A, B, bits=4) / error - 1) < 0.1)
+    True
     """
     return _predict(A, B, Uniform(**params), mean_removed)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,20 +16,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+
+from lrqmm import _checks
+from lrqmm._checks import Unsupported
+from lrqmm._progress import Report
 
 if TYPE_CHECKING:
     from lrqmm.advice import Advice
+    from lrqmm.method import Method
+    from lrqmm.store import Run
+
+
+def _ending(example: str, one: str = "error, in one line on stderr", two: str = "") -> str:
+    """The end of a command's help: its exit codes, and an example."""
+    wrong = "wrong usage"
+    return (
+        f"Exit codes: 0 fine; 1 {one}; 2 {f'{two}, or {wrong}' if two else wrong}."
+        f"\n\nExample: {example}"
+    )
+
 
 app = typer.Typer(
     help="Low-bit matrix multiplication: what to pick, products, checks of machines and of runs.",
+    epilog=_ending("lrqmm advise A.npy B.npy --max-error 0.01"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)]
 Matrix = Annotated[
     str,
     typer.Argument(help="A .npy file, or FILE.safetensors:KEY, FILE.npz:KEY.", show_default=False),
@@ -39,15 +67,52 @@ Device = Annotated[str, typer.Option(help="Of torch: auto, cpu or cuda.")]
 
 @contextmanager
 def _one_error() -> Iterator[None]:
-    """An expected error is one line and exit code 1."""
+    """An expected error is one line and exit code 1; a warning is a line."""
+    err = Console(stderr=True)
+
+    def say(kind: str, words: object) -> None:
+        err.print(f"{kind}: {escape(' '.join(str(words).split()))}", soft_wrap=True)
+
     try:
-        yield
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"error: {escape(str(error))}", soft_wrap=True)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: say("warning", message)
+            yield
+    except (ArithmeticError, ImportError, OSError, TypeError, Unsupported, ValueError) as error:
+        say("error", error)
         raise typer.Exit(1) from None
 
 
-@app.command()
+@contextmanager
+def _progress(as_json: bool) -> Iterator[Report]:
+    """A bar on stderr, where that is a terminal."""
+    hidden = as_json or not sys.stderr.isatty()
+    words = TextColumn("{task.description}", table_column=Column(no_wrap=True))
+    columns = (BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(), words)
+    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda words, share: bar.update(task, description=escape(words), completed=share)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def _table(*words: str, numbers: Sequence[str] = ()) -> Table:
+    """A table of these columns, in which no name is cut."""
+    right = (Column(title, justify="right", no_wrap=True) for title in numbers)
+    return Table(*(Column(title, overflow="fold") for title in words), *right)
+
+
+def _say(words: str) -> None:
+    Console().print(escape(words), soft_wrap=True)
+
+
+@app.command(
+    epilog=_ending(
+        "lrqmm advise A.npy W.npy --transpose-b --max-error 0.01",
+        two="no candidate is that exact",
+    )
+)
 def advise(
     a: Matrix,
     b: Matrix,
@@ -61,7 +126,10 @@ def advise(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the candidates on two matrices: which to take. Exit code 2: none is that exact."""
+    """Measure which method to take for two matrices.
+
+    Candidates multiply them; those that keep the error are listed, the best first.
+    """
     from lrqmm.advice import advise as ask
 
     with _one_error(), _progress(as_json) as progress:
@@ -70,7 +138,7 @@ def advise(
     if as_json:
         rows = json.loads(advice.table.to_json(orient="records"))
         best = {"python": advice.python, "config": advice.config} if advice.found else None
-        print(json.dumps({"best": best, "candidates": rows, "left_out": dict(advice.left_out)}))
+        _print_json({"best": best, "candidates": rows, "left_out": dict(advice.left_out)})
     else:
         _show(advice)
     raise typer.Exit(0 if advice.found else 2)
@@ -79,7 +147,8 @@ def advise(
 def _show(advice: Advice) -> None:
     """The candidates that keep the error and were measured whole, then what to write."""
     kept = advice.table[advice.table["keeps"] & advice.table["whole"]]
-    table = Table("method", "error", "ms", "range", "bits", "MB of B", title="best first")
+    table = _table("method", numbers=("error", "ms", "range", "bits", "MB of B"))
+    table.title = "best first"
     for row in kept.itertuples():
         words = " ".join(f"{key}={value}" for key, value in row.parameters.items())
         table.add_row(
@@ -103,7 +172,9 @@ def _show(advice: Advice) -> None:
         console.print(f"[dim]left out: {escape(words)}: {escape(why)}[/]", soft_wrap=True)
 
 
-@app.command()
+@app.command(
+    epilog=_ending("lrqmm matmul A.npy B.npy --method direct -p bits=4 --out C.npy"),
+)
 def matmul(
     a: Matrix,
     b: Matrix,
@@ -112,98 +183,155 @@ def matmul(
     parameter: Annotated[
         list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, once or more.")
     ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MB",
+            help="Keep within it: .npy files of any size, on the CPU; no error is measured.",
+            min=1,
+        ),
+    ] = None,
     transpose_b: Transposed = False,
     library: Library = "torch",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Multiply two matrices, write the product, and say its error."""
+    """Multiply two matrices, write the product, say its error."""
+    from lrqmm.method import get_method
+
+    with _one_error(), _progress(as_json) as progress:
+        _new_file(out, ".npy")
+        given = _parameters(parameter or [])
+        if memory is not None and "power_iterations" in get_method(method).parameters:
+            given = {"power_iterations": 0, **given}  # all that the tiles have
+        own = get_method(method, **given)
+        if memory is None:
+            A, B = _matrices(a, b, transpose_b, library, device)
+            shape, error = _multiply(own, A, B, out, progress)
+        else:
+            _checks.choice("library", library, ["torch"])
+            _checks.choice("device", device, ["auto", "cpu"])
+            shape, error = _multiply_by_tiles(own, a, b, transpose_b, out, memory, progress)
+    if as_json:
+        about = {"method": method, "parameters": own.parameters, "relative_error": error}
+        _print_json({**about, "shape": shape, "out": str(out)})
+    else:
+        said = "error not measured" if error is None else f"relative error {error:.3g}"
+        _say(f"{own!r}: {shape[0]} x {shape[1]}, {said}, in {out}")
+
+
+def _multiply(
+    method: Method, A: Any, B: Any, out: Path, progress: Report
+) -> tuple[list[int], float | None]:
+    """Shape and error of the product, which is written; None where AB is zero and C is not."""
     import numpy as np
 
     from lrqmm.backends import to_numpy
     from lrqmm.measure.error import exact_product, relative_error
-    from lrqmm.method import get_method
 
-    with _one_error():
-        if out.suffix != ".npy":
-            raise ValueError(f"out is {str(out)!r}; allowed: a .npy file")
-        own = get_method(method, **_parameters(parameter or []))
-        A, B = _matrices(a, b, transpose_b, library, device)
-        C = to_numpy(own.matmul(A, B))
-        part = out.with_name(out.name + ".part")
-        with part.open("wb") as stream:
-            np.save(stream, C)
-        part.replace(out)
+    progress("multiplying", 0.2)
+    C = to_numpy(method.matmul(A, B))
+    part = out.with_name(out.name + ".part")
+    with part.open("wb") as stream:
+        np.save(stream, C)
+    part.replace(out)
+    progress("its error", 0.5)
     error = relative_error(C, exact_product(to_numpy(A), to_numpy(B)))
-    if as_json:
-        about = {"method": method, "parameters": own.parameters, "relative_error": error}
-        print(json.dumps({**about, "shape": list(C.shape), "out": str(out)}))
-    else:
-        words = f"{own!r}: {C.shape[0]} x {C.shape[1]}, relative error {error:.3g}, in {out}"
-        Console().print(escape(words), soft_wrap=True)
+    return list(C.shape), error if math.isfinite(error) else None
 
 
-@app.command(name="methods")
+def _multiply_by_tiles(
+    method: Method, a: str, b: str, transpose_b: bool, out: Path, megabytes: int, progress: Report
+) -> tuple[list[int], None]:
+    """Shape of the product, which is written; its error would take a second one."""
+    import numpy as np
+
+    from lrqmm import tiled
+
+    B: Any = b
+    if transpose_b:
+        with _checks.reading(Path(b)):
+            B = np.load(b, mmap_mode="r", allow_pickle=False).T
+    limit = megabytes * 10**6
+    C = tiled.matmul(
+        a, B, method.name, out=out, memory_limit=limit, progress=progress, **method.parameters
+    )
+    return list(C.shape), None
+
+
+@app.command(name="methods", epilog=_ending("lrqmm methods lrqmm_aware"))
 def list_all(
     name: Annotated[str | None, typer.Argument(help="One of them.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The methods: what each does, needs and takes."""
+    """List the methods: what each does, needs and takes."""
     from lrqmm.describe import describe
-    from lrqmm.method import get_method
     from lrqmm.methods import list_methods
 
     with _one_error():
         found = [describe(each) for each in (list_methods() if name is None else [name])]
     if as_json:
-        print(json.dumps([asdict(each) for each in found]))
+        _print_json([asdict(each) for each in found])
     elif name is None:
-        table = Table("method", "part", "what it does")
+        table = _table("method", "part", "what it does")
         for each in found:
             table.add_row(each.name, each.part, escape(each.about))
         Console().print(table)
     else:
         (only,) = found
-        for words in (only.about, f"needs: {only.needs}", f"cites: {', '.join(only.cites)}"):
-            Console().print(escape(words), soft_wrap=True)
-        Console().print(escape(repr(get_method(only.name))), soft_wrap=True)
+        takes = ", ".join(f"{key}={value!r}" for key, value in only.parameters.items())
+        for words in (
+            only.about,
+            f"needs: {only.needs}",
+            f"takes: {takes or 'no parameters'}",
+            f"cites: {', '.join(only.cites)}",
+        ):
+            _say(words)
 
 
-@app.command()
+@app.command(epilog=_ending("lrqmm explore results/ours results/theirs --out both.html"))
 def explore(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    runs: RunFolders,
     out: Annotated[
         Path | None, typer.Option(help="An .html file; else explorer.html of the first run.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """One page that shows these runs beside each other; it opens from disk."""
+    """Write one page that shows runs beside each other.
+
+    It opens from disk, in any browser.
+    """
     from lrqmm import explorer
-    from lrqmm.store import read_run
 
     path = runs[0] / "explorer.html" if out is None else out
-    with _one_error():
-        explorer.write([read_run(run) for run in runs], path)
+    with _one_error(), _progress(as_json) as progress:
+        if out is not None:
+            _new_file(out, ".html")
+        read = _read(runs, progress)
+        progress(f"writing {path}", 0.8)
+        explorer.write(read, path)
     if as_json:
-        print(json.dumps({"out": str(path), "bytes": path.stat().st_size}))
+        _print_json({"out": str(path), "bytes": path.stat().st_size})
     else:
-        Console().print(f"written: {escape(str(path))}", soft_wrap=True)
+        _say(f"written: {path}")
 
 
-@app.command()
+@app.command(epilog=_ending("lrqmm compare results/ours results/theirs"))
 def compare(left: RunFolder, right: RunFolder, as_json: AsJson = False) -> None:
-    """Two runs beside each other: errors and times of the settings that both have."""
+    """Set errors and times of two runs beside each other.
+
+    Settings that both have are compared: a line a method and metric.
+    """
     from lrqmm.comparison import by_method
     from lrqmm.comparison import compare as beside
-    from lrqmm.store import read_run
 
-    with _one_error():
-        both = beside(read_run(left), read_run(right))
+    with _one_error(), _progress(as_json) as progress:
+        both = beside(*_read([left, right], progress))
     if as_json:
-        print(both.to_json(orient="records"))
+        _print_json(json.loads(both.to_json(orient="records")))
         return
-    titles = ("metric", "method", "settings", "equal", "right / left", "range")
-    table = Table(*titles, title=f"{escape(str(right))} against {escape(str(left))}")
+    table = _table("metric", "method", numbers=("settings", "equal", "right / left", "range"))
+    table.title = f"{escape(str(right))} against {escape(str(left))}"
     for row in by_method(both).itertuples():
         table.add_row(
             row.metric.replace("_", " "), escape(row.method), str(row.settings), str(row.equal),
@@ -212,30 +340,49 @@ def compare(left: RunFolder, right: RunFolder, as_json: AsJson = False) -> None:
     Console().print(table)
 
 
-@app.command()
+@app.command(epilog=_ending("lrqmm new-method my_method"))
 def new_method(
     name: Annotated[str, typer.Argument(help="Lower case, words joined by _.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Begin a method: its file and its test, in a checkout."""
+    """Begin a method: its file and its test, in a checkout.
+
+    They are run as they are, and are there to be changed.
+    """
     from lrqmm.template import new_method as begin
 
     with _one_error():
         paths = [str(path) for path in begin(name)]
     if as_json:
-        print(json.dumps(paths))
+        _print_json(paths)
     else:
         for path in paths:
-            Console().print(f"written: {escape(path)}", soft_wrap=True)
+            _say(f"written: {path}")
+
+
+def _new_file(path: Path, suffix: str) -> None:
+    if path.suffix != suffix or not path.parent.is_dir():
+        raise ValueError(f"out is {str(path)!r}; allowed: a {suffix} file in an existing folder")
+
+
+def _read(folders: Sequence[Path], progress: Report) -> list[Run]:
+    from lrqmm.store import read_run
+
+    runs = []
+    for number, folder in enumerate(folders):
+        progress(f"reading {folder}", 0.8 * number / len(folders))
+        runs.append(read_run(folder))
+    return runs
 
 
 def _matrices(a: str, b: str, transpose_b: bool, library: str, device: str) -> tuple[Any, Any]:
-    from lrqmm import _checks
     from lrqmm.backends import LIBRARIES, from_numpy
     from lrqmm.inputs.files import read_matrix
 
     _checks.choice("library", library, list(LIBRARIES))
     _checks.choice("device", device, ("auto", "cpu", "cuda"))
+    if importlib.util.find_spec(library) is None:
+        raise ValueError(f"library is {library!r}, which is not installed")
     A, B = read_matrix(a), read_matrix(b)
     return from_numpy(A, library, device), from_numpy(B.T if transpose_b else B, library, device)
 
@@ -250,82 +397,89 @@ def _parameters(words: list[str]) -> dict[str, Any]:
         if not equals or not name:
             raise ValueError(f"parameter is {word!r}; allowed: NAME=VALUE")
         found[name] = yaml.safe_load(value)
+        if isinstance(found[name], str):
+            with suppress(ValueError):  # YAML takes 1e-3 for a word
+                found[name] = float(value)
     return found
 
 
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr."""
-    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda words, share: bar.update(task, description=words, completed=share)
-
-
-@app.command()
+@app.command(epilog=_ending("lrqmm doctor", one="it cannot measure"))
 def doctor(as_json: AsJson = False) -> None:
-    """What this machine has for measuring, and what is missing. Exit code 1: cannot measure."""
-    from lrqmm import doctor as examine
+    """Say what this machine has for measuring, and what is missing."""
+    from lrqmm.doctor import examine
 
-    findings = examine.examine()
+    with _one_error(), _progress(as_json) as progress:
+        findings = examine(progress)
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        _print_json([asdict(finding) for finding in findings])
     else:
         marks = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "bad": "[red]missing[/]"}
         for finding in findings:
             about = f"{finding.what}: {finding.found}"
             Console().print(marks[finding.state], escape(about), soft_wrap=True)
             if finding.advice:
-                Console().print("        ", escape(finding.advice), soft_wrap=True)
+                _say(f"         {finding.advice}")
     raise typer.Exit(any(finding.state == "bad" for finding in findings))
 
 
-@app.command()
+@app.command(epilog=_ending("lrqmm verify results/ours --again 20", one="refused"))
 def verify(
     run: RunFolder,
-    again: Annotated[int, typer.Option(min=0, help="Errors to measure again.")] = 0,
+    again: Annotated[int, typer.Option(metavar="N", min=0, help="Errors to measure again.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check a run: hashes, schema, completeness, possible values. Exit code 1: refused."""
+    """Check a run as the checker of a submission would.
+
+    Its hashes, schema, completeness and values; with --again some errors are measured again here.
+    """
     from lrqmm.verify import verify as check
     from lrqmm.verify import words
 
-    with _one_error():
-        verdict = check(run, again=again)
+    with _one_error(), _progress(as_json) as progress:
+        verdict = check(run, again=again, progress=progress)
     if as_json:
-        print(json.dumps(asdict(verdict), indent=1))
+        _print_json(asdict(verdict))
     else:
         for line in words(verdict):
-            Console().print(escape(line), soft_wrap=True)
+            _say(line)
     raise typer.Exit(bool(verdict.refusals))
 
 
-@app.command()
+@app.command(epilog=_ending("lrqmm merge results/ours results/theirs --into results/both"))
 def merge(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    runs: RunFolders,
     into: Annotated[Path, typer.Option(help="The merged run's folder.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Merge runs of several machines, or parts of a study, into one. Nothing is averaged."""
+    """Merge runs of several machines, or parts of a study.
+
+    Nothing is averaged: what two machines measured is kept twice.
+    """
     from lrqmm.merge import merge as merge_runs
 
-    with _one_error():
-        merge_runs(runs, into)
+    with _one_error(), _progress(as_json) as progress:
+        merge_runs(runs, into, progress=progress)
     if as_json:
-        print(json.dumps({"runs": [str(run) for run in runs], "into": str(into)}))
+        _print_json({"runs": [str(run) for run in runs], "into": str(into)})
     else:
-        Console().print(f"merged {len(runs)} runs into {escape(str(into))}", soft_wrap=True)
+        _say(f"merged {len(runs)} runs into {into}")
 
 
-@app.command()
+@app.command(epilog=_ending("lrqmm keep results/ours results/reference/my-machine"))
 def keep(
     run: RunFolder,
     folder: Annotated[Path, typer.Argument(help="Of the reference run.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Keep a run as a reference: verified, of one clean commit, timed on an idle machine."""
+    """Keep a run as a reference.
+
+    It must be verified, of one clean commit, and timed on an idle machine.
+    """
     from lrqmm.reference import keep as keep_run
 
-    with _one_error():
-        keep_run(run, folder)
+    with _one_error(), _progress(as_json) as progress:
+        keep_run(run, folder, progress=progress)
     if as_json:
-        print(json.dumps({"run": str(run), "folder": str(folder)}))
+        _print_json({"run": str(run), "folder": str(folder)})
+    else:
+        _say(f"kept: {folder}")

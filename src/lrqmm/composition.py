@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._repr import Shown
 from lrqmm.backends import integer_route
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantized, Quantizer, Uniform, product
@@ -30,7 +31,7 @@ NEEDS = {
 
 
 @dataclass(frozen=True)
-class Cost:
+class Cost(Shown):
     """What a product takes, as modelled; QR and SVD of thin matrices are left out, and so is what
     methods that calibrate do once a weight.
 
@@ -57,7 +58,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Operand:
+class Operand(Shown):
     """One operand of a product and what quantisation made of it: X ≈ X̃, R = X - X̃.
 
     `exact`, `approx` and `residual` have the operand's own shape; `quantized` lies along k, so for
@@ -109,7 +110,7 @@ class Operand:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transform(ABC):
+class Transform(Shown, ABC):
     """A change of basis along k that leaves the product as it is: A B = (A T) (T⁻¹ B)."""
 
     calibrated: ClassVar[bool] = False
@@ -168,7 +169,7 @@ class Basis(Transform):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compensator(ABC):
+class Compensator(Shown, ABC):
     """Wins back part of what quantisation threw away; subclasses add their parameters."""
 
     calibrated: ClassVar[bool] = False
@@ -185,7 +186,7 @@ class Compensator(ABC):
         """Matrices of codes that are kept of the right operand."""
         return self.slices
 
-    def check_shape(self, m: int, k: int, n: int) -> None:  # noqa: B027 - most have nothing to check
+    def check_shape(self, m: int, k: int, n: int) -> None:
         """Raise ValueError where a parameter does not fit an m x k by k x n product."""
 
     def quantize_left(self, A: Array, quantizer: Quantizer) -> Operand:
@@ -232,7 +233,7 @@ class NoCompensator(Compensator):
 
 
 @dataclass(frozen=True)
-class Composition:
+class Composition(Shown):
     """C ≈ Ã B̃ + correction of transformed operands, on checked float32 matrices.
 
     Made by `Preset.build`.

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lrqmm._progress import Report, silent
 from lrqmm.inputs.packages import PACKAGES, archive_of
 from lrqmm.measure.environment import environment
 
@@ -24,9 +25,14 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> list[Finding]:
-    """Devices, libraries, threads, BLAS, compiler, versions and packaged data."""
+def examine(progress: Report = silent) -> list[Finding]:
+    """Devices, libraries, threads, BLAS, compiler, versions and packaged data.
+
+    `progress` is called with what is being looked at and the share that is done.
+    """
+    progress("libraries and devices", 0.0)
     about = environment()
+    progress("tools and packaged data", 0.7)
     return [
         *_machine(about),
         *_libraries(about),

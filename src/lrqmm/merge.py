@@ -12,16 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from lrqmm._progress import Report, silent
 from lrqmm.runfolder import StoreError, read_json, write_json, write_manifest
 from lrqmm.schema import INPUT, TABLES
 from lrqmm.store import read_run
 
 
-def merge(sources: Sequence[str | Path], target: str | Path) -> None:
+def merge(sources: Sequence[str | Path], target: str | Path, *, progress: Report = silent) -> None:
     """Write the merged run folder, whole or not at all.
 
     Its tables lie in a folder by source, such as `measurements/h200/`; `environment.json` and the
-    manifest's study have one entry a source.
+    manifest's study have one entry a source. `progress` is called with what is being done and the
+    share that is done.
 
     Raises
     ------
@@ -31,7 +33,10 @@ def merge(sources: Sequence[str | Path], target: str | Path) -> None:
     target = Path(target)
     if target.exists():
         raise StoreError(f"{target}: is there already; allowed: a folder that is not")
-    runs = {Path(source).resolve().name: read_run(source) for source in sources}
+    runs = {}
+    for number, source in enumerate(sources):
+        progress(f"reading {source}", 0.8 * number / len(sources))
+        runs[Path(source).resolve().name] = read_run(source)
     if len(runs) < len(sources):
         raise StoreError("several runs are called the same; rename the folder of one")
     for name, run in runs.items():
@@ -40,6 +45,7 @@ def merge(sources: Sequence[str | Path], target: str | Path) -> None:
     _refuse_clash({name: run.measurements for name, run in runs.items()})
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
+    progress(f"writing {target}", 0.8)
     files = []
     for name, run in runs.items():
         for file in read_json(run.folder / "manifest.json")["files"]:

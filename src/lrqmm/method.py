@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import array_api_compat as compat
@@ -12,26 +12,56 @@ import numpy as np
 
 from lrqmm import _checks, methods
 from lrqmm._checks import Array
+from lrqmm._repr import Shown, call
 from lrqmm.backends import is_array, library_of
 from lrqmm.composition import Cost
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A right operand B made ready once for many products; from `Method.prepare`."""
+class Prepared(Shown):
+    """A right operand B made ready once for many products; from `Method.prepare`.
+
+    Attributes
+    ----------
+    method : what B was prepared for; another one refuses it
+    B : (..., k, n) array, as it was given
+    states : what the method made of each matrix of B
+
+    Examples
+    --------
+    >>> import numpy as np, lrqmm
+    >>> method = lrqmm.get_method("direct", bits=4)
+    >>> method.prepare(np.ones((64, 48), np.float32))
+    Prepared(method=get_method('direct', bits=4), B=<64 x 48 float32>)
+    """
 
     method: Method
     B: Array
-    states: tuple[Any, ...]
-
-    def __repr__(self) -> str:
-        return f"Prepared({self.method!r}, B {_shape(self.B)})"
+    states: tuple[Any, ...] = field(repr=False)
 
 
 class Method:
     """A way to multiply matrices; from `get_method`.
 
     `prepare(B)` does once what depends on B alone, `matmul(A, prepared)` multiplies.
+
+    Attributes
+    ----------
+    name : of the method, or of parts joined by `+`
+
+    Examples
+    --------
+    >>> import numpy as np, lrqmm
+    >>> rng = np.random.default_rng(0)
+    >>> A, B = rng.random((32, 64)), rng.random((64, 48))
+    >>> method = lrqmm.get_method("lrqmm", bits=8, rank=4)
+    >>> method
+    get_method('lrqmm', rank=4)
+    >>> C = method.matmul(A, method.prepare(B))
+    >>> C.shape
+    (32, 48)
+    >>> bool(np.linalg.norm(C - A @ B) < 1e-3 * np.linalg.norm(A @ B))
+    True
     """
 
     def __init__(self, name: str, implementation: Any) -> None:
@@ -60,8 +90,10 @@ class Method:
         return found is not None and bool(found(like))
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters.items())
-        return f"{self.name}({inside})"
+        given = self.parameters
+        execution = {"execution": given["execution"]} if "execution" in given else {}
+        usual = methods.preset(self.name).build(**execution).parameters
+        return call("get_method", self.name, given=given, defaults={**usual, "execution": "plain"})
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         """Raise ValueError where a parameter does not fit an m x k by k x n product."""
@@ -92,8 +124,14 @@ class Method:
         ----------
         B : (..., k, n) array, floating
         calibration : (s, k) array of B's library, a sample of left operands, for methods that
-            calibrate (ValueError for others); without one they wait for the left operand
+            calibrate; without one they wait for the left operand
         check_finite : look for NaN and infinity (one pass over B)
+
+        Raises
+        ------
+        TypeError : not an array, not floating
+        ValueError : fewer than two dimensions, NaN, infinity or values beyond 2^120; a calibration
+            of a method that takes none, or of another inner dimension
         """
         _check_matrix("B", B, check_finite)
         sample = self._sample(calibration, B)
@@ -202,10 +240,23 @@ def get_method(name: str, **params: Any) -> Method:
     Names of parts joined by `+` are a method too: "hadamard+octav+lrqmm" is that transform,
     quantiser and compensator; `list_components()` has the names.
 
+    Parameters
+    ----------
+    name : of a method, or of parts joined by `+`
+    **params : of the method; `lrqmm methods NAME` lists them with their defaults
+
     Raises
     ------
     ValueError : unknown name, or a parameter's value is not allowed
     TypeError : a parameter that the method does not have, or of the wrong type
+
+    Examples
+    --------
+    >>> import lrqmm
+    >>> lrqmm.get_method("lrqmm", bits=4, rank=8)
+    get_method('lrqmm', bits=4, rank=8)
+    >>> lrqmm.get_method("hadamard+octav+lrqmm", bits=4).parameters["bits"]
+    4
     """
     return Method(name, methods.preset(name).build(**params))
 
@@ -226,7 +277,24 @@ def matmul(
     is given, are multiplied tile by tile within `memory_limit` bytes (1 GiB unless given), into
     `out`, the path of a .npy file, where that is given; see `lrqmm.tiled.matmul`.
 
-    Pass `W.T` for a weight stored as (out, in).
+    Parameters
+    ----------
+    A : (..., m, k) array, floating; or a matrix on disk
+    B : (..., k, n) likewise; `W.T` for a weight stored as (out, in)
+    method : its name, as for `get_method`; each method's file names its source
+    out : (m, n) float32 array, or the path of a .npy file, to write the product to
+    memory_limit : bytes of all buffers together
+    calibration : (s, k) array, a sample of left operands, for methods that calibrate
+    **params : of the method
+
+    Returns
+    -------
+    (..., m, n) array of the operands' library, device and (promoted) dtype
+
+    Raises
+    ------
+    TypeError, ValueError : as `get_method` and `Method.matmul`
+    Unsupported : a method that this device or library cannot run
 
     Examples
     --------
@@ -239,7 +307,7 @@ def matmul(
     if memory_limit is not None or _on_disk(A) or _on_disk(B):
         from lrqmm import tiled
 
-        limit = {} if memory_limit is None else {"memory_limit": memory_limit}
+        limit: dict[str, Any] = {} if memory_limit is None else {"memory_limit": memory_limit}
         found: Array = tiled.matmul(A, B, method, out=out, **limit, **params)
         return found
     return get_method(method, **params).matmul(A, B, out=out, calibration=calibration)

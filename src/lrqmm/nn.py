@@ -1,10 +1,4 @@
-"""Drop-in layers of torch, for inference.
-
->>> import torch, lrqmm.nn
->>> layer = lrqmm.nn.Linear.from_float(torch.nn.Linear(64, 32), "lrqmm_aware", bits=4, rank=8)
->>> layer(torch.randn(5, 64)).shape
-torch.Size([5, 32])
-"""
+"""Drop-in layers of torch, for inference."""
 
 from __future__ import annotations
 
@@ -19,7 +13,31 @@ __all__ = ["Linear"]
 
 
 class Linear(Product):
-    """A linear layer Y = X Wᵀ + b whose product is one by a method."""
+    """A linear layer Y = X Wᵀ + b whose product is one by a method; from `from_float`.
+
+    Attributes
+    ----------
+    layer : the float layer, whose weight (out_features, in_features) and bias are used
+    method : what multiplies
+    sample : (rows, in_features) inputs that it was calibrated on, or None
+    shape : (m, k, n) of the latest product; None before the first
+
+    Raises
+    ------
+    RuntimeError : in training mode, or where a gradient is asked for
+
+    Examples
+    --------
+    >>> import torch, lrqmm.nn
+    >>> layer = lrqmm.nn.Linear.from_float(torch.nn.Linear(64, 32), "lrqmm_aware", bits=4, rank=8)
+    >>> layer
+    Linear(
+      method=get_method('lrqmm_aware', bits=4, rank=8)
+      (layer): Linear(in_features=64, out_features=32, bias=True)
+    )
+    >>> layer(torch.randn(5, 64)).shape
+    torch.Size([5, 32])
+    """
 
     @classmethod
     def from_float(

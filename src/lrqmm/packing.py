@@ -8,6 +8,7 @@ block is laid out as 8 x w codes and becomes b x w bytes: with the word
 byte t of every W_i lies in row t. So neighbours in memory are packed alike, and vector units
 work on 64 of them at a time (`fused.packing_numba`, `fused.packing_triton`); this file is their
 oracle.
+Source: this project.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._repr import Shown
 from lrqmm.backends import is_array, library_of
 from lrqmm.quantize import Quantized
+
+__all__ = ["Packed", "pack", "packed_length", "unpack"]
 
 LANES = 8
 WIDTH = 64
@@ -29,7 +33,19 @@ BLOCK = LANES * WIDTH
 
 
 def packed_length(k: int, bits: int) -> int:
-    """Bytes that k codes of a row take: those of the next multiple of eight."""
+    """Bytes that k codes of a row take: those of the next multiple of eight.
+
+    Parameters
+    ----------
+    k : codes of a row
+    bits : of a code, 1 to 8
+
+    Examples
+    --------
+    >>> from lrqmm.packing import packed_length
+    >>> packed_length(20, 3)
+    9
+    """
     return bits * -(-k // LANES)
 
 
@@ -49,6 +65,17 @@ def pack(codes: Array, bits: int) -> Array:
     ------
     TypeError : not an array, another dtype, bits not an integer
     ValueError : no dimension, bits out of range, a value that they do not hold
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrqmm.packing import pack, unpack
+    >>> codes = np.array([[-8, 7, 0, 1, -1, 2, -2, -3, 3]], np.int8)
+    >>> packed = pack(codes, 4)
+    >>> packed.shape, packed.dtype.name
+    ((1, 8), 'uint8')
+    >>> bool((unpack(packed, 4, 9) == codes).all())
+    True
     """
     _check("codes", codes, "int8")
     _checks.integer("bits", bits, 1, 8)
@@ -80,6 +107,13 @@ def unpack(packed: Array, bits: int, k: int) -> Array:
     TypeError : not an array, another dtype, bits or k not integers
     ValueError : no dimension, bits out of range, k negative or not the length that `packed` has
         room for
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrqmm.packing import pack, unpack
+    >>> unpack(pack(np.array([-8, 7, 0], np.int8), 4), 4, 3).tolist()
+    [-8, 7, 0]
     """
     _check("packed", packed, "uint8")
     _checks.integer("bits", bits, 1, 8)
@@ -163,7 +197,7 @@ def _fast(x: Array) -> Any:
 
 
 @dataclass(frozen=True)
-class Packed:
+class Packed(Shown):
     """A quantised operand as it is stored: packed codes, scales and zero points.
 
     From `Packed.of`; `quantized()` is what it was made of, to the bit.
@@ -175,6 +209,21 @@ class Packed:
     scale : (rows, groups) or (1, groups) float32; int8 exponents where `shared_exponents`
     offset : like the scale, float32, or None
     shared_exponents : scales are powers of two, and only their exponents are kept
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrqmm.packing import Packed
+    >>> from lrqmm.quantize import Uniform
+    >>> X = np.random.default_rng(0).standard_normal((16, 64), dtype=np.float32)
+    >>> quantized = Uniform(bits=4).quantize(X)
+    >>> stored = Packed.of(quantized, bits=4)
+    >>> stored
+    Packed(codes=<16 x 32 uint8>, bits=4, k=64, group=64, scale=<16 x 1 float32>, offset=None)
+    >>> stored.nbytes
+    576
+    >>> bool((stored.quantized().codes == quantized.codes).all())
+    True
     """
 
     codes: Array

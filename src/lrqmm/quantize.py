@@ -22,7 +22,10 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._repr import Shown
 from lrqmm.backends import backend_of, integer_matmul
+
+__all__ = ["Quantized", "Quantizer", "Uniform", "WeightOnly", "product"]
 
 SCALE_BITS = 32
 ROUNDINGS = ("nearest", "truncate")
@@ -35,7 +38,7 @@ Encoded = tuple[Array, Array, Array | None]
 
 
 @dataclass(frozen=True)
-class Quantized:
+class Quantized(Shown):
     """Integer codes with their scales: what a low-precision GEMM is given.
 
     Attributes
@@ -44,6 +47,14 @@ class Quantized:
     scale : (rows, groups) or (1, groups) float32, 0 for a constant vector
     offset : like `scale`, or None where it is zero
     group : columns in a group; k where there are no groups
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrqmm.quantize import Quantized
+    >>> codes, scale = np.array([[-7, 0, 7]], np.int8), np.array([[0.5]], np.float32)
+    >>> Quantized(codes, scale, offset=None, group=3).dequantize().tolist()
+    [[-3.5, 0.0, 3.5]]
     """
 
     codes: Array
@@ -63,7 +74,7 @@ class Quantized:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantizer(ABC):
+class Quantizer(Shown, ABC):
     """Maps vectors to integer codes; subclasses choose the levels.
 
     Parameters
@@ -72,6 +83,24 @@ class Quantizer(ABC):
     bits_a : of the left operand, where it has others than the right one
     granularity : scales shared by a 'vector' (row of A, column of B), the whole 'tensor', or
         'group:N' (N consecutive elements of a vector; the last group may be shorter)
+
+    Raises
+    ------
+    TypeError : bits that are no integer
+    ValueError : bits out of range, another granularity
+
+    Examples
+    --------
+    One is made by saying its levels, here five of them:
+
+    >>> import numpy as np
+    >>> from lrqmm.quantize import Quantizer, scale_to_top
+    >>> class FiveLevels(Quantizer):
+    ...     def encode(self, xp, x, axes):
+    ...         scaled, scale, _ = scale_to_top(xp, x, axes, 2)
+    ...         return xp.round(scaled), scale, None
+    >>> FiveLevels(bits=3).quantize(np.array([[1.0, -0.4, 0.2]], np.float32)).codes.tolist()
+    [[2, -1, 0]]
     """
 
     calibrated: ClassVar[bool] = False
@@ -159,6 +188,23 @@ class Uniform(Quantizer):
     zero_point : None (symmetric, 2^b - 1 levels), 'integer' or 'float' (2^b levels from the
         minimum to the maximum; 'integer' represents zero exactly)
     zero_point_a : of the left operand; 'same' as the right one's
+
+    Raises
+    ------
+    TypeError : bits that are no integer
+    ValueError : bits out of range; another rounding, zero point or granularity
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrqmm.quantize import Uniform
+    >>> X = np.array([[1.0, -0.4, 0.2]], np.float32)
+    >>> Uniform(bits=4).quantize(X).codes.tolist()
+    [[7, -3, 1]]
+    >>> Uniform(bits=4, rounding="truncate").quantize(X).codes.tolist()
+    [[7, -2, 1]]
+    >>> Uniform(bits=4, zero_point="float").quantize(X).codes.tolist()
+    [[7, -8, -2]]
     """
 
     rounding: str = "nearest"
@@ -233,6 +279,17 @@ class WeightOnly(Quantizer):
     Parameters
     ----------
     zero_point_a : of the left operand: None, 'integer' or 'float', as in `Uniform`
+
+    Raises
+    ------
+    TypeError : bits that are no integer
+    ValueError : bits out of range; another zero point or granularity
+
+    Examples
+    --------
+    >>> from lrqmm.methods.hqq import HQQ
+    >>> HQQ(bits=3, bits_a=8, granularity="vector").left
+    Uniform()
     """
 
     ahead: ClassVar[bool] = True
@@ -307,6 +364,25 @@ def product(left: Quantized, right: Quantized) -> Array:
 
     of which all but the first term is, over the groups, one product of thin matrices; it is summed
     in float64, so that its rounding does not depend on the shape (`lrqmm.tiled`).
+
+    Parameters
+    ----------
+    left : codes (m, k), scales and offsets of A
+    right : codes (n, k), scales and offsets of Bᵀ, in groups of the same length
+
+    Raises
+    ------
+    TypeError, ValueError : codes that `lrqmm.integer_matmul` does not take
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrqmm.quantize import Uniform, product
+    >>> A, B = np.random.default_rng(0).random((2, 64, 64), dtype=np.float32)
+    >>> left, right = Uniform(bits=8).quantize(A), Uniform(bits=8).quantize(B.T)
+    >>> C = product(left, right)
+    >>> bool(np.allclose(C, left.dequantize() @ right.dequantize().T, rtol=1e-4))
+    True
     """
     xp = array_namespace(left.codes)
     if left.codes.dtype == xp.float32:

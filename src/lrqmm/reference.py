@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lrqmm._progress import Report, silent
 from lrqmm.runfolder import StoreError, read_json
 from lrqmm.store import Run, read_run
 from lrqmm.verify import verify
@@ -36,14 +37,18 @@ def objections(run: Run) -> list[str]:
     return found
 
 
-def keep(source: Path, target: Path) -> None:
+def keep(source: Path, target: Path, *, progress: Report = silent) -> None:
     """Copy the measurements of a run folder, whole or not at all.
+
+    `progress` is called with what is being done and the share that is done.
 
     Raises
     ------
     StoreError : the run is damaged, or no reference; `objections` says why
     """
-    found = [*verify(source).refusals] or objections(read_run(source))
+    verdict = verify(source, progress=lambda words, share: progress(words, 0.6 * share))
+    progress(f"reading {source}", 0.6)
+    found = list(verdict.refusals) or objections(read_run(source))
     if found:
         raise StoreError(
             f"{source}: no reference run: {'; '.join(found)}. To measure some shards anew, delete "
@@ -51,6 +56,7 @@ def keep(source: Path, target: Path) -> None:
         )
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
+    progress(f"writing {target}", 0.9)
     for name in (*read_json(source / "manifest.json")["files"], "manifest.json"):
         (part / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, part / name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import pandas as pd
 import pandera.pandas as pa
 import pyarrow.parquet
 
+from lrqmm._repr import Shown
 from lrqmm.runfolder import StoreError, listed, read_json
 from lrqmm.schema import LATER, NEGATIVE, SCHEMA, TABLES
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Shown):
     """A run folder, read and checked: all that drawing needs.
 
     Attributes
@@ -27,13 +28,22 @@ class Run:
     networks : table of `NETWORK_SCHEMA`, scores of whole networks
     arrays : table of `ARRAY_SCHEMA`, the small matrices that figures show
     environment : what `environment.json` records of machine and software
+
+    Examples
+    --------
+    In a checkout of the project:
+
+    >>> from lrqmm.store import read_run
+    >>> run = read_run("results/reference/rivals-cpu-2core")
+    >>> len(run.experiment("rivals")) > 0, len(run.machines)
+    (True, 1)
     """
 
     folder: Path
     measurements: pd.DataFrame
     networks: pd.DataFrame
     arrays: pd.DataFrame
-    environment: dict[str, Any]
+    environment: dict[str, Any] = field(repr=False)
 
     def experiment(self, name: str) -> pd.DataFrame:
         """The measurements of one experiment."""
@@ -146,10 +156,27 @@ def _read_together(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFram
 
 
 def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
-    """Read and check a run folder. Raises StoreError naming the file that is missing or wrong.
+    """Read and check a run folder.
 
-    A run without manifest.json, which it has once every shard is measured, is refused, or, where
-    `unfinished` is true, read as far as it went.
+    Parameters
+    ----------
+    folder : a run folder
+    unfinished : read a run without manifest.json, which it has once every shard is measured, as far
+        as it went
+
+    Raises
+    ------
+    StoreError : a ValueError, which names the file that is missing or wrong
+
+    Examples
+    --------
+    In a checkout of the project:
+
+    >>> from lrqmm.store import read_run
+    >>> run = read_run("results/reference/rivals-cpu-2core")
+    >>> errors = run.measurements.query("metric == 'relative_error' and method == 'sgemm'")
+    >>> bool((errors["value"] < 1e-4).all())
+    True
     """
     folder = Path(folder)
     files: Iterable[str]

@@ -5,9 +5,11 @@ A refusal is something that no honest run has; a warning is something that a rea
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pandas as pd
 import yaml
 
 from lrqmm import methods
+from lrqmm._progress import Report, silent
 from lrqmm.inputs.distributions import DISTRIBUTIONS
 from lrqmm.inputs.files import write_sample
 from lrqmm.measure.environment import code_hash
@@ -47,7 +50,7 @@ class Verdict:
     checked: tuple[str, ...]
 
 
-def verify(folder: str | Path, *, again: int = 0) -> Verdict:
+def verify(folder: str | Path, *, again: int = 0, progress: Report = silent) -> Verdict:
     """Check a run folder: hashes, schema, completeness, one input under one name, possible values.
 
     Parameters
@@ -55,11 +58,14 @@ def verify(folder: str | Path, *, again: int = 0) -> Verdict:
     folder : a run folder, its manifest included
     again : how many errors, picked at random among those of seeded distributions, to measure again
         here and compare
+    progress : called with what is being done and the share that is done
     """
+    progress(f"reading {folder}", 0.0)
     try:
         run = read_run(folder)
     except StoreError as error:
         return Verdict((str(error),), (), ())
+    progress("checking", 0.1 if again else 0.5)
     missing, unplanned = _incomplete(run)
     refusals = [*_mixed_inputs(run.measurements), *missing, *_impossible(run)]
     warnings = [*unplanned, *_not_listed(run), *_older_code(run)]
@@ -67,7 +73,7 @@ def verify(folder: str | Path, *, again: int = 0) -> Verdict:
     what = "hashes, schema, completeness, values"
     checked = [f"{rows} rows in {len(_shards_of(run))} shards: {what}"]
     if again:
-        found = measure_again(run, again)
+        found = measure_again(run, again, lambda words, share: progress(words, 0.2 + 0.8 * share))
         refusals += found.different
         warnings += found.not_measured
         checked.append(f"{found.same} errors measured again: the same within {SAME_ERROR:.0%}")
@@ -217,11 +223,19 @@ def _older_code(run: Run) -> Iterator[str]:
             own = rows[
                 rows["shard"].str.split("-").str[1] == method
             ]  # baselines carry their host's
-            known = method in methods.list_methods()
-            if len(own) and (not known or code_hash(str(method), network=network) != found):
+            if len(own) and (not _known(method) or code_hash(method, network=network) != found):
                 older.extend(own["shard"].unique())
     if older:
         yield f"{len(older)} shards were measured by other code than is here"
+
+
+def _known(method: str) -> bool:
+    """Whether the method is here; parts joined by `+` are one too."""
+    try:
+        methods.preset(method)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -233,14 +247,14 @@ class Again:
     not_measured: tuple[str, ...]
 
 
-def measure_again(run: Run, count: int) -> Again:
+def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
     """Measure again up to `count` errors of seeded distributions that a CPU measured."""
     table = run.measurements
     places = zip(table["machine"], table["device"], strict=True)
     of_cpu = np.array([machine.startswith(device) for machine, device in places], bool)
     seeded = table["input"].isin(list(DISTRIBUTIONS)) & table["library"].isin(("numpy", "torch"))
     small = table["m"] * table["k"] * table["n"] <= LARGEST_AGAIN
-    known = table["method"].isin(methods.list_methods())
+    known = table["method"].isin([name for name in table["method"].unique() if _known(name)])
     own = table["shard"].str.split("-").str[1] == table["method"]
     asked = (table["metric"] == "relative_error") & (table["status"] == "ok")
     rows = table[seeded & small & known & own & asked & of_cpu]
@@ -250,7 +264,8 @@ def measure_again(run: Run, count: int) -> Again:
     different: list[str] = []
     not_measured: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for row in rows.itertuples():
+        for number, row in enumerate(rows.itertuples()):
+            progress(f"measuring again: {row.method}, {row.input}", number / len(rows))
             what = f"{row.shard}, {row.input} {row.m}x{row.k}x{row.n}, {row.parameters}"
             try:
                 found = _measure_one(row, Path(scratch, "pair.safetensors"))
@@ -280,7 +295,8 @@ def _measure_one(row: Any, path: Path) -> dict[str, Any]:
         "inputs": [{**about, "layer": None}], "held_out": not pd.isna(row.rows),
     }  # fmt: skip
     same = {"metric": "relative_error", "calibration": row.calibration}
-    found = measure_shard(shard, [path], "cpu", 1)
+    with redirect_stderr(io.StringIO()):  # where it says how far the shard has come
+        found = measure_shard(shard, [path], "cpu", 1)
     for one in found:
         if same.items() <= one.items():
             return one

@@ -78,7 +78,18 @@ def to_numpy(x: Array) -> NDArray[Any]:
 
 
 def integer_route(x: Array) -> str:
-    """How integer products of arrays like `x` are computed, in words; in every result row."""
+    """How integer products of arrays like `x` are computed, in words; in every result row.
+
+    Parameters
+    ----------
+    x : an array of the library and on the device in question, of any shape
+
+    Examples
+    --------
+    >>> import numpy as np, lrqmm
+    >>> lrqmm.integer_route(np.zeros((2, 2), np.int8))
+    'exact float32 pieces (BLAS)'
+    """
     return str(backend_of(x).integer_route(x))
 
 
@@ -97,6 +108,13 @@ def integer_matmul(a: Array, b: Array) -> Array:
     ------
     TypeError : another dtype
     ValueError : not two dimensions, shapes that do not fit, int16 codes beyond 255
+
+    Examples
+    --------
+    >>> import numpy as np, lrqmm
+    >>> a, b = np.array([[127, -128]], np.int8), np.array([[127], [-128]], np.int8)
+    >>> lrqmm.integer_matmul(a, b).tolist()
+    [[32513]]
     """
     xp = compat.array_namespace(a, b)
     _check_codes(xp, "a", a)

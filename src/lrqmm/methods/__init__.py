@@ -15,7 +15,14 @@ from lrqmm.composition import Preset
 
 
 def list_methods() -> list[str]:
-    """Names of all methods, sorted."""
+    """Names of all methods, sorted.
+
+    Examples
+    --------
+    >>> import lrqmm
+    >>> [name for name in lrqmm.list_methods() if name.startswith("lrqmm")]
+    ['lrqmm', 'lrqmm_aware', 'lrqmm_first']
+    """
     return list(_names(tuple(__path__)))
 
 
@@ -53,7 +60,17 @@ def components() -> dict[str, dict[str, type]]:
 
 
 def list_components() -> dict[str, list[str]]:
-    """Sorted names of the parts that a name such as 'hadamard+uniform+lrqmm' puts together."""
+    """Sorted names of the parts that a name such as 'hadamard+uniform+lrqmm' puts together.
+
+    Examples
+    --------
+    >>> import lrqmm
+    >>> parts = lrqmm.list_components()
+    >>> sorted(parts)
+    ['compensators', 'quantizers', 'transforms']
+    >>> "hadamard" in parts["transforms"], "lrqmm" in parts["compensators"]
+    (True, True)
+    """
     return {kind: sorted(names) for kind, names in components().items()}
 
 

@@ -52,6 +52,20 @@ def compare(
     Raises
     ------
     ValueError : as `replace_layers` and `score`
+
+    Examples
+    --------
+    >>> import torch, lrqmm
+    >>> from torch import nn
+    >>> from lrqmm.networks.compare import compare
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8))
+    >>> methods = [lrqmm.get_method(name, bits=4) for name in ("direct", "lrqmm_aware")]
+    >>> table = compare(model, torch.randn(40, 64), methods)
+    >>> table["method"].tolist()
+    ['direct', 'lrqmm_aware']
+    >>> bool(table["relative_error"][1] < table["relative_error"][0])
+    True
     """
     task = Task(
         model.eval(), "float32", "given", "classes",

@@ -108,7 +108,7 @@ def _watched(
 
 @dataclass(frozen=True)
 class RankPlan:
-    """Ranks by layer that a budget was spent on.
+    """Ranks by layer that a budget was spent on; from `choose_ranks`.
 
     Attributes
     ----------
@@ -143,7 +143,7 @@ def choose_ranks(
         sum_l (E_l e_l(r_l) / e_l(r_0))²
 
     which takes the layers' errors as independent and small. It takes a pass over the network a
-    layer, and one with every rank.
+    layer, and one with every rank. Source: this project.
 
     Parameters
     ----------
@@ -160,6 +160,19 @@ def choose_ranks(
     ------
     ValueError : neither or both of `error` and `average_bits`, ranks that do not rise, every layer
         kept
+
+    Examples
+    --------
+    >>> import torch, lrqmm
+    >>> from torch import nn
+    >>> from lrqmm.networks.layers import choose_ranks
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8))
+    >>> def method(rank):
+    ...     return lrqmm.get_method("lrqmm_aware", bits=4, rank=rank)
+    >>> plan = choose_ranks(model, torch.randn(40, 64), method, average_bits=8.0)
+    >>> sorted(plan.ranks), plan.average_bits <= 8
+    (['0', '2'], True)
     """
     if (error is None) == (average_bits is None):
         raise ValueError("allowed: one of error and average_bits")

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -226,6 +225,8 @@ def _build(path: Path, file: LlamaFile) -> LoadedLlama:
 
 def _download(name: str) -> Path:
     """A network of the Hugging Face hub, `owner/name` or `owner/name@commit`, or from its cache."""
+    from huggingface_hub import snapshot_download  # with progress bars, which notebooks complain of
+
     repository, _, revision = name.partition("@")
     try:
         wanted = ["config.json", "*.safetensors", "tokenizer.json"]

@@ -161,6 +161,7 @@ def replace_layers(
         calibrate: each layer is given up to `SAMPLE_ROWS` rows of its input in the float network.
         Without it they calibrate on each operand that they are given
     run : how the network takes the batch
+    **params : of the method that is named
 
     Returns
     -------
@@ -170,6 +171,28 @@ def replace_layers(
     ------
     ValueError : a network without such layers, a pattern that fits none, a layer that no pattern
         fits, a method's name or parameter that is not allowed; a calibration that no method takes
+
+    Examples
+    --------
+    >>> import torch, lrqmm
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8))
+    >>> low = lrqmm.replace_layers(model, "lrqmm_aware", bits=4, rank=4, keep=["2"])
+    >>> low
+    Sequential(
+      (0): Product(
+        method=get_method('lrqmm_aware', bits=4, rank=4)
+        (layer): Linear(in_features=64, out_features=32, bias=True)
+      )
+      (1): ReLU()
+      (2): Product(
+        method=get_method('sgemm')
+        (layer): Linear(in_features=32, out_features=8, bias=True)
+      )
+    )
+    >>> with torch.no_grad():
+    ...     low(torch.randn(5, 64)).shape
+    torch.Size([5, 8])
     """
     if isinstance(method, Mapping) and not params:
         chosen = dict(method)

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from lrqmm import _checks, methods
+from lrqmm._progress import Report, silent
 from lrqmm.lowrank import LowRank
 from lrqmm.quantize import Quantized, group_length, product
 from lrqmm.tiled.lowrank import low_rank_parts, ranks
@@ -44,6 +45,7 @@ def matmul(
     *,
     out: str | os.PathLike[str] | None = None,
     memory_limit: int = 1 << 30,
+    progress: Report = silent,
     **params: Any,
 ) -> NDArray[Any]:
     """A (m x k) times B (k x n), neither of which need fit into memory.
@@ -60,6 +62,7 @@ def matmul(
     out : path of the .npy file to write, whole or not at all; None for an array in memory
     memory_limit : bytes of all buffers together, the result's too where `out` is None. Operands
         in memory and what Dask holds of its chunks come on top.
+    progress : called with what is being done and the share of the tiles that is done
     params : of the method; power_iterations is 0 here, execution 'plain', factor_dtype 'float32'
 
     Returns
@@ -98,9 +101,9 @@ def matmul(
         if sizes is None:
             C[...] = 0
         elif method == "sgemm":
-            _sweep(C, sizes, left.floats, right.floats, lambda a, b: a @ b.T)
+            _sweep(C, sizes, left.floats, right.floats, lambda a, b: a @ b.T, progress)
         else:
-            _compensated(C, composition, left, right)
+            _compensated(C, composition, left, right, progress)
     return C if out is None else np.load(out, mmap_mode="r")
 
 
@@ -187,7 +190,9 @@ def _result(
 # the sweep
 
 
-def _sweep(C: NDArray[Any], sizes: Sizes, of_rows: Any, of_columns: Any, tile: Any) -> None:
+def _sweep(
+    C: NDArray[Any], sizes: Sizes, of_rows: Any, of_columns: Any, tile: Any, progress: Report
+) -> None:
     """Fill C tile by tile: `tile` of a row strip of A and a column strip of B."""
     m, n = C.shape
     for j in range(0, n, sizes.right):
@@ -195,18 +200,22 @@ def _sweep(C: NDArray[Any], sizes: Sizes, of_rows: Any, of_columns: Any, tile: A
         right = of_columns(columns.start, columns.stop)
         for i in range(0, m, sizes.left):
             rows = slice(i, min(i + sizes.left, m))
+            progress("tiles", (m * j + i * (columns.stop - j)) / (m * n))
             C[rows, columns] = tile(of_rows(rows.start, rows.stop), right)
             release(C)
         del right  # before the next one is made
 
 
-def _compensated(C: NDArray[Any], composition: Any, A: Vectors, B: Vectors) -> None:
+def _compensated(
+    C: NDArray[Any], composition: Any, A: Vectors, B: Vectors, progress: Report
+) -> None:
     """C ≈ (Ã + L_A)(B̃ + L_B), or what `terms` leaves of it.
 
     The correction of a tile is a product of thin matrices, of A's rows and B's columns:
     Ã L_B + L_A B̃ + L_A L_B = [Ã V_B + U_A V_AᵀV_B | U_A] [U_B | B̃ᵀV_A]ᵀ
     """
     quantizer = composition.quantizer
+    progress("scales and low-rank parts", 0.0)
     A, B = A.with_quantizer(quantizer.left), B.with_quantizer(quantizer)
     L_A, L_B = low_rank_parts(composition, A, B)
     terms = getattr(composition.compensator, "terms", "full")
@@ -231,7 +240,7 @@ def _compensated(C: NDArray[Any], composition: Any, A: Vectors, B: Vectors) -> N
     of_rows = partial(_strip, A, thin_rows if thin else None)
     of_columns = partial(_strip, B, thin_columns if thin else None)
     assert A.sizes is not None
-    _sweep(C, A.sizes, of_rows, of_columns, tile)
+    _sweep(C, A.sizes, of_rows, of_columns, tile, progress)
 
 
 def _strip(X: Vectors, thin: Thin | None, start: int, stop: int) -> Strip:
