@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lrqmm import explorer
@@ -41,6 +42,12 @@ def test_a_setting_is_one_row(runs):
     key = ["input", "layer", "m", "k", "n", "data", "method", "calibration", *explorer.OWN, "words"]
     for run in runs:
         assert not explorer.rows(run).duplicated(key).any()
+
+
+@pytest.mark.parametrize("dtype", ["str", "object", "float64"])
+def test_a_column_of_nothing(dtype):
+    packed = explorer._packed(pd.Series([None, None], dtype=dtype))
+    assert packed in ([None, None], {"values": [], "codes": [-1, -1]})
 
 
 def test_names_of_others_stay_words(runs, tmp_path):

@@ -207,7 +207,9 @@ def _hex(colour: Any) -> str:
 
 def _packed(column: pd.Series[Any]) -> Any:
     """Numbers to `DIGITS` digits, null where there is none; words as a list of them and numbers."""
-    if pd.api.types.is_numeric_dtype(column) or column.dropna().map(type).isin((int, float)).all():
+    if pd.api.types.is_numeric_dtype(column) or all(
+        isinstance(x, int | float) for x in column.dropna()
+    ):
         numbers = pd.to_numeric(column, errors="coerce").astype(float)
         return [
             None if not np.isfinite(x) else int(x) if x == int(x) else float(f"{x:.{DIGITS}g}")
