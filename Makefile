@@ -10,7 +10,7 @@ EXTRAS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env run run-all bench reference figures notebooks test test-cluster faults fuzz load lint clean lock
+.PHONY: env run run-all bench reference figures notebooks docs test test-cluster faults fuzz load lint clean lock
 
 run: env
 	$(BIN)/snakemake --cores all
@@ -33,6 +33,10 @@ figures: env
 
 notebooks: env
 	$(BIN)/snakemake notebooks --cores all
+
+# The documentation: docs/_build/index.html, to open from disk.
+docs: env
+	$(BIN)/sphinx-build --quiet --fail-on-warning -b html docs docs/_build
 
 # Every study whose data is packaged: some hours on 2 cores.
 run-all: run
@@ -80,13 +84,13 @@ lint: env
 
 # Everything that the workflow made, but for the reference runs; .venv stays.
 clean:
-	rm -rf results/default results/inputs .snakemake build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf results/default results/inputs docs/_build docs/generated .snakemake build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Pin again, with hashes: the newest versions that pyproject.toml allows, for Python 3.11 and later.
 # torch and what its CUDA builds bring along stay outside: their builds differ.
 lock: env
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra notebooks --extra test \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra notebooks --extra test --extra docs \
 		--extra cluster --constraint envs/torch.txt --generate-hashes --no-annotate --no-header pyproject.toml \
 		| awk '/^[^ ]/ {keep = $$0 !~ /^(torch|nvidia-|cuda-)/} keep' > envs/requirements.lock.part
 	mv envs/requirements.lock.part envs/requirements.lock
