@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import latex2mathml.converter
+import ziamath
 from docutils.nodes import SkipNode
 
 HERE = Path(__file__).parent
@@ -35,19 +36,20 @@ autodoc_class_signature = "mixed"
 
 html_theme = "furo"
 html_title = "LRQMM Bench"
-html_static_path = ["_static"]
+html_static_path = ["_static", str(Path(ziamath.__file__).parent / "fonts")]  # a font for formulas
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
+smartquotes = False
 html_copy_source = False
 html_domain_indices = False
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
 
-def raised(app, what, name, obj, options, lines):
-    """`ValueError : what for`, as the docstrings have it, as the two lines that napoleon reads."""
+def described(app, what, name, obj, options, lines):
+    """`name : what it is`, as the docstrings have fields, as the two lines that napoleon reads."""
     for i, line in reversed(list(enumerate(lines))):
-        if found := re.fullmatch(r"(\w*(?:Error|Unsupported|NotReached)[\w, ]*) : (.*)", line):
+        if found := re.fullmatch(r"([\w.*]+(?:, [\w.*]+)*) : (.*)", line):
             lines[i : i + 1] = [found[1], f"    {found[2]}"]
 
 
@@ -82,5 +84,5 @@ def accessible(app, error):
 def setup(app):
     app.add_html_math_renderer("mathml", mathml("inline"), mathml("block"))
     app.connect("builder-inited", lambda app: generate.write(HERE / "generated"))
-    app.connect("autodoc-process-docstring", raised, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", described, priority=400)  # before napoleon
     app.connect("build-finished", accessible)

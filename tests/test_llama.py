@@ -399,7 +399,7 @@ def test_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch):
     def no_hub(name: str, **_):
         raise ConnectionError
 
-    monkeypatch.setattr(llama, "snapshot_download", no_hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", no_hub)
     with pytest.raises(FileNotFoundError, match=r"source='some/llama' .* allowed: a .gguf file"):
         load_llama("some/llama")
 
@@ -412,7 +412,7 @@ def test_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         asked.append((name, revision))
         return str(folder)
 
-    monkeypatch.setattr(llama, "snapshot_download", hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
     assert load_llama("some/llama").reference == "F32"
     assert load_llama("some/llama@1a2b3c").reference == "F32"
     assert asked == [("some/llama", None), ("some/llama", "1a2b3c")]

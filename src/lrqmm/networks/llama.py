@@ -225,7 +225,7 @@ def _build(path: Path, file: LlamaFile) -> LoadedLlama:
 
 def _download(name: str) -> Path:
     """A network of the Hugging Face hub, `owner/name` or `owner/name@commit`, or from its cache."""
-    from huggingface_hub import snapshot_download  # with progress bars, which notebooks complain of
+    from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
     try:
