@@ -52,6 +52,29 @@ def test_compile_goes_around_it(layer):
         torch.testing.assert_close(torch.compile(model, backend="eager")(x), model(x))
 
 
+def test_what_is_around_it_is_compiled(layer):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.low = Linear.from_float(layer, bits=4)
+
+        def forward(self, x):
+            return torch.relu(self.low(torch.sin(x)) + 1)
+
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    model, x = Network().eval(), torch.randn(6, 33)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model, backend=backend)(x), model(x))
+    assert any("sin" in name for name in compiled)
+    assert any("relu" in name for name in compiled)
+    assert not any("int_mm" in name for name in compiled)
+
+
 def test_a_layer_that_moves_is_prepared_anew(layer):
     x = torch.randn(4, 33)
     low = Linear.from_float(layer, "direct", bits=8).to(torch.float64)
