@@ -1,4 +1,7 @@
-"""What the site takes from the repository: figures, a table, the command line's reference."""
+"""What the site takes from the repository: figures, a table, the command line's reference.
+
+`python docs/generate.py` draws the README's picture.
+"""
 
 from __future__ import annotations
 
@@ -94,3 +97,13 @@ def _section(name: str, runs: list[Run], folder: Path) -> str:
             f"Run: `{run.folder.relative_to(ROOT)}`.\n"
         )
     raise ValueError(f"no reference run has the measurements of {name}")
+
+
+def picture() -> None:
+    """That of the README: what 4 bits leave of ResNet-50, and what they cost."""
+    figure = make("figure8_accuracy", read_run(ROOT / "results/reference/imagenet-cpu-2core"))
+    figure.savefig(ROOT / "docs/picture.png", dpi=160, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    picture()
