@@ -1,22 +1,45 @@
-"""What figures and tables of networks take from a run, and how they tell settings apart."""
+"""What figures and tables take from a run, how they tell settings apart, what is said of them."""
 
 import json
+import re
 from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
-from lrqmm.figures import NothingToDraw, _data, make, rivals_networks, show
+from lrqmm.figures import (
+    NothingToDraw,
+    _data,
+    _page,
+    _style,
+    findings,
+    list_figures,
+    make,
+    rivals_networks,
+    save,
+    show,
+)  # fmt: skip
 from lrqmm.figures.figure4_transformers import _short
 from lrqmm.store import read_run
 
-FOLDER = Path(__file__).parent.parent / "results/reference/networks-cpu-2core"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "results/reference/networks-cpu-2core"
+
+
+@cache
+def reference(name):
+    return read_run(FOLDER.with_name(name))
 
 
 @pytest.fixture(scope="module")
 def run():
-    return read_run(FOLDER)
+    return reference(FOLDER.name)
 
 
 def changed(run, select, **columns):
@@ -99,9 +122,9 @@ def test_rivals_in_networks_are_points_with_names():
     for column, metric in (("x", "average_bits"), ("error", "relative_error")):
         (value,) = own.loc[own["metric"] == metric, "value"]
         assert getattr(point, column) == value
-    assert (point.name, point.calibration) == ("lopro r=16", "held_out")
+    assert (point.name, point.calibration) == ("LoPRo r=16", "held_out")
     names = {text.get_text() for axis in make("rivals_networks", run).axes for text in axis.texts}
-    assert {"direct", "LRQMM r=16", "product-aware r=16", "lopro r=16"} <= names
+    assert {"direct", "LRQMM r=16", "product-aware r=16", "LoPRo r=16"} <= names
 
 
 def test_figure_8_leaves_rivals_to_their_own(run):
@@ -109,3 +132,173 @@ def test_figure_8_leaves_rivals_to_their_own(run):
     shown = {label for axis in found.axes for label in axis.get_legend_handles_labels()[1]}
     assert shown
     assert not {"lopro", "resq", "hadamard"} & shown
+
+
+@pytest.fixture(scope="module")
+def study():
+    return reference("cpu-2core")
+
+
+DRAWN = [drawing.name for drawing in list_figures() if drawing.function == "draw"]
+
+
+@pytest.mark.parametrize("name", [drawing.name for drawing in list_figures()] + ["explorer"])
+def test_a_caption_says_in_three_sentences_what_is_shown(name):
+    caption = (ROOT / f"workflow/report/{name}.rst").read_text().strip()
+    assert len(re.findall(r"[.!?](?=\s|$)", caption)) == 3
+    assert caption.endswith(".")
+    assert not re.search(r"(?<!`)`(?!`)|\*|::", caption)  # the same words in Markdown
+    runs = re.findall(r"reference runs? ``([^`]+)``", caption)
+    assert all((FOLDER.parent / run).is_dir() for run in runs)
+
+
+def test_every_caption_belongs_to_something():
+    names = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
+    assert names == {drawing.name for drawing in list_figures()} | {"explorer", "workflow"}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figures_fit_a_paper(name):
+    """Two columns or one; no text below the smallest size; every axis with numbers has two."""
+    for each in map(reference, sorted(folder.name for folder in FOLDER.parent.iterdir())):
+        try:
+            figure = make(name, each)
+            break
+        except NothingToDraw:
+            continue
+    assert figure.get_figwidth() in (_style.WIDTH, _style.COLUMN)
+    assert figure.get_figheight() <= 9
+    figure.canvas.draw()
+    assert min(text.get_fontsize() for text in figure.findobj(Text)) >= _style.SMALL
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+            assert not axes.axison or not ticks or len(ticks) >= 2, (axes.get_title(), ticks)
+            shown = [t.get_window_extent() for t in axis.get_ticklabels() if t.get_text()]
+            if axis is axes.xaxis and axes.get_xscale() != "linear":
+                assert all(a.x1 < b.x0 for a, b in pairwise(shown))
+    _style.close(figure)
+
+
+def test_known_methods_differ_in_colour_or_marker():
+    looks = [(str(colour), marker) for _, colour, marker in _style.METHODS.values()]
+    assert len(set(looks)) == len(looks)
+    assert _style.colour("my_own") == _style.colour("my_own")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "x", "words"),
+    [(0.01, 3, 0.5, "0.5"), (1e-7, 1, 1e-6, "$10^{-6}$"), (1e-6, 1e-4, 2e-6, r"$2\times10^{-6}$")],
+)
+def test_logarithmic_axes_have_plain_numbers(low, high, x, words):
+    _style.use()
+    figure = _style.notice("")
+    (axis,) = figure.axes
+    _style.log(axis, "y")
+    axis.set_ylim(low, high)
+    assert axis.yaxis.get_major_formatter()(x) == words
+    _style.close(figure)
+
+
+@pytest.mark.parametrize(
+    "wanted", [[], [0.5], [0.1, 0.9], [0.5, 0.5, 0.52], [0.0, 0.0], [1.0, 1.0, 1.0]]
+)
+def test_names_are_moved_apart_no_more_than_needed(wanted):
+    places = _style._apart(wanted, 0.1)
+    assert np.all(np.diff(places) >= 0.1 - 1e-12)
+    assert all(0 <= place <= 1 for place in places)
+    if min(np.diff(wanted), default=1) >= 0.1:
+        assert places == pytest.approx(wanted)
+
+
+def test_lines_are_named_at_their_ends(study):
+    figure = make("figure3a_rank", study)
+    for axis in figure.axes:
+        names = {text.get_text() for text in axis.texts}
+        assert {"direct", "LRQMM", "product-aware", "mean fix", "SGEMM"} <= names
+        assert axis.get_legend() is None
+    _style.close(figure)
+
+
+def test_findings_say_what_a_mean_fix_wins_of_the_gain(study):
+    found = findings.origin(study).reset_index().set_index(["input", "rounding"])
+    gains = make("table_ablation", study).groupby(["input", "rounding", "method"])["gain"].max()
+    for case in (("uniform01", "truncate"), ("exponential", "nearest")):
+        removed = {method: 1 - 1 / gains[(*case, method)] for method in ("lrqmm", "mean_fix")}
+        part = found.loc[case, ("part", "")].item()
+        assert part == pytest.approx(removed["mean_fix"] / removed["lrqmm"])
+    assert np.isnan(found.loc[("normal", "nearest"), ("part", "")].item())  # LRQMM wins too little
+
+
+def contest(*points):
+    columns = ["method", "x", "error"]
+    table = pd.DataFrame(points, columns=columns).assign(price="bits", where="here")
+    ours = [any(part in findings.OURS for part in name.split("+")) for name in table["method"]]
+    return table.assign(name=table["method"], low=table["error"], high=table["error"], ours=ours)
+
+
+@pytest.mark.parametrize(
+    ("rivals", "wins", "rival"),
+    [
+        (
+            [("direct", 4, 0.2), ("affine", 5, 0.15)],
+            True,
+            "affine",
+        ),  # the most exact of the cheaper
+        ([("direct", 4, 0.104), ("affine", 5, 0.01)], False, "direct"),  # the cheapest as good
+        ([("direct", 4, 0.2), ("bf16", 16, 0.001)], True, "direct"),  # that costs more
+    ],
+)
+def test_a_setting_wins_where_no_rival_is_as_good_for_no_more(rivals, wins, rival):
+    (found,) = findings.verdicts(contest(("lrqmm", 6, 0.1), *rivals)).itertuples()
+    assert (found.wins, found.rival_name) == (wins, rival)
+
+
+def test_settings_that_another_of_ours_beats_are_not_first_and_useless_ones_are_left_out():
+    points = [("direct", 4, 0.5), ("lrqmm", 6, 0.1), ("lrqmm_aware", 6, 0.05), ("lrqmm", 7, 1.2)]
+    found = findings.verdicts(contest(*points))
+    assert found["first"].tolist() == [False, True]
+    assert findings.verdicts(contest(("lrqmm", 6, 0.1))).empty  # beside nothing
+
+
+def test_nothing_slower_than_the_float_network_wins_on_time(run):
+    table, missing = findings.contests(run)
+    found = findings.verdicts(table)
+    slower = (found["price"] == "time / float network's") & (found["x"] >= 1)
+    assert slower.any()
+    assert not found.loc[slower, "wins"].any()
+    assert any("rivals" in reason for reason in missing)
+
+
+class Parts(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_findings_are_a_page_with_headings_and_headed_tables(study, tmp_path):
+    (path,) = save("findings", study, tmp_path)
+    page = path.read_text()
+    parts = Parts()
+    parts.feed(page)
+    tags = [tag for tag, _ in parts.found]
+    assert ("html", {"lang": "en"}) in parts.found
+    assert tags.count("h1") == tags.count("main") == 1
+    assert tags.count("h2") == tags.count("section") == 5  # what is missing has one too
+    assert all(about.get("scope") in ("col", "row") for tag, about in parts.found if tag == "th")
+    assert not {"script", "link", "img"} & set(tags)
+    assert "color-scheme: light dark" in page
+    for fact in (study.environment["packages"]["torch"], study.measurements["git_commit"].iloc[0]):
+        assert fact in page
+    assert "This run has no relative error of the experiment &#x27;rivals&#x27;." in page
+
+
+def test_findings_of_a_run_without_any_say_so(study):
+    nothing = replace(study, measurements=study.measurements[:0], networks=study.networks[:0])
+    with pytest.raises(NothingToDraw, match="ablation"):
+        make("findings", nothing)
+    assert "ablation" in _page.text(show("findings", nothing))

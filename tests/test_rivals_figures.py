@@ -53,7 +53,7 @@ def test_calibration_on_the_measured_operand_is_not_ranked(run):
     only_same = every[every["calibration"] != "held_out"]
     assert len(rivals.fair(only_same)) == len(only_same)
     board = make("table6_leaderboard", run).set_index("method")
-    assert board.loc["qera", "calibration"] == "held_out"
+    assert board.loc["QERA", "calibration"] == "held_out"
     (column,) = [name for name in board if "on itself" in name]
     assert board[column].notna().sum() == 1
     assert sorted(board["best rank"])[0] == 1

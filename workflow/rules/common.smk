@@ -87,19 +87,6 @@ def source_hash(*names):
     return file_hash(*(PACKAGE / name for name in names))
 
 
-CATEGORIES = {"figures": "Figures", "tables": "Tables"}
-
-
-def report_of(drawing):
-    """Its first file, as an entry of the report."""
-    return report(
-        f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[0]}",
-        caption=f"../report/{drawing.name}.rst",
-        category=CATEGORIES[drawing.folder],
-        labels={"name": drawing.name},
-    )
-
-
 def drawn():
     """Every figure and table of the run."""
     return [

@@ -2,22 +2,20 @@
 CATEGORIES = {"compose": "1 Findings", "draw": "2 Figures", "tabulate": "3 Tables"}
 
 
-def report_of(drawing):
-    """Its first file, as an entry of the report."""
-    return report(
-        f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[0]}",
-        caption=f"../report/{drawing.name}.rst",
-        category=CATEGORIES[drawing.function],
-        labels={"name": drawing.name},
-    )
-
-
 # Every figure and table of the run in one job: a process for each would spend its time on imports.
 rule draw:
     input:
         MANIFEST,
     output:
-        [report_of(drawing) for drawing in figures.list_figures()],
+        [
+            report(
+                f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[0]}",
+                caption=f"../report/{drawing.name}.rst",
+                category=CATEGORIES[drawing.function],
+                labels={"name": drawing.name},
+            )
+            for drawing in figures.list_figures()
+        ],
         [
             f"{RUN}/{drawing.folder}/{drawing.name}.{suffix}"
             for drawing in figures.list_figures()

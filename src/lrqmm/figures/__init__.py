@@ -1,7 +1,8 @@
 """One file a figure or table: the run's table in, the figure out. Nothing here measures.
 
-A module named `table...` defines `tabulate(run) -> DataFrame`; any other defines
-`draw(run) -> matplotlib Figure`. Modules whose names begin with an underscore are shared parts.
+A module named `table...` defines `tabulate(run) -> DataFrame`, `findings` defines
+`compose(run) -> Page`; any other defines `draw(run) -> matplotlib Figure`. Modules whose names
+begin with an underscore are shared parts.
 """
 
 from __future__ import annotations
@@ -29,32 +30,39 @@ class NothingToDraw(ValueError):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure or table: its name, and where and as what it is written in a run folder."""
+    """A figure, table or page: its name, the function that makes it, and where and as what it is
+    written in a run folder."""
 
     name: str
+    function: str
     folder: str
     suffixes: tuple[str, ...]
 
 
 def list_figures() -> list[Drawing]:
-    """Every figure and table, sorted by name."""
+    """Every figure, table and page, sorted by name."""
     names = sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name[0] != "_")
-    return [
-        Drawing(name, "tables", ("html", "csv"))
-        if name.startswith("table")
-        else Drawing(name, "figures", ("png", "pdf"))
-        for name in names
-    ]
+    return [_drawing(name) for name in names]
+
+
+def _drawing(name: str) -> Drawing:
+    if name == "findings":
+        return Drawing(name, "compose", "tables", ("html",))
+    if name.startswith("table"):
+        return Drawing(name, "tabulate", "tables", ("html", "csv"))
+    return Drawing(name, "draw", "figures", ("png", "pdf"))
 
 
 def make(name: str, run: Run) -> Any:
-    """The matplotlib Figure or pandas DataFrame of that name; NothingToDraw if data is missing."""
+    """The matplotlib Figure, pandas DataFrame or Page of that name; NothingToDraw if data is
+    missing."""
     _checks.choice("figure", name, [drawing.name for drawing in list_figures()])
     from lrqmm.figures import _style  # matplotlib is slow to import, and listing needs none of it
 
     _style.use()
-    module = importlib.import_module(f"{__name__}.{name}")
-    return module.tabulate(run) if name.startswith("table") else module.draw(_as_text(run))
+    drawing = _drawing(name)
+    function = getattr(importlib.import_module(f"{__name__}.{name}"), drawing.function)
+    return function(_as_text(run) if drawing.function == "draw" else run)
 
 
 NAMES = ("input", "layer", "method", "machine", "library", "network", "reference", "data", "reason")
@@ -89,9 +97,16 @@ def show(name: str, run: Run, **only: Any) -> Any:
 
 
 def _notice(name: str, words: str) -> Any:
-    from lrqmm.figures import _style
+    import pandas as pd
 
-    return _style.notice(words, table=name.startswith("table"))
+    from lrqmm.figures import _page, _style
+
+    drawing = _drawing(name)
+    if drawing.function == "draw":
+        return _style.notice(words)
+    if drawing.function == "tabulate":
+        return pd.DataFrame({"note": [words]})
+    return _page.Page("Findings", [_page.Section("Nothing to show", words)])
 
 
 def save_all(parts: Mapping[Path, Run], processes: int) -> Iterator[Path]:
@@ -132,7 +147,7 @@ def save(name: str, run: Run, folder: str | Path) -> list[Path]:
 def _write(name: str, made: Any, folder: Path) -> list[Path]:
     from lrqmm.figures import _style
 
-    drawing = next(drawing for drawing in list_figures() if drawing.name == name)
+    drawing = _drawing(name)
     target = folder / drawing.folder
     target.mkdir(parents=True, exist_ok=True)
     paths = []

@@ -146,6 +146,15 @@ def in_rounding(table: pd.DataFrame, rounding: str) -> pd.DataFrame:
     return table[(table["rounding"] == rounding) | table["rounding"].isna()]
 
 
+def setting(table: pd.DataFrame) -> str:
+    """In words: the bits and ranks that occur in a table."""
+    return ", ".join(
+        f"{before}{'/'.join(f'{x:g}' for x in sorted(table[name].dropna().unique()))}{after}"
+        for before, name, after in (("", "bits", " bits"), ("rank ", "rank", ""))
+        if table[name].notna().any()
+    )
+
+
 def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Median, minimum, maximum and count of `value` over all that is not in `by`."""
     grouped = table.groupby(by, dropna=False, observed=True)["value"]
@@ -173,6 +182,14 @@ def speed_ratios(table: pd.DataFrame, baseline: str = "sgemm") -> pd.DataFrame:
     base = whole[whole["method"] == baseline][[*same_round, "value"]]
     joined = whole_products(table).merge(base, on=same_round, suffixes=("", "_baseline"))
     return joined.assign(ratio=joined["value_baseline"] / joined["value"])
+
+
+def slowness(ratios: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Of rows of `speed_ratios`, by key: `slowness`, the median of the method's time over the
+    baseline's, and its 5th and 95th percentile `fast` and `slow`."""
+    grouped = (1 / ratios.set_index(key)["ratio"]).groupby(key, dropna=False, sort=False)
+    ends = {"fast": grouped.quantile(0.05), "slow": grouped.quantile(0.95)}
+    return pd.DataFrame({"slowness": grouped.median(), **ends})
 
 
 def median_interval(values: pd.Series) -> tuple[float, float]:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import html
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, Formatter, LogLocator, NullLocator
 
+from lrqmm.figures import _page
 from lrqmm.inputs.distributions import DISTRIBUTIONS
 
 _PALETTE = sns.color_palette("colorblind", 10)
+MUTED = ("#332288", "#aa4499", "#44aa99", "#999933", "#882255", "#117733", "#cc6677", "#88ccee")
+"""Colours that colour-blind readers tell apart (Paul Tol), none of them in `_PALETTE`."""
 METHODS: dict[str, tuple[str, Any, str]] = {
     "direct": ("direct", "black", "o"),
     "lrqmm": ("LRQMM (paper)", _PALETTE[0], "s"),
@@ -31,14 +36,30 @@ METHODS: dict[str, tuple[str, Any, str]] = {
     "fp8": ("float8 (e4m3)", _PALETTE[6], "d"),
     "tf32": ("TF32", _PALETTE[8], "p"),
     "naive": ("naive rounding", "0.45", "o"),
-    "dsvd": ("SVD, then rounded", _PALETTE[1], "v"),
-    "lplr": ("LPLR", _PALETTE[2], "^"),
-    "lplr_svd": ("LPLR-SVD", _PALETTE[4], "P"),
-    "caldera": ("CALDERA", _PALETTE[5], "h"),
-    "lramm": ("LRAMM", _PALETTE[2], "^"),
-    "sign": ("memoryless (1 bit: sign)", "black", "o"),
-    "sigma_delta": ("sigma-delta", _PALETTE[0], "s"),
-    "beta": ("beta encoding", _PALETTE[1], "v"),
+    "dsvd": ("SVD, then rounded", MUTED[3], "v"),
+    "lplr": ("LPLR", MUTED[5], "^"),
+    "lplr_svd": ("LPLR-SVD", MUTED[4], "P"),
+    "caldera": ("CALDERA", MUTED[6], "h"),
+    "lramm": ("LRAMM", MUTED[2], "^"),
+    "sign": ("memoryless (1 bit: sign)", MUTED[0], "o"),
+    "sigma_delta": ("sigma-delta", MUTED[1], "s"),
+    "beta": ("beta encoding", MUTED[7], "v"),
+}
+"""A method's name, colour and marker; those of others come from their names."""
+_SPELT = (
+    "ARHQ", "AWQ", "E4M3", "E5M2", "EoRA", "ESPACE", "FLRQ", "GPTQ", "Hadamard", "HQQ", "L2QER",
+    "LBW", "LoPRo", "LQER", "MXFP4", "MXFP6", "MXFP8", "NVFP4", "OCTAV", "Ozaki", "QERA", "ResQ",
+    "SmoothQuant", "SRR", "SVDQuant", "TWN",
+)  # fmt: skip
+OTHER_NAMES = {name.lower(): name for name in _SPELT}
+"""Names as their authors write them."""
+SHORT = {
+    "lrqmm": "LRQMM",
+    "lrqmm_aware": "product-aware",
+    "full_residual": "full residual",
+    "sgemm": "SGEMM",
+    "fp8": "float8",
+    "sign": "sign",
 }
 CASES = {
     "digits": "MNIST digits",
@@ -54,72 +75,159 @@ INPUTS = {name: title for name, (title, _) in DISTRIBUTIONS.items()} | {
     "llama": "LLaMA",
     "minilm": "MiniLM",
 }
-WIDTH = 7.2  # inches: two columns of a paper
+WIDTH = 7.0  # inches: two columns of a paper
+COLUMN = 3.4  # one column
+SMALL = 6.5  # points: the smallest text
 
 
 def use() -> None:
     """Set the style of every figure drawn after."""
-    sns.set_theme(context="paper", style="whitegrid", font_scale=0.9)
+    sns.set_theme(style="whitegrid")
     plt.rcParams.update(
         {
             "figure.constrained_layout.use": True,
             "savefig.dpi": 200,
             "pdf.fonttype": 42,
-            "grid.linewidth": 0.4,
-            "lines.linewidth": 1.3,
-            "lines.markersize": 4,
+            "font.size": 7,
+            "figure.titlesize": 8,
+            "figure.labelsize": 7.5,
+            "axes.titlesize": 8,
+            "axes.labelsize": 7.5,
+            "axes.linewidth": 0.6,
+            "axes.labelpad": 3,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "xtick.major.pad": 2,
+            "ytick.major.pad": 2,
+            "legend.fontsize": 7,
             "legend.frameon": False,
+            "grid.linewidth": 0.4,
+            "lines.linewidth": 1.2,
+            "lines.markersize": 4,
+            "lines.markeredgewidth": 0.8,
         }
     )
 
 
 def label(method: str) -> str:
-    """A method's name in figures."""
-    return METHODS[method][0] if method in METHODS else method.replace("_", " ")
+    """A method's name in figures; of a composition its parts' short names."""
+    if "+" in method:
+        return short_label(method)
+    if method in METHODS:
+        return METHODS[method][0]
+    return OTHER_NAMES.get(method, method.replace("_", " "))
 
 
 def short_label(method: str) -> str:
     """A method's name where there is little room."""
-    short = {"lrqmm": "LRQMM", "lrqmm_aware": "product-aware"}
-    return "+".join(short.get(part, label(part)) for part in method.split("+"))
+    return "+".join(SHORT.get(part) or label(part) for part in method.split("+"))
 
 
-def label_at_right(axis: Axes, points: Iterable[tuple[float, float, str]]) -> None:
-    """Name points (x, y, words) in a column beside a panel, a thin line from each name to its
-    point; call it when the y axis has its scale and all points are drawn."""
+def label_at_right(axis: Axes, points: Iterable[tuple[float, float, str, Any]]) -> None:
+    """Name points (x, y, words, colour) in a column beside a panel, a line of that colour from each
+    name to its point; call it when the y axis has its scale and all points are drawn."""
     axis.autoscale_view()
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high)
-    height = 0.075  # of a name, in heights of a panel
-    wanted = []
-    for x, y, words in points:
-        place = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[1]
-        wanted.append((float(place), x, y, words))
-    wanted.sort()
-    places = [place for place, *_ in wanted]
-    for _ in range(200):  # neighbours that are too near push each other away
-        for i in range(len(places) - 1):
-            push = (places[i] + height - places[i + 1]) / 2
-            if push > 0:
-                places[i], places[i + 1] = places[i] - push, places[i + 1] + push
-    for at, (_, x, y, words) in zip(places, wanted, strict=True):
+    axis.set_ylim(axis.get_ylim())
+    panel = axis.bbox.height / axis.figure.dpi  # inches
+    place = axis.transAxes.inverted().transform
+    wanted = sorted(
+        (
+            (float(place(axis.transData.transform((x, y)))[1]), x, y, *more)
+            for x, y, *more in points
+        ),
+        key=lambda point: point[0],
+    )
+    places = _apart([height for height, *_ in wanted], 1.25 * SMALL / 72 / panel)
+    for at, (_, x, y, words, colour) in zip(places, wanted, strict=True):
         axis.annotate(
-            words, (x, y), xytext=(1.03, at), textcoords="axes fraction", fontsize=6.5,
+            words, (x, y), xytext=(1.03, at), textcoords="axes fraction", fontsize=SMALL,
             va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.6", "shrinkA": 0, "shrinkB": 2},
+            arrowprops={
+                "arrowstyle": "-", "lw": 0.6, "color": colour, "relpos": (0, 0.5), "shrinkA": 0,
+                "shrinkB": 2,
+            },
         )  # fmt: skip
+
+
+def _apart(wanted: list[float], gap: float) -> list[float]:
+    """The places nearest to the wanted ones, which ascend, that are a gap apart; within 0 and 1
+    where there is room. Neighbours that are too near form a block around their mean."""
+    blocks: list[list[float]] = []
+    for number, place in enumerate(wanted):
+        blocks.append([place - number * gap])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    starts = np.array([np.mean(block) for block in blocks for _ in block])
+    room = 1 - (len(wanted) - 1) * gap
+    starts = starts.clip(min(0, room / 2), max(room, room / 2))
+    return [float(start) + number * gap for number, start in enumerate(starts)]
+
+
+def label_ends(axes: Iterable[Axes]) -> None:
+    """Name every line of every panel beside its right end, in the place of a legend."""
+    for axis in axes:
+        right = max(axis.get_xlim())
+        ends: dict[str, tuple[float, float, str, Any]] = {}
+        for handle, words in zip(*axis.get_legend_handles_labels(), strict=True):
+            line: Any = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
+            x, y = (float(np.ma.getdata(values)[-1]) for values in line.get_data())
+            across = line.get_transform() == axis.get_yaxis_transform()
+            place = (right if across else x, y)
+            for name, short in SHORT.items():
+                words = words.replace(label(name), short)
+            ends.setdefault(words, (*place, words, line.get_color()))
+        label_at_right(axis, ends.values())
 
 
 def colour(method: str) -> Any:
     """A method's colour, the same in every figure; a new method's comes from its name."""
-    if method in METHODS:
-        return METHODS[method][1]
-    return plt.get_cmap("tab20")(int(hashlib.sha256(method.encode()).hexdigest(), 16) % 20)
+    return METHODS[method][1] if method in METHODS else MUTED[_number(method) % len(MUTED)]
 
 
 def marker(method: str) -> str:
-    """A method's marker."""
-    return METHODS[method][2] if method in METHODS else "."
+    """A method's marker; a new method's comes from its name."""
+    return METHODS[method][2] if method in METHODS else "<>8Hp"[_number(method) // 64 % 5]
+
+
+def _number(method: str) -> int:
+    return int(hashlib.sha256(method.encode()).hexdigest(), 16)
+
+
+def line(
+    axis: Axes, method: str, middle: pd.Series, low: pd.Series, high: pd.Series, **more: Any
+) -> None:
+    """A method's line through its medians, whose index is x, in a band from `low` to `high`."""
+    x = middle.index.astype(float)
+    look = {"color": colour(method), "marker": marker(method), "label": label(method)} | more
+    axis.plot(x, middle, **look)
+    axis.fill_between(x, low, high, color=look["color"], alpha=0.12, lw=0)
+
+
+def spread_line(axis: Axes, method: str, values: Any, **more: Any) -> None:
+    """`line` of grouped values: their median, least and most."""
+    line(axis, method, values.median(), values.min(), values.max(), **more)
+
+
+def timed_line(axis: Axes, method: str, values: Any, loaded: bool, **more: Any) -> None:
+    """A method's line through the medians of grouped times or ratios, bars from the 5th to the 95th
+    percentile; hollow where the machine was loaded."""
+    middle = values.median()
+    low, high = middle - values.quantile(0.05), values.quantile(0.95) - middle
+    bars = [low.clip(lower=0), high.clip(lower=0)]
+    axis.errorbar(middle.index.astype(float), middle, yerr=bars, **bar_look(method, loaded) | more)
+
+
+def bar_look(method: str, hollow: bool) -> dict[str, Any]:
+    """How a method's points with bars look."""
+    return {
+        "color": colour(method), "marker": marker(method), "label": label(method), "capsize": 1.5,
+        "elinewidth": 0.7, "capthick": 0.7, "markerfacecolor": "white" if hollow else None,
+    }  # fmt: skip
+
+
+def level(axis: Axes, method: str, height: float) -> None:
+    """A dashed line across a panel for a method that the x axis says nothing of."""
+    axis.axhline(height, color=colour(method), label=label(method), ls="--", lw=1)
 
 
 def order(names: Any) -> list[str]:
@@ -135,18 +243,34 @@ def networks(names: Any) -> list[str]:
 
 
 class _Plain(LogLocator):
-    """Three ticks a decade, of more than three decades one."""
+    """Ticks at 1, 2 and 5, on a short axis at all digits, on more than three decades at 1 alone."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
-        self.set_params(subs=(1, 2, 5) if vmax < 1e3 * vmin else (1,))
+        subs = range(1, 10) if vmax < 6 * vmin else (1, 2, 5) if vmax < 1000 * vmin else (1,)
+        self.set_params(subs=subs)
         return super().tick_values(vmin, vmax)
 
 
-def plain_log(axis: Any) -> None:
-    """Label a logarithmic x or y axis with plain numbers: 0.1, 0.2, 0.5, 1, ..."""
-    axis.set_major_locator(_Plain())
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
+class _PlainNumbers(Formatter):
+    """0.1, 0.2, 0.5, 1; powers of ten where an axis goes further than five digits do."""
+
+    axis: Axis
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        low, high = self.axis.get_view_interval()
+        if low > 5e-5 and high < 5e5:
+            return f"{x:g}"
+        digit, power = f"{x:.0e}".split("e")
+        return f"${'' if digit == '1' else digit + chr(92) + 'times'}10^{{{int(power)}}}$"
+
+
+def log(axis: Axes, which: str, ticks: Iterable[float] | None = None) -> None:
+    """Make the 'x' or 'y' axis logarithmic, with plain numbers: these or fitting ticks."""
+    getattr(axis, f"set_{which}scale")("log")
+    own = getattr(axis, f"{which}axis")
+    own.set_major_locator(_Plain() if ticks is None else FixedLocator(sorted(set(ticks))))
+    own.set_major_formatter(_PlainNumbers())
+    own.set_minor_locator(NullLocator())
 
 
 def input_label(name: str) -> str:
@@ -154,25 +278,31 @@ def input_label(name: str) -> str:
     return INPUTS.get(name, name)
 
 
-def figure_legend(figure: Figure, axes: Any, columns: int = 4) -> None:
+def figure_legend(figure: Figure, axes: Iterable[Axes]) -> None:
     """One legend above all panels, each entry once; below them is the name of the x axis."""
     entries: dict[str, Any] = {}
     for panel in axes:
         for handle, text in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
-        if panel.get_legend():
-            panel.get_legend().remove()
     usual = [title for title, _, _ in METHODS.values()]
     texts = sorted(entries, key=lambda text: usual.index(text) if text in usual else len(usual))
+    columns = _columns(texts, figure.get_figwidth())
     figure.legend(
         [entries[text] for text in texts], texts, loc="outside upper center", ncols=columns
     )
 
 
-def notice(text: str, *, table: bool) -> Any:
-    """A figure or table that says why there is nothing to show."""
-    if table:
-        return pd.DataFrame({"note": [text]})
+def _columns(texts: list[str], width: float) -> int:
+    """Into how many columns a legend of these words fits, `width` inches wide."""
+    for rows in range(1, len(texts)):
+        columns = [texts[start : start + rows] for start in range(0, len(texts), rows)]
+        if sum(0.5 + 0.055 * max(map(len, column)) for column in columns) <= width:
+            return len(columns)
+    return 1
+
+
+def notice(text: str) -> Figure:
+    """A figure that says why there is nothing to show."""
     figure, axis = plt.subplots(figsize=(WIDTH, 1))
     axis.axis("off")
     axis.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
@@ -180,31 +310,16 @@ def notice(text: str, *, table: bool) -> Any:
 
 
 def write(made: Any, path: Path) -> None:
-    """Write a figure (png, pdf) or a table (csv, html) by the path's suffix."""
+    """Write a figure (png, pdf), a table (csv, html) or a page (html) by the path's suffix."""
     if isinstance(made, Figure):
         made.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
     elif path.suffix == ".csv":
         made.to_csv(path, index=False)
     else:
-        path.write_text(_page(made))
+        path.write_text(_page.text(made))
 
 
 def close(made: Any) -> None:
     """Free a figure's memory."""
     if isinstance(made, Figure):
         plt.close(made)
-
-
-def _page(frame: pd.DataFrame) -> str:
-    cells = frame.astype(object).where(frame.notna(), "")
-    shown = cells.to_html(index=False, escape=True, border=0, float_format=lambda x: f"{x:.3g}")
-    title = html.escape(str(frame.attrs.get("title", "")))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25em .7em; border: 0; border-bottom: 1px solid #ddd; text-align: left; }}
-th {{ position: sticky; top: 0; background: #fff; border-bottom: 2px solid #888; }}
-tr:hover td {{ background: #f3f6fa; }}
-</style></head><body><h1 style="font-size:1.2em">{title}</h1>{shown}</body></html>
-"""

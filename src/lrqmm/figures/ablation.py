@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.store import Run
 
-SHORT = {"mean_fix": "mean fix", "lrqmm": "LRQMM", "lrqmm_aware": "aware"}
-
 
 def draw(run: Run) -> Figure:
     """Upper: gain by method and rank. Lower: what terms and the ones column change at rank 1."""
@@ -24,21 +22,20 @@ def draw(run: Run) -> Figure:
         | (table["method"] == "mean_fix")
     ]
     ranks = " r=" + ranked["rank"].astype("string")
-    names = ranked["method"].map(SHORT).fillna(ranked["method"].astype("string"))
+    names = ranked["method"].map(_style.short_label).astype("string")
     ranked = ranked.assign(column=(names + ranks.fillna("")))
     first_rank = table["rank"].min()
     parts = table[(table["method"] == "lrqmm") & (table["rank"] == first_rank)]
     parts = parts.assign(column=parts["terms"] + "\n" + parts["sketch"].str.replace("+", "+\n"))
     roundings = ["nearest", "truncate"]
-    figure, axes = plt.subplots(2, 2, figsize=(_style.WIDTH, 5.8), sharey=True)
+    figure, axes = plt.subplots(2, 2, figsize=(_style.WIDTH, 5), sharey=True)
     for column, rounding in enumerate(roundings):
         upper = ranked[(ranked["rounding"] == rounding) & (ranked["method"] != "direct")]
-        _heat(axes[0, column], upper, f"{rounding}: method and rank (terms full, ones column)")
+        _heat(axes[0, column], upper, f"{rounding}: by method and rank")
         lower = parts[parts["rounding"] == rounding]
-        _heat(axes[1, column], lower, f"{rounding}: LRQMM r={first_rank}, terms and sketch")
-    bits = "/".join(str(b) for b in sorted(table["bits"].dropna().unique()))
+        _heat(axes[1, column], lower, f"{rounding}: LRQMM r={first_rank}, by terms and sketch")
     n = "/".join(str(n) for n in sorted(table["n"].unique()))
-    figure.suptitle(f"Error of direct / error of the method ({bits} bits, n = {n})", fontsize=9)
+    figure.suptitle(f"Error of direct / error of the method ({_data.setting(table)}, n = {n})")
     return figure
 
 
@@ -49,9 +46,9 @@ def _heat(axis: Axes, table: pd.DataFrame, title: str) -> None:
     text = cells.map(lambda x: "" if np.isnan(x) else (f"{x:.0f}" if x >= 10 else f"{x:.1f}"))
     sns.heatmap(
         cells, annot=text, fmt="", norm=LogNorm(1, 200), cmap="mako_r", cbar=False, ax=axis,
-        linewidths=0.5, annot_kws={"fontsize": 7},
+        linewidths=0.5, annot_kws={"fontsize": _style.SMALL},
     )  # fmt: skip
-    axis.set_title(title, fontsize=8)
+    axis.set_title(title)
     axis.set(xlabel="", ylabel="")
-    axis.set_yticklabels([_style.input_label(name) for name in inputs], rotation=0, fontsize=7)
-    axis.set_xticklabels(columns, rotation=0 if "\n" in columns[0] else 40, fontsize=6.5)
+    axis.set_yticklabels([_style.input_label(name) for name in inputs], rotation=0)
+    axis.set_xticklabels(columns, rotation=0 if "\n" in columns[0] else 40, fontsize=_style.SMALL)

@@ -12,8 +12,8 @@ from lrqmm.store import Run
 
 LINES = {
     "matrix": ("matrix", "black"),
-    "nearest": ("residual, rounding to nearest", _style.colour("lrqmm")),
-    "truncate": ("residual, truncation", _style.colour("lrqmm_aware")),
+    "nearest": ("residual, rounding to nearest", _style.MUTED[0]),
+    "truncate": ("residual, truncation", _style.MUTED[6]),
 }
 
 
@@ -21,10 +21,11 @@ def draw(run: Run) -> Figure:
     """One panel a distribution; all divided by the matrix's largest singular value."""
     table = _data.arrays(run, "spectrum")
     inputs = list(table["input"].unique())
+    residuals = table.loc[table["name"] != "matrix", "parameters"].unique()
     columns = min(5, len(inputs))
     rows = -(-len(inputs) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(_style.WIDTH, 1.75 * rows + 0.4), sharex=True, sharey=True,
+        rows, columns, figsize=(_style.WIDTH, 1.5 * rows + 0.5), sharex=True, sharey=True,
         squeeze=False,
     )  # fmt: skip
     for axis, name in zip(axes.flat, inputs, strict=False):
@@ -34,12 +35,15 @@ def draw(run: Run) -> Figure:
             key = kind if kind == "matrix" else json.loads(parameters)["rounding"]
             text, colour = LINES[key]
             values = group.sort_values("row")["value"].to_numpy() / largest
-            axis.semilogy(range(1, len(values) + 1), values, color=colour, label=text)
-        axis.set_title(_style.input_label(name), fontsize=8)
+            axis.plot(range(1, len(values) + 1), values, color=colour, label=text)
+        _style.log(axis, "y")
+        axis.set_title(_style.input_label(name))
         axis.set_ylim(1e-4, 2)
     for axis in axes.flat[len(inputs) :]:
         axis.axis("off")
-    figure.supxlabel("index", fontsize=9)
-    figure.supylabel("singular value / largest of the matrix", fontsize=9)
-    _style.figure_legend(figure, axes.flat, 3)
+    size = table["row"].max() + 1
+    bits = "/".join(sorted({str(json.loads(words).get("bits")) for words in residuals}))
+    figure.supxlabel(f"index   (smaller side {size}, {bits} bits)")
+    figure.supylabel("singular value / largest of the matrix")
+    _style.figure_legend(figure, axes.flat)
     return figure

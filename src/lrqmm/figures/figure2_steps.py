@@ -21,7 +21,7 @@ def draw(run: Run) -> Figure:
     table = _data.arrays(run, "steps")
     settings = list(table["parameters"].unique())
     figure, axes = plt.subplots(
-        len(settings), 6, figsize=(_style.WIDTH, 1.75 * len(settings) + 0.25), squeeze=False
+        len(settings), 6, figsize=(_style.WIDTH, 1.5 * len(settings) + 0.25), squeeze=False
     )
     for row, parameters in zip(axes, settings, strict=True):
         setting = json.loads(parameters)
@@ -38,11 +38,11 @@ def draw(run: Run) -> Figure:
             axis.imshow(found[name], cmap="RdBu_r", vmin=-limit, vmax=limit)
             axis.set(xticks=[], yticks=[])
             title = name if name != "low-rank part" else f"rank-{setting['rank']} part"
-            axis.set_title(title, fontsize=8)
+            axis.set_title(title)
             share = np.linalg.norm(found[name]) / norm
             text = f"{setting['bits']} bits" if name == "codes" else f"norm {share:.2g}"
-            axis.set_xlabel(f"{text}, ±{limit:.2g}", fontsize=7)
-        row[0].set_ylabel(f"{setting['rounding']}", fontsize=8)
+            axis.set_xlabel(f"{text}, ±{limit:.2g}", fontsize=_style.SMALL)
+        row[0].set_ylabel(setting["rounding"])
     layer = table["input"].iloc[0]
-    figure.suptitle(f"32 x 32 piece of the output of {layer}; norms relative to it", fontsize=8)
+    figure.suptitle(f"32 x 32 piece of the output of ResNet-50's {layer}; norms relative to it")
     return figure

@@ -19,25 +19,20 @@ def draw(run: Run) -> Figure:
     inputs = list(dict.fromkeys(table["input"]))
     roundings = sorted(table["rounding"].dropna().unique())
     figure, axes = plt.subplots(
-        len(roundings), len(inputs), figsize=(_style.WIDTH, 2.2 * len(roundings) + 0.7),
+        len(roundings), len(inputs), figsize=(_style.WIDTH, 2 * len(roundings) + 0.6),
         sharex=True, squeeze=False,
     )  # fmt: skip
     for row, rounding in zip(axes, roundings, strict=True):
         for axis, name in zip(row, inputs, strict=True):
             here = _data.in_rounding(table[table["input"] == name], rounding)
             for method in _style.order(here["method"].unique()):
-                lines = _data.spread(here[here["method"] == method], ["n"]).sort_values("n")
-                n, colour = lines["n"].astype(float), _style.colour(method)
-                axis.plot(
-                    n, lines["median"], color=colour, marker=_style.marker(method),
-                    label=_style.label(method),
-                )  # fmt: skip
-                axis.fill_between(n, lines["min"], lines["max"], color=colour, alpha=0.2, lw=0)
-            axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
-            axis.set_title(f"{_style.input_label(name)}, {rounding}", fontsize=8)
-    bits = "/".join(str(value) for value in sorted(table["bits"].dropna().unique()))
-    figure.supxlabel(f"n   (n x n x n, {bits} bits, rank {SHOWN_RANK})", fontsize=9)
-    figure.supylabel("relative error (Frobenius)", fontsize=9)
+                _style.spread_line(
+                    axis, method, here[here["method"] == method].groupby("n")["value"]
+                )
+            _style.log(axis, "x", here["n"])
+            _style.log(axis, "y")
+            axis.set_title(f"{_style.input_label(name)}, {rounding}")
+    figure.supxlabel(f"n   (n x n x n, {_data.setting(table)})")
+    figure.supylabel("relative error (Frobenius)")
     _style.figure_legend(figure, axes.flat)
     return figure

@@ -18,7 +18,7 @@ def draw(run: Run) -> Figure:
     position = {layer: i for i, layer in enumerate(layers)}
     bits = sorted(table["bits"].dropna().unique())
     figure, axes = plt.subplots(
-        len(bits), 1, figsize=(_style.WIDTH, 2.7 * len(bits) + 1), sharex=True, squeeze=False
+        len(bits), 1, figsize=(_style.WIDTH, 2.4 * len(bits) + 0.8), sharex=True, squeeze=False
     )
     for axis, width in zip(axes[:, 0], bits, strict=True):
         here = table[(table["bits"] == width) | table["bits"].isna()]
@@ -27,15 +27,16 @@ def draw(run: Run) -> Figure:
             for variant, line in own.groupby("variant"):
                 line = line.assign(x=line["layer"].map(position)).sort_values("x")
                 usual = variant == method
-                axis.semilogy(
+                axis.plot(
                     line["x"], line["value"], color=_style.colour(method),
-                    marker=_style.marker(method) if usual else None, ms=3,
+                    marker=_style.marker(method) if usual else None, ms=2.5, lw=0.9,
                     ls="-" if usual else (":" if "truncated" in str(variant) else "--"),
-                    label=str(variant).replace(method, _style.label(method), 1),
+                    label=str(variant).replace(method, _style.short_label(method), 1),
                 )  # fmt: skip
-        axis.set_title(f"{width} bits", fontsize=9)
+        axis.set_title(f"ResNet-50, {_data.setting(here)}")
+        axis.set_xlim(-1, len(layers))
+        _style.log(axis, "y")
         axis.set_ylabel("relative error")
-    axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=90, fontsize=6)
-    axes[-1, 0].set_xlim(-1, len(layers))
-    _style.figure_legend(figure, axes.flat)
+    axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=90, fontsize=_style.SMALL)
+    _style.label_ends(axes.flat)
     return figure

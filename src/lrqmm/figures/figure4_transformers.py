@@ -33,15 +33,17 @@ def draw(run: Run) -> Figure:
         if setting[0] == network
     ]
     figure, axes = plt.subplots(
-        len(panels), 1, figsize=(_style.WIDTH, 2.4 * len(panels) + 0.8), squeeze=False
+        len(panels), 1, figsize=(_style.WIDTH, 1.9 * len(panels) + 0.4), squeeze=False
     )
     for axis, ((network, bits), own) in zip(axes[:, 0], panels, strict=True):
         _panel(axis, own)
         rank = own["rank"].max()
         ranks = "" if pd.isna(rank) else f", rank {rank:g}"
-        axis.set_title(f"{_style.input_label(network)}: {bits} bits{ranks}", fontsize=9)
+        data = own["data"].iloc[0]
+        axis.set_title(f"{_style.input_label(network)}, {data}: {bits} bits{ranks}")
         axis.set_ylabel("relative error")
-        _style.plain_log(axis.yaxis)
+        _style.log(axis, "y")
+    axes[-1, 0].set_xlabel("kind of layer; within it, from the first block to the last")
     _style.figure_legend(figure, axes[:, 0])
     return figure
 
@@ -53,7 +55,7 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
         places = layers["block"].fillna(0).astype(int)
         for method in _style.order(layers["method"].unique()):
             line = layers[layers["method"] == method].drop_duplicates("layer")
-            axis.semilogy(
+            axis.plot(
                 start + places[line.index], line["value"], color=_style.colour(method), lw=1,
                 marker=_style.marker(method), ms=2, label=_style.label(method),
             )  # fmt: skip
@@ -61,8 +63,8 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
         ticks[start + (count - 1) / 2] = names[str(kind)]
         start += count + GAP
         axis.axvline(start - (GAP + 1) / 2, color="0.85", lw=0.6)
-    axis.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
-    axis.set_xlabel("kind of layer; within it, from the first block to the last")
+    axis.set_xticks(list(ticks), list(ticks.values()))
+    axis.grid(axis="x", visible=False)
     axis.set_xlim(-GAP, start)
 
 

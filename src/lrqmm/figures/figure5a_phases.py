@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import matplotlib.pyplot as plt
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -32,10 +33,10 @@ def draw(run: Run) -> Figure:
     ]
     shown = [method for method in SHOWN if method in set(table["method"])]
     figure, axes = plt.subplots(
-        1, len(shown), figsize=(_style.WIDTH, 2.9), sharey=True, squeeze=False
+        1, len(shown), figsize=(_style.WIDTH, 2.5), sharey=True, squeeze=False
     )
     every = [*PHASES, "other"]
-    colours = dict(zip(every, sns.color_palette("colorblind", len(every)), strict=True))
+    colours = dict(zip(every, cycle(_style.MUTED), strict=False))
     names = [phase for phase in every if phase in set(table["phase"])]
     for axis, method in zip(axes[0], shown, strict=True):
         own = table[table["method"] == method]
@@ -49,10 +50,10 @@ def draw(run: Run) -> Figure:
                 ticks, share, bottom=bottom, color=colours[phase], label=TITLES[phase], width=0.75
             )
             bottom = bottom + share
-        axis.set_title(_style.label(method), fontsize=9)
+        axis.set_title(_style.label(method))
         axis.grid(axis="x", visible=False)
     axes[0, 0].set_ylabel("share of time (%)")
     first = table.iloc[0]
-    figure.supxlabel(f"n   ({first['machine']}, {first['library']})", fontsize=8)
+    figure.supxlabel(f"n   ({_data.setting(table)}; {first['machine']}, {first['library']})")
     _style.figure_legend(figure, axes.flat)
     return figure

@@ -19,7 +19,7 @@ def draw(run: Run) -> Figure:
     table = _data.power_variants(ratios.assign(panel=ratios["library"] + ", " + execution))
     panels = list(dict.fromkeys(table["panel"]))
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(_style.WIDTH, 3.5), sharey=True, squeeze=False
+        1, len(panels), figsize=(_style.WIDTH, 2.8), sharey=True, squeeze=False
     )
     for axis, panel in zip(axes[0], panels, strict=True):
         own = table[table["panel"] == panel]
@@ -27,26 +27,18 @@ def draw(run: Run) -> Figure:
             if method == "sgemm":
                 continue
             for variant, rows in own[own["method"] == method].groupby("variant", sort=False):
-                grouped = rows.groupby("n")["ratio"]
-                middle = grouped.median()
-                low, high = middle - grouped.quantile(0.05), grouped.quantile(0.95) - middle
-                axis.errorbar(
-                    middle.index.astype(float), middle, yerr=[low, high],
-                    color=_style.colour(method), marker=_style.marker(method),
-                    label=_style.label(method) + str(variant), capsize=2, elinewidth=0.7,
-                    markerfacecolor="white" if rows["loaded"].any() else None,
-                    ls=":" if variant else "-",
+                _style.timed_line(
+                    axis, method, rows.groupby("n")["ratio"], rows["loaded"].any(),
+                    label=_style.label(method) + str(variant), ls=":" if variant else "-",
                 )  # fmt: skip
-        axis.axhline(1, color=_style.colour("sgemm"), label=_style.label("sgemm"), ls="--")
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log", base=2)
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.set_xticks(sorted(own["n"].unique().astype(float)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.minorticks_off()
-        axis.set_title(panel, fontsize=8)
+        _style.level(axis, "sgemm", 1)
+        _style.log(axis, "x", own["n"])
+        _style.log(axis, "y")
+        axis.set_title(panel)
     axes[0, 0].set_ylabel("speed against SGEMM (above 1: faster)")
     first = table.iloc[0]
-    figure.supxlabel(f"n   ({first['machine']}; hollow: machine was loaded)", fontsize=8)
-    _style.figure_legend(figure, axes.flat)
+    figure.supxlabel(
+        f"n   ({_data.setting(table)}; {first['machine']}; hollow: machine was loaded)"
+    )
+    _style.label_ends(axes.flat)
     return figure

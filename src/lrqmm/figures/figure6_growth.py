@@ -15,7 +15,7 @@ from lrqmm.store import Run
 def draw(run: Run) -> Figure:
     """Medians over samples on log-log axes; exponents fitted to the upper half of the sizes."""
     times = _data.whole_products(_data.seconds(run, "growth"))
-    figure, grid = plt.subplots(2, 2, figsize=(_style.WIDTH, 5.4))
+    figure, grid = plt.subplots(2, 2, figsize=(_style.WIDTH, 4.6))
     axes = grid.flat
     _growth(axes[0], times.assign(value=1e3 * times["value"]))
     axes[0].set(xlabel="n", ylabel="time (ms)")
@@ -28,8 +28,8 @@ def draw(run: Run) -> Figure:
     _shapes(axes[3], _data.speed_ratios(_data.seconds(run, "shapes")))
     axes[3].set(xlabel="speed against SGEMM")
     first = times.iloc[0]
-    about = f"{first['machine']}; n^: fitted exponents; hollow: machine was loaded"
-    figure.supxlabel(about, fontsize=7)
+    about = f"{_data.setting(times)}; {first['machine']}; corner: fits; hollow: machine was loaded"
+    figure.supxlabel(about)
     _style.figure_legend(figure, axes)
     return figure
 
@@ -46,39 +46,25 @@ def exponent(sizes: pd.Series, values: pd.Series) -> float:
 def _growth(axis: Axes, table: pd.DataFrame) -> None:
     for line, method in enumerate(_style.order(table["method"].unique())):
         rows = table[table["method"] == method]
-        medians = rows.groupby("n")["value"].median()
+        values = rows.groupby("n")["value"]
+        medians = values.median()
         slope = exponent(medians.index.to_series(), medians)
-        axis.plot(
-            medians.index.astype(float), medians, color=_style.colour(method),
-            marker=_style.marker(method), label=_style.label(method),
-            markerfacecolor="white" if rows["loaded"].any() else None,
-        )  # fmt: skip
+        _style.timed_line(axis, method, values, rows["loaded"].any())
         if np.isfinite(slope):
             axis.text(
-                0.04, 0.95 - 0.08 * line, f"n^{slope:.2f}", fontsize=7, va="top",
+                0.04, 0.95 - 0.08 * line, f"$n^{{{slope:.2f}}}$", va="top",
                 color=_style.colour(method), transform=axis.transAxes,
             )  # fmt: skip
-    axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.tick_params(axis="x", labelsize=6)
+    _style.log(axis, "x", table["n"])
+    _style.log(axis, "y")
 
 
 def _ranks(axis: Axes, ratios: pd.DataFrame) -> None:
     ratios = ratios[ratios["method"] != "direct"].assign(extra=100 / ratios["ratio"] - 100)
     for method in _style.order(ratios["method"].unique()):
-        grouped = ratios[ratios["method"] == method].groupby("rank")["extra"]
-        middle = grouped.median()
-        low, high = middle - grouped.quantile(0.05), grouped.quantile(0.95) - middle
-        axis.errorbar(
-            middle.index.astype(float), middle, yerr=[low.clip(lower=0), high.clip(lower=0)],
-            color=_style.colour(method), marker=_style.marker(method), label=_style.label(method),
-            capsize=2, elinewidth=0.7,
-            markerfacecolor="white"
-            if ratios.loc[ratios["method"] == method, "loaded"].any() else None,
-        )  # fmt: skip
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter("{x:g}")
+        rows = ratios[ratios["method"] == method]
+        _style.timed_line(axis, method, rows.groupby("rank")["extra"], rows["loaded"].any())
+    _style.log(axis, "x", ratios["rank"].dropna().astype(float))
 
 
 def _shapes(axis: Axes, ratios: pd.DataFrame) -> None:
@@ -92,11 +78,9 @@ def _shapes(axis: Axes, ratios: pd.DataFrame) -> None:
             rows = here[here["method"] == method]
             low, middle, high = rows["ratio"].quantile([0.05, 0.5, 0.95])
             axis.errorbar(
-                middle, line, xerr=[[middle - low], [high - middle]], color=_style.colour(method),
-                marker=_style.marker(method), label=_style.label(method), capsize=2, ls="",
-                elinewidth=0.7, markerfacecolor="white" if rows["loaded"].any() else None,
+                middle, line, xerr=[[middle - low], [high - middle]], ls="",
+                **_style.bar_look(method, rows["loaded"].any()),
             )  # fmt: skip
     axis.axvline(1, color=_style.colour("sgemm"), ls="--", lw=1)
-    axis.set_yticks(range(len(names)), names, fontsize=6)
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_yticks(range(len(names)), names, fontsize=_style.SMALL)
+    _style.log(axis, "x")

@@ -27,7 +27,7 @@ def draw(run: Run) -> Figure:
     table = table.join(_data.blocks(table["layer"]))
     shown = _style.networks(table["network"])
     figure, axes = plt.subplots(
-        len(shown), 2, figsize=(_style.WIDTH, 2.6 * len(shown) + 0.7), sharey="row", squeeze=False
+        len(shown), 2, figsize=(_style.WIDTH, 1.95 * len(shown) + 0.4), sharey="row", squeeze=False
     )
     for row, network in zip(axes, shown, strict=True):
         own = table[table["network"] == network]
@@ -37,15 +37,16 @@ def draw(run: Run) -> Figure:
             here = own[own["metric"] == metric]
             for method in _style.order(here["method"].unique()):
                 line = _by_depth(here[here["method"] == method], in_blocks)
-                axis.semilogy(
+                axis.plot(
                     range(1, len(line) + 1), line, color=_style.colour(method),
                     label=_style.label(method), lw=1,
                 )  # fmt: skip
             ranks = "" if pd.isna(rank) else f", rank {rank:g}"
-            axis.set_title(f"{_style.input_label(network)}: {title}{ranks}", fontsize=8)
-            axis.set_xlabel("block" if in_blocks else "layer")
+            axis.set_title(f"{_style.input_label(network)}, {BITS} bits{ranks}: {title}")
+            unit = "block" if in_blocks else "layer"
+            axis.set_xlabel(f"{unit}, {own['data'].iloc[0]}")
+            _style.log(axis, "y")
         row[0].set_ylabel("relative error")
-        _style.plain_log(row[0].yaxis)
     _style.figure_legend(figure, axes.flat)
     return figure
 

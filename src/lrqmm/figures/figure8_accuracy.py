@@ -35,29 +35,32 @@ def draw(run: Run) -> Figure:
     table = _data.networks(run, *metrics)
     table = _data.in_rounding(table, "nearest")
     table = table[table["method"].map(_usual)]
-    if table.empty:
+    if (table["method"] == "sgemm").all():
         raise NothingToDraw("this run has no usual methods in networks; see rivals_networks")
     table = table[~table["granularity"].eq("tensor").fillna(False)]
     table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
     setting = dict.fromkeys([*SETTING, *_data.NETWORK_SETTING])
-    by_metric = table.groupby([*setting, "metric"], dropna=False, observed=True)["value"].first()
-    wide = by_metric.unstack("metric").reindex(columns=[*metrics]).reset_index()
+    found = table.groupby([*setting, "metric"], dropna=False, observed=True)
+    by_metric = found[["value", "low", "high"]].first().unstack("metric")
+    wide = by_metric["value"].reindex(columns=[*metrics])
+    for end in ("low", "high"):
+        wide = wide.join(by_metric[end].reindex(columns=[*metrics]).add_suffix(f" {end}"))
+    wide = wide.reset_index()
     wide["method"] = wide["variant"].str.split(" |,").str[0]
     shown = _style.networks(table["network"])
+    measured = {name: title for name, title in ACROSS.items() if wide[name].notna().any()}
     figure, axes = plt.subplots(
-        len(shown), 2, figsize=(_style.WIDTH, 2.8 * len(shown) + 0.7), sharey="row", squeeze=False
-    )
+        len(shown), len(measured), figsize=(_style.WIDTH, 2 * len(shown) + 0.6), sharey="row",
+        squeeze=False,
+    )  # fmt: skip
     for row, network in zip(axes, shown, strict=True):
         metric, title = QUALITY.get(network, OTHERS)
         own = wide[(wide["network"] == network) & wide[metric].notna()]
         exact, own = own[own["method"] == "sgemm"], own[own["method"] != "sgemm"]
         seen = own[own[metric] <= 1000]
-        for axis, (across, name) in zip(row, ACROSS.items(), strict=True):
+        for axis, (across, name) in zip(row, measured.items(), strict=True):
             if len(exact):
-                axis.axhline(
-                    exact[metric].iloc[0], color=_style.colour("sgemm"), ls="--", lw=0.8,
-                    label=_style.label("sgemm"),
-                )  # fmt: skip
+                _style.level(axis, "sgemm", exact[metric].iloc[0])
             for point in seen.to_dict("records"):
                 _mark(axis, point, across, metric)
             axis.set_xlabel(name)
@@ -66,16 +69,18 @@ def draw(run: Run) -> Figure:
                 axis.tick_params(labelbottom=False)
                 continue
             if across == "times_float_speed":
-                axis.set_xscale("log")
-                _style.plain_log(axis.xaxis)
+                _style.log(axis, "x")
             if metric == "perplexity":
-                axis.set_yscale("log")
-                _style.plain_log(axis.yaxis)
+                _style.log(axis, "y")
         row[0].set_ylabel(title)
         left_out = len(own) - len(seen)
-        words = f" ({left_out} settings above 1000 not shown)" if left_out else ""
-        row[0].set_title(f"{_style.input_label(network)}{words}", fontsize=9)
-    figure.supxlabel("filled: up to 4 bits, hollow: more; ring: with zero points", fontsize=8)
+        words = f"; {left_out} settings above 1000 not shown" if left_out else ""
+        data = ", ".join(own["data"].dropna().unique())
+        row[0].set_title(f"{_style.input_label(network)}, {data}{words}", loc="left")
+    about = (
+        "bars: 95% intervals; numbers: ranks; filled: up to 4 bits, hollow: more; ring: zero points"
+    )
+    figure.supxlabel(about)
     _style.figure_legend(figure, axes.flat)
     return figure
 
@@ -93,20 +98,20 @@ def _mark(axis: Axes, point: Mapping[Hashable, Any], across: str, metric: str) -
     method, bits = point["method"], point["bits"]
     more = not pd.isna(bits) and bits > 4
     rank = point["rank"]
-    axis.plot(
-        point[across], point[metric], ls="", color=_style.colour(method),
-        marker=_style.marker(method), ms=5, markerfacecolor="white" if more else None,
-        label=_style.label(method),
+    ends = [abs(point[f"{metric} {end}"] - point[metric]) for end in ("low", "high")]
+    axis.errorbar(
+        point[across], point[metric], yerr=[[end] for end in ends], ls="",
+        **_style.bar_look(method, more),
     )  # fmt: skip
     if "zero point" in point["variant"]:
         axis.plot(
-            point[across], point[metric], ls="", marker="o", ms=10, mfc="none", mew=0.6,
+            point[across], point[metric], ls="", marker="o", ms=9, mfc="none", mew=0.6,
             color=_style.colour(method),
         )  # fmt: skip
     ranks = "" if pd.isna(rank) else f"{rank:g}"
     ranks = ranks if pd.isna(point["ranks_within"]) else "by layer"
     if ranks:
         axis.annotate(
-            ranks, (point[across], point[metric]), xytext=(4, 3), fontsize=5,
+            ranks, (point[across], point[metric]), xytext=(3, 3), fontsize=_style.SMALL,
             textcoords="offset points", color=_style.colour(method),
         )  # fmt: skip

@@ -13,12 +13,12 @@ KEY = ["input", "m", "k", "n", "method", "bits"]
 
 
 def points(run: Run) -> pd.DataFrame:
-    """One row an input, method and bits: `slowness` (time over SGEMM's) and `error`."""
-    ratios = _data.speed_ratios(_data.seconds(run, "pareto"))
-    slowness = (1 / ratios.set_index(KEY)["ratio"]).groupby(KEY, dropna=False).median()
-    error = _data.errors(run, "pareto").set_index(KEY)["value"]
-    error = error.groupby(KEY, dropna=False).median()
-    return pd.DataFrame({"slowness": slowness, "error": error}).reset_index()
+    """One row an input, method and bits: `slowness` beside SGEMM with `fast` and `slow`, `error`
+    with its inputs' extremes `low` and `high`, `rank`."""
+    slowness = _data.slowness(_data.speed_ratios(_data.seconds(run, "pareto")), KEY)
+    errors = _data.errors(run, "pareto").groupby(KEY, dropna=False)
+    spread = errors["value"].agg(error="median", low="min", high="max")
+    return spread.join(slowness).assign(rank=errors["rank"].first()).reset_index()
 
 
 def front(here: pd.DataFrame) -> pd.DataFrame:
@@ -34,29 +34,25 @@ def draw(run: Run) -> Figure:
     columns = min(2, len(inputs))
     rows = -(-len(inputs) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(_style.WIDTH, 2.6 * rows + 0.8), sharex=True, squeeze=False
+        rows, columns, figsize=(_style.WIDTH, 2.3 * rows + 0.6), sharex=True, squeeze=False
     )
     for axis, name in zip(axes.flat, inputs, strict=False):
         here = table[table["input"] == name]
         best = front(here)
-        axis.plot(best["slowness"], best["error"], color="0.75", lw=4, zorder=0)
+        axis.plot(best["slowness"], best["error"], color="0.85", lw=3, zorder=0)
         for point in here.itertuples():
             method, wide = str(point.method), not pd.isna(point.bits) and point.bits > 4
-            axis.plot(
-                point.slowness, point.error, ls="", color=_style.colour(method), ms=6,
-                marker=_style.marker(method), label="_8 bits" if wide else _style.label(method),
-                markerfacecolor="white" if wide else None,
-            )  # fmt: skip
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_title(_style.input_label(name), fontsize=9)
+            look = _style.bar_look(method, wide) | ({"label": "_8 bits"} if wide else {})
+            bars = [[point.slowness - point.fast], [point.slow - point.slowness]]
+            axis.errorbar(point.slowness, point.error, xerr=bars, ls="", **look)
+        _style.log(axis, "x")
+        _style.log(axis, "y")
+        axis.set_title(_style.input_label(name))
     for axis in axes.flat[len(inputs) :]:
         axis.axis("off")
     n = "/".join(str(size) for size in sorted(table["n"].unique()))
-    figure.supxlabel(
-        f"time / time of SGEMM (n = {n}; left is faster; filled 4 bits, hollow 8)", fontsize=9
-    )
-    figure.supylabel("relative error", fontsize=9)
+    about = f"n = {n}, {_data.setting(table)}; left is faster; filled: up to 4 bits, hollow: more"
+    figure.supxlabel(f"time / time of SGEMM   ({about})")
+    figure.supylabel("relative error")
     _style.figure_legend(figure, axes.flat)
     return figure

@@ -46,19 +46,20 @@ def draw(run: Run) -> Figure:
     """A point a product; the band is what is within a tenth of the measured error."""
     table = points(run)
     ratio = table["predicted"] / table["measured"]
-    figure, axis = plt.subplots(figsize=(_style.WIDTH / 2 + 1, 2.8))
+    figure, axis = plt.subplots(figsize=(_style.COLUMN, 2.3))
     axis.axhspan(1 - WITHIN, 1 + WITHIN, color="0.9", zorder=0)
     axis.axhline(1, color="0.5", lw=0.8, zorder=1)
     for name in _style.order(table["method"].unique()):
         own = table["method"] == name
         axis.plot(
-            table["measured"][own], ratio[own], ls="", ms=3.5, alpha=0.7,
+            table["measured"][own], ratio[own], ls="", ms=3, alpha=0.7,
             marker=_style.marker(name), color=_style.colour(name), label=_style.label(name),
         )  # fmt: skip
-    axis.set_xscale("log")
-    axis.set_xlabel("relative error, measured")
+    _style.log(axis, "x")
+    shards = ", ".join(sorted(set(table["shard"].str.split("-").str[0])))
+    axis.set_xlabel(f"relative error, measured   ({shards})")
     axis.set_ylabel("predicted / measured")
     share = (abs(ratio - 1) <= WITHIN).mean()
-    axis.set_title(f"{share:.0%} of {len(table)} products within a tenth", fontsize=9)
+    axis.set_title(f"{share:.0%} of {len(table)} products within a tenth")
     _style.figure_legend(figure, [axis])
     return figure

@@ -12,7 +12,7 @@ from lrqmm.figures.pareto import front
 from lrqmm.store import Run
 
 NAMED = ("direct", "lrqmm", "lrqmm_aware")
-"""Methods with a label wherever they lie; of the others those that none beats."""
+"""Methods with a colour and a label wherever they lie; of the others those that none beats."""
 
 MOST_BITS = 8.5
 """Beyond are float products and three slices; table 6 has them."""
@@ -42,16 +42,15 @@ def fair(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def timed(run: Run) -> pd.DataFrame:
-    """One row an input and method: `slowness`, time over SGEMM's with B prepared where there is
-    something to prepare; `error` and `calibration` are those of `points`."""
+    """One row an input and method: `slowness` beside SGEMM, `fast` and `slow`, with B prepared
+    where there is something to prepare; the rest are those of `points`."""
     seconds = _data.seconds(run, "rivals_time")
     prepared = seconds["b_prepared"].eq(True)
     once = ~seconds["method"].isin(seconds.loc[prepared, "method"])
     ratios = _data.speed_ratios(seconds[prepared | once])
     key = ["input", "method"]
-    slowness = (1 / ratios.set_index(key)["ratio"]).groupby(key, sort=False).median()
-    errors = fair(points(run)).set_index(key)[["error", "calibration"]]
-    return errors.join(slowness.rename("slowness"), how="inner").reset_index()
+    errors = fair(points(run)).set_index(key)[["error", "low", "high", "calibration"]]
+    return errors.join(_data.slowness(ratios, key), how="inner").reset_index()
 
 
 def draw(run: Run) -> Figure:
@@ -69,44 +68,51 @@ def draw(run: Run) -> Figure:
     columns = len(sides) if len(sides) > 1 else min(2, len(inputs))
     rows = len(inputs) if len(sides) > 1 else -(-len(inputs) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(_style.WIDTH, 2.3 * rows + 0.4), squeeze=False
+        rows, columns, figsize=(_style.WIDTH, 2.1 * rows + 0.4), squeeze=False
     )
     for number, name in enumerate(inputs):
         for side, table in enumerate(sides):
             at = (number, side) if len(sides) > 1 else divmod(number, columns)
             label_front(axes[at], table[(table["input"] == name) & (table["error"] > 0)])
-            axes[at].set_title(_style.input_label(name), fontsize=9)
+            axes[at].set_title(_style.input_label(name))
             if side:
-                axes[at].set_xscale("log", base=2)
-                axes[at].xaxis.set_major_formatter("{x:g}")
+                _style.log(axes[at], "x")
             if at[0] == rows - 1:
-                axes[at].set_xlabel(titles[side], fontsize=8)
+                axes[at].set_xlabel(titles[side])
     for axis in axes.flat[len(inputs) * len(sides) :]:
         axis.axis("off")
-    figure.supylabel("relative error", fontsize=9)
-    if any((table["calibration"] == "same").any() for table in sides):
-        figure.supxlabel("hollow: calibrated on the measured operand itself", fontsize=8)
+    figure.supylabel("relative error")
+    about = f"{_data.setting(_data.errors(run, 'rivals'))}; bars: least to largest of the seeds"
+    figure.supxlabel(about + hollow(pd.concat(sides)))
     return figure
 
 
+def hollow(table: pd.DataFrame) -> str:
+    """What hollow points are, where there are such."""
+    itself = (table["calibration"] == "same").any()
+    return "; hollow: calibrated on the measured operand itself" if itself else ""
+
+
 def label_front(axis: Axes, here: pd.DataFrame) -> None:
-    """Points (`x`, `error`, `method`, `calibration`) on one panel; those that no other beats and
-    the few in `NAMED` by `name`, or their method's."""
+    """Points (`x`, `error` from `low` to `high`, `method`, `calibration`) on one panel; those that
+    no other beats, and of the few in `NAMED` the most exact, by `name`, or their method's."""
     best = front(here.rename(columns={"x": "slowness"}))
-    axis.plot(best["slowness"], best["error"], color="0.8", lw=4, zorder=0)
-    axis.set_yscale("log")
-    _style.plain_log(axis.yaxis)
+    axis.plot(best["slowness"], best["error"], color="0.85", lw=3, zorder=0)
+    _style.log(axis, "y")
     labels = []
+    of_named = here[here["method"].isin(NAMED)]
+    shown = best.index.union(of_named.groupby("method")["error"].idxmin())
     for point in here.itertuples():
         method = str(point.method)
-        named = method in NAMED or point.Index in best.index
-        axis.plot(
-            point.x, point.error, ls="", ms=6 if named else 4,
-            marker=_style.marker(method) if method in NAMED else "o",
-            color=_style.colour(method) if method in NAMED else "0.2" if named else "0.6",
+        named = point.Index in shown
+        colour = _style.colour(method) if method in NAMED else "0.2" if named else "0.65"
+        axis.errorbar(
+            point.x, point.error, yerr=[[point.error - point.low], [point.high - point.error]],
+            ls="", marker=_style.marker(method) if method in NAMED else "o", color=colour,
+            ms=4.5 if named else 3, elinewidth=0.7, zorder=3 if named else 2,
             markerfacecolor="white" if point.calibration == "same" else None,
         )  # fmt: skip
         if named:
             name = str(getattr(point, "name", _style.short_label(method)))
-            labels.append((point.x, point.error, name))
+            labels.append((point.x, point.error, name, colour))
     _style.label_at_right(axis, labels)

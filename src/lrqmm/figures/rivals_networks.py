@@ -7,46 +7,60 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lrqmm.figures import NothingToDraw, _data, _style
-from lrqmm.figures.rivals import MOST_BITS, label_front
+from lrqmm.figures.rivals import hollow, label_front
 from lrqmm.store import Run
 
 
-def points(run: Run) -> pd.DataFrame:
-    """One row a setting of a network at up to four bits, to nearest: `x` (average bits), `error`
-    (relative, of the outputs), `calibration`, `network`, `data` and `name`: method and rank."""
-    table = _data.networks(run, "average_bits", "relative_error")
+def points(run: Run, price: str = "average_bits") -> pd.DataFrame:
+    """One row a setting of a network at up to four bits, to nearest, a scale a vector or group:
+    `x` (bits, or the price asked for), `error` (relative, of the outputs) with its interval `low`
+    and `high`, `calibration`, `network`, `data` and `name`: the method and what sets it apart."""
+    table = _data.networks(run, price, "relative_error")
     table = _data.in_rounding(table, "nearest")
     table = table[table["layer"].isna() & ~(table["bits"] > 4).fillna(False)]
+    table = table[~table["granularity"].eq("tensor").fillna(False)]
     table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
-    key = [*_data.NETWORK_SETTING, "method", "rank", "calibration"]
-    wide = table.groupby([*key, "metric"], dropna=False, observed=True)["value"].first()
-    wide = wide.unstack("metric").dropna().reset_index()
-    wide = wide.rename(columns={"average_bits": "x", "relative_error": "error"})
-    ranked = wide["rank"].notna()
-    rank = wide["rank"].astype("string").fillna("")
-    by_layer = wide["ranks_within"].notna()
-    short = wide["method"].map(_style.short_label)
-    wide["name"] = short.where(~ranked, short + " r=" + rank).where(~by_layer, short + " by layer")
+    key = [*_data.NETWORK_SETTING, "method", "variant", "bits", "bits_a", "rank", "sides"]
+    found = table.groupby([*key, "calibration", "metric"], dropna=False, observed=True)
+    by_metric = found[["value", "low", "high"]].first().unstack("metric")
+    wide = by_metric["value"].reindex(columns=[price, "relative_error"]).dropna()
+    if wide.empty:
+        words = price.replace("_", " ")
+        raise NothingToDraw(f"this run has no {words} and errors of networks at up to four bits")
+    wide = wide.rename(columns={price: "x", "relative_error": "error"})
+    wide = wide.assign(**{end: by_metric[end]["relative_error"] for end in ("low", "high")})
+    wide = wide.reset_index()
+    wide["name"] = _names(wide)
     wide["calibration"] = wide["calibration"].fillna("none")  # of runs older than the column
-    return wide[(wide["x"] <= MOST_BITS + 2) & (wide["error"] > 0)]
+    return wide[wide["error"] > 0]
+
+
+def _names(table: pd.DataFrame) -> pd.Series:
+    """The method, its rank, bits of the left operand where they differ, zero points where the same
+    setting has none too."""
+    short = table["method"].map(_style.short_label).astype("string")
+    ranked = short.where(table["rank"].isna(), short + " r=" + table["rank"].astype("string"))
+    names = ranked.where(table["ranks_within"].isna(), short + " by layer")
+    other = (table["bits_a"] != table["bits"]).fillna(False)
+    names = names.mask(other, names + ", left " + table["bits_a"].astype("string") + " bits")
+    names = names.mask(table["sides"].eq("b").fillna(False), names + ", weights only")
+    twice = table.assign(name=names).duplicated(["network", "data", "name"], keep=False)
+    return names.mask(twice & table["variant"].str.contains("zero point"), names + ", zero point")
 
 
 def draw(run: Run) -> Figure:
     """A panel a network; the line joins the settings that no other beats in bits and error."""
     table = points(run)
-    if table.empty:
-        raise NothingToDraw("this run has no networks at up to four bits")
     shown = _style.networks(table["network"])
     figure, axes = plt.subplots(
-        len(shown), 1, figsize=(_style.WIDTH - 1.5, 2.9 * len(shown)), squeeze=False
+        len(shown), 1, figsize=(_style.WIDTH, 2.3 * len(shown) + 0.2), squeeze=False
     )
     for axis, network in zip(axes.flat, shown, strict=True):
         own = table[table["network"] == network]
         label_front(axis, own)
         items = ", ".join(dict.fromkeys(own["data"]))
-        axis.set_title(f"{_style.input_label(network)}: {items}", fontsize=9)
+        axis.set_title(f"{_style.input_label(network)}, {items}")
         axis.set_ylabel("error of the outputs")
-    axes[-1, 0].set_xlabel("average bits: codes, scales, factors", fontsize=8)
-    if (table["calibration"] == "same").any():
-        figure.supxlabel("hollow: calibrated on the measured operand itself", fontsize=8)
+    axes[-1, 0].set_xlabel("average bits: codes, scales, factors")
+    figure.supxlabel("operands at up to 4 bits, to nearest; bars: 95% intervals" + hollow(table))
     return figure

@@ -13,7 +13,7 @@ GAINS = {"unit": "naive gain", "fitted": "fitted gain"}
 
 def variant(method: str, parameters: dict[str, object]) -> str:
     """A method with its gain and the blocks that it condenses."""
-    words = [_style.label(method)]
+    words = [_style.short_label(method)]
     if "gain" in parameters:
         words.append(GAINS[str(parameters["gain"])])
     if parameters.get("condense", 1) != 1:
@@ -33,32 +33,20 @@ def draw(run: Run) -> Figure:
     )
     bits = sorted(table["bits"].dropna().unique())
     figure, axes = plt.subplots(
-        1, len(bits), figsize=(_style.WIDTH, 3.4), squeeze=False, sharey=True
+        1, len(bits), figsize=(_style.WIDTH, 2.6), squeeze=False, sharey=True
     )
-    colours = plt.get_cmap("tab10")
-    names = sorted(table["variant"].unique())
     for axis, b in zip(axes[0], bits, strict=True):
         own = table[table["bits"].eq(b) | table["bits"].isna()]
-        for name in names:
-            here = own[own["variant"] == name]
-            if here.empty:
-                continue
-            spread = here.groupby("count")["gram_error"]
-            plain = name == _style.label("sgemm")
-            colour = "black" if plain else colours(names.index(name) % 10)
-            axis.plot(
-                spread.median(), color=colour, ls=":" if plain else "-", marker=".", label=name
-            )
-            axis.fill_between(
-                spread.min().index, spread.min(), spread.max(), color=colour, alpha=0.15
-            )
-        axis.set_title(f"{int(b)} bit{'s' if b > 1 else ''} a feature", fontsize=9)
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
-        axis.set_xticks(sorted(own["count"].unique()))
-        axis.xaxis.set_major_formatter("{x:g}")
-        _style.plain_log(axis.yaxis)
+        for method in _style.order(set(own["method"])):
+            variants = own[own["method"] == method].groupby("variant", sort=False)
+            for style, (name, here) in zip(("-", "--", ":"), variants, strict=False):
+                _style.spread_line(
+                    axis, method, here.groupby("count")["gram_error"], ls=style, label=name
+                )
+        axis.set_title(f"{int(b)} bit{'s' if b > 1 else ''} a feature")
+        _style.log(axis, "x", own["count"])
+        _style.log(axis, "y")
     axes[0, 0].set_ylabel("error of the kernel, off the diagonal")
-    figure.supxlabel("features", fontsize=8)
-    _style.figure_legend(figure, axes.flat, 3)
+    figure.supxlabel("random Fourier features")
+    _style.label_ends(axes.flat)
     return figure

@@ -19,7 +19,7 @@ def draw(run: Run) -> Figure:
     methods = _style.order(set(table["name"]) - {"sgemm"})
     shown = ["sgemm", *methods]
     figure, axes = plt.subplots(
-        len(cases), len(shown), figsize=(_style.WIDTH, 1.75 * len(cases)), squeeze=False
+        len(cases), len(shown), figsize=(_style.WIDTH, 1.7 * len(cases)), squeeze=False
     )
     for row, case in zip(axes, cases, strict=True):
         for axis, method in zip(row, shown, strict=True):
@@ -30,7 +30,7 @@ def draw(run: Run) -> Figure:
             picture = own.pivot(index="row", columns="column", values="value").to_numpy()
             axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
             if method == "sgemm":
-                axis.set_title(_style.CASES.get(case, case), fontsize=8)
+                axis.set_title(_style.CASES.get(case, case))
                 continue
             asked = json.loads(own["parameters"].iloc[0])
             asked.pop("method")
@@ -41,5 +41,5 @@ def draw(run: Run) -> Figure:
                 words += f"\n{score.each_bits:.2f} bits, error {score.relative_error:.2f}"
                 words += f"\n{score.psnr:.1f} dB, SSIM {score.ssim:.2f}"
                 break
-            axis.set_title(words, fontsize=6.5)
+            axis.set_title(words, fontsize=_style.SMALL)
     return figure

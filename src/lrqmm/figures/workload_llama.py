@@ -28,10 +28,10 @@ def settings(run: Run) -> pd.DataFrame:
 
 def draw(run: Run) -> Figure:
     """Left: perplexity against bits. Right: errors of layers, fed with float activations."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(_style.WIDTH, 3.4), width_ratios=(1, 1.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(_style.WIDTH, 2.8), width_ratios=(1, 1.2))
     _perplexity(left, settings(run))
     _layers(right, _rows(run, "alone_error"))
-    _style.figure_legend(figure, (left, right), 3)
+    _style.figure_legend(figure, (left, right))
     return figure
 
 
@@ -48,20 +48,15 @@ def _perplexity(axis: Axes, table: pd.DataFrame) -> None:
     for method in _style.order(table["method"].unique()):
         own = table[(table["method"] == method) & ~ruined].sort_values("weight_bits")
         if method == "sgemm":
-            axis.axhline(
-                own["perplexity"].iloc[0], color="black", ls=":", label=_style.label(method)
-            )
+            _style.level(axis, method, own["perplexity"].iloc[0])
             continue
-        axis.plot(
-            own["weight_bits"], own["perplexity"], color=_style.colour(method),
-            marker=_style.marker(method), label=_style.label(method),
-        )  # fmt: skip
-    axis.set_yscale("log")
-    _style.plain_log(axis.yaxis)
+        by_bits = own.set_index("weight_bits")
+        _style.line(axis, method, by_bits["perplexity"], by_bits["low"], by_bits["high"])
+    _style.log(axis, "y")
+    title = f"{_style.input_label(table['network'].iloc[0])}, {table['data'].iloc[0]}"
     if ruined.any():
-        names = ", ".join(map(_style.label, _style.order(table.loc[ruined, "method"].unique())))
-        words = f"{ruined.sum()} settings above {RUINED} not shown:\n{names}"
-        axis.set_title(words, fontsize=7)
+        title += f"\n{ruined.sum()} settings above {RUINED} not shown"
+    axis.set_title(title)
     axis.set_xlabel("bits a weight: codes, scales, factors")
     axis.set_ylabel("perplexity")
 
@@ -74,17 +69,11 @@ def _layers(axis: Axes, table: pd.DataFrame) -> None:
     table = table[table["bits"] == bits]
     kinds = list(dict.fromkeys(table["kind"]))
     for method in _style.order(table["method"].unique()):
-        colour = _style.colour(method)
-        errors = table[table["method"] == method].groupby("kind")["value"]
-        spread = errors.agg(["median", "min", "max"]).reindex(kinds)
-        axis.plot(
-            kinds, spread["median"], color=colour, marker=_style.marker(method),
-            label=_style.label(method),
-        )  # fmt: skip
-        axis.fill_between(kinds, spread["min"], spread["max"], color=colour, alpha=0.12)
+        own = table[table["method"] == method]
+        _style.spread_line(axis, method, own.groupby(own["kind"].map(kinds.index))["value"])
     names = [kind.split(".")[-1].removesuffix("_proj") for kind in kinds]
     axis.set_xticks(range(len(kinds)), names)
-    axis.set_yscale("log")
+    _style.log(axis, "y")
     axis.set_xlabel("kind of layer")
-    axis.set_ylabel("relative error of a layer's output")
-    axis.set_title(f"{bits} bits a weight", fontsize=9)
+    axis.set_ylabel("error of a layer's output")
+    axis.set_title(f"layers, {bits} bits a weight")

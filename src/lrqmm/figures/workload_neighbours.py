@@ -14,7 +14,7 @@ def draw(run: Run) -> Figure:
     table = _data.settings(run, "neighbours")
     cases = list(table["layer"].unique())
     figure, axes = plt.subplots(
-        1, len(cases), figsize=(_style.WIDTH, 2.9), squeeze=False, sharex=True
+        1, len(cases), figsize=(_style.WIDTH, 2.6), squeeze=False, sharex=True
     )
     for axis, case in zip(axes[0], cases, strict=True):
         own = table[table["layer"] == case]
@@ -23,22 +23,15 @@ def draw(run: Run) -> Figure:
             spread = here.groupby("bits", dropna=False)[["each_bits", "accuracy"]]
             middle, low, high = (100 * getattr(spread, f)() for f in ("median", "min", "max"))
             if method == "sgemm":
-                axis.axhline(
-                    middle["accuracy"].iloc[0], color="black", ls=":", label=_style.label(method)
-                )
+                _style.level(axis, method, middle["accuracy"].iloc[0])
                 continue
-            x = middle["each_bits"] / 100
-            axis.plot(
-                x, middle["accuracy"], color=_style.colour(method), marker=_style.marker(method),
-                label=_style.label(method),
-            )  # fmt: skip
-            axis.fill_between(
-                x, low["accuracy"], high["accuracy"], color=_style.colour(method), alpha=0.15
+            bits = middle["each_bits"] / 100
+            _style.line(
+                axis, method, *(end["accuracy"].set_axis(bits) for end in (middle, low, high))
             )
-        axis.set_title(_style.CASES.get(case, case), fontsize=9)
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_title(_style.CASES.get(case, case))
+        _style.log(axis, "x", (1, 2, 4, 8))
     axes[0, 0].set_ylabel("accuracy, %")
-    figure.supxlabel("bits an element of the database: codes, scales, factors", fontsize=8)
-    _style.figure_legend(figure, axes.flat, 3)
+    figure.supxlabel("bits an element of the database: codes, scales, factors")
+    _style.label_ends(axes.flat)
     return figure

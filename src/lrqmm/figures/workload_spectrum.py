@@ -15,8 +15,8 @@ def draw(run: Run) -> Figure:
     inputs = list(table["input"].unique())
     bits = sorted(table["bits"].unique())
     figure, axes = plt.subplots(
-        len(bits), len(inputs), figsize=(_style.WIDTH, 1.9 * len(bits) + 0.5), squeeze=False,
-        sharex=True, sharey=True,
+        len(bits), len(inputs), figsize=(_style.WIDTH, 1.6 * len(bits) + 0.6), squeeze=False,
+        sharex=True, sharey="row",
     )  # fmt: skip
     for number, b in enumerate(bits):
         row = axes[number]
@@ -24,22 +24,17 @@ def draw(run: Run) -> Figure:
             own = table[(table["input"] == name) & (table["bits"] == b)]
             for method in _style.order(set(own["method"])):
                 here = own[own["method"] == method]
-                colour, words = _style.colour(method), _style.label(method)
                 if here["rank"].isna().all():
-                    axis.axhline(here["relative_error"].median(), color=colour, ls=":", label=words)
+                    _style.level(axis, method, here["relative_error"].median())
                     continue
-                spread = here.groupby("rank")["relative_error"]
-                axis.plot(spread.median(), color=colour, marker=_style.marker(method), label=words)
-                axis.fill_between(
-                    spread.min().index, spread.min(), spread.max(), color=colour, alpha=0.15
-                )
-            axis.set_xscale("log", base=2)
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.set_yscale("log")
+                _style.spread_line(axis, method, here.groupby("rank")["relative_error"])
+            _style.log(axis, "x", own["rank"].dropna().astype(float))
+            _style.log(axis, "y")
             if number == 0:
-                axis.set_title(_style.input_label(name), fontsize=8)
-        row[0].set_ylabel(f"{int(b)} bits", fontsize=8)
-    figure.supxlabel("rank", fontsize=8)
-    figure.supylabel("relative error", fontsize=8)
+                axis.set_title(_style.input_label(name))
+        row[0].set_ylabel(f"{int(b)} bits")
+    n = "/".join(str(size) for size in sorted(table["n"].unique()))
+    figure.supxlabel(f"rank   (n = {n})")
+    figure.supylabel("relative error")
     _style.figure_legend(figure, axes.flat)
     return figure

@@ -28,7 +28,7 @@ def draw(run: Run) -> Figure:
         if (table["granularity"] == scales).any()
     ]
     figure, axes = plt.subplots(
-        len(rows), len(rights), figsize=(_style.WIDTH, 1.6 * len(rows) + 0.5), sharex=True,
+        len(rows), len(rights), figsize=(_style.WIDTH, 1.45 * len(rows) + 0.6), sharex=True,
         sharey="row", squeeze=False,
     )  # fmt: skip
     for number, (case, scales) in enumerate(rows):
@@ -43,14 +43,13 @@ def draw(run: Run) -> Figure:
                     marker=_style.marker(method), label=_style.label(method),
                 )  # fmt: skip
             if len(naive):
-                axis.axhline(naive.iloc[0], color="0.45", ls=":", label=_style.label("naive"))
-            axis.set_yscale("log")
-            _style.plain_log(axis.yaxis)
+                _style.level(axis, "naive", naive.iloc[0])
+            _style.log(axis, "y")
             axis.set_xticks(sorted(table["left"].dropna().unique()))
             if number == 0:
-                axis.set_title(f"R at {int(right)} bits", fontsize=8)
-        line[0].set_ylabel(f"{_style.CASES.get(case, case)}\n{SCALES[scales]}", fontsize=7)
-    figure.supxlabel(f"bits of an element of L; {budget} bit a coordinate in all", fontsize=8)
-    figure.supylabel("relative error", fontsize=8)
+                axis.set_title(f"R at {int(right)} bits")
+        line[0].set_ylabel(f"{_style.CASES.get(case, case)}\n{SCALES[scales]}")
+    figure.supxlabel(f"bits of an element of L; {budget} bit a coordinate in all")
+    figure.supylabel("relative error")
     _style.figure_legend(figure, axes.flat)
     return figure

@@ -1,0 +1,301 @@
+"""Findings: where LRQMM's gain comes from, when it pays, when it does not, and what that rests on.
+
+Every sentence and number follows from the run's measurements by the rules below, whatever the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from lrqmm.figures import NothingToDraw, _data, _style, pareto, rivals, rivals_networks
+from lrqmm.figures._page import Page, Section
+from lrqmm.inputs.files import sha256
+from lrqmm.runfolder import read_json
+from lrqmm.store import Run
+
+OURS = ("lrqmm", "lrqmm_aware")
+LESS = 0.1
+"""What of an error a method must win for the question what else wins it."""
+AS_GOOD = 0.05
+"""An error that is larger by at most this is as good."""
+CASE = ["input", "n", "bits", "rounding"]
+CALIBRATED = {"held_out": " (calibrated)", "same": " (calibrated on itself)"}
+
+
+def compose(run: Run) -> Page:
+    """The page; NothingToDraw where the run has none of what it rests on."""
+    sections, missing = [], []
+    try:
+        sections.append(_origin(run))
+    except NothingToDraw as reason:
+        missing.append(str(reason))
+    table, reasons = contests(run)
+    missing += reasons
+    if len(table):
+        sections += _use(table)
+    if not sections:
+        raise NothingToDraw("; ".join(missing))
+    if missing:
+        words = " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in missing)
+        sections.append(Section("Not measured", words))
+    return Page(f"Findings of {run.folder.name}", [*sections, _provenance(run)])
+
+
+def origin(run: Run) -> pd.DataFrame:
+    """One row a case of the ablation: the setting of most gain of LRQMM, product-aware LRQMM and a
+    mean fix (columns `gain`, `least_gain`, `largest_gain`, `rank`, `seeds` by method), and `part`:
+    of what LRQMM removes of direct's error the part that a mean fix removes too."""
+    table = _data.ablation_gains(run)
+    methods = [*OURS, "mean_fix"]
+    table = table[table["method"].isin(methods)]
+    if table.empty:
+        raise NothingToDraw("this run has no low-rank method or mean fix in the ablation")
+    best = table.loc[table.groupby([*CASE, "method"], sort=False)["gain"].idxmax()]
+    values = ["gain", "least_gain", "largest_gain", "rank", "seeds"]
+    wide = best.pivot(index=CASE, columns="method", values=values)
+    wide = wide.reindex(list(dict.fromkeys(best[CASE].itertuples(index=False, name=None))))
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([values, methods]))
+    removed = 1 - 1 / wide["gain"].astype(float)
+    part = (removed["mean_fix"] / removed["lrqmm"]).where(removed["lrqmm"] >= LESS)
+    wide["part", ""] = part
+    return wide
+
+
+def _origin(run: Run) -> Section:
+    found = origin(run)
+    gain = found["gain"].astype(float)
+    won = 1 / gain["lrqmm"] <= 1 - LESS
+    words = (
+        f"In {won.sum()} of {len(found)} cases (a kind of data and a rounding) LRQMM's error is "
+        f"at least {LESS:.0%} below direct's. "
+    )
+    if gain["mean_fix"].notna().any():
+        same = found["part", ""] >= 1 - AS_GOOD
+        words += (
+            f"In {same.sum()} of these a mean fix, which needs no SVD, wins at least "
+            f"{1 - AS_GOOD:.0%} of what LRQMM wins; over 100% it wins more. "
+        )
+    if gain["lrqmm_aware"].notna().any():
+        more = gain["lrqmm_aware"] >= gain[["lrqmm", "mean_fix"]].max(axis=1) / (1 - LESS)
+        words += (
+            f"In {more.sum()} cases product-aware LRQMM's error is at least {LESS:.0%} below that "
+            "of LRQMM and of the mean fix. "
+        )
+    words += (
+        "A gain is direct's error over the method's, median [least, largest] of the seeds (here "
+        f"{found['seeds'].max(axis=None)}); each method is at its best setting. The experiment is "
+        f"the ablation: {_data.setting(_data.errors(run, 'ablation'))}."
+    )
+    rows = []
+    for case, row in found.iterrows():
+        data, n, bits, rounding = case
+        rows.append(
+            {
+                "data": f"{_style.input_label(data)}, n = {n}, {bits} bits",
+                "rounding": rounding,
+                **{
+                    f"gain, {_style.short_label(method)}": _gain(row.xs(method, level=1))
+                    for method in gain
+                },
+                "of LRQMM's, a mean fix wins": _percent(row["part", ""]),
+            }
+        )
+    return Section("Where the gain comes from", words, pd.DataFrame(rows))
+
+
+def _gain(of_one: pd.Series) -> str:
+    if pd.isna(of_one["gain"]):
+        return "not measured"
+    rank = "" if pd.isna(of_one["rank"]) else f", r={of_one['rank']}"
+    ends = f"[{of_one['least_gain']:.3g}, {of_one['largest_gain']:.3g}]"
+    return f"{of_one['gain']:.3g} {ends}{rank}"
+
+
+def _percent(part: float) -> str:
+    return "" if pd.isna(part) else f"{part:.0%}"
+
+
+def contests(run: Run) -> tuple[pd.DataFrame, list[str]]:
+    """One row a setting in a contest: `price` (what is compared beside the error), `where`, `name`,
+    `method`, `ours`, `x` (the price), `error` with `low` and `high`, `calibration`; and the reasons
+    why a price was not measured."""
+    tables, missing = [], []
+    for price, points in PRICES.items():
+        try:
+            tables.append(points(run).assign(price=price))
+        except NothingToDraw as reason:
+            missing.append(str(reason))
+    if not tables:
+        return pd.DataFrame(), missing
+    table = pd.concat(tables, ignore_index=True)
+    table["name"] += table["calibration"].map(CALIBRATED).fillna("")
+    table["ours"] = [any(part in OURS for part in name.split("+")) for name in table["method"]]
+    return table.dropna(subset=["x", "error"]), missing
+
+
+def _product(table: pd.DataFrame, x: str) -> pd.DataFrame:
+    names = table["method"].map(_style.short_label)
+    return table.assign(where=table["input"].map(_style.input_label), name=names, x=table[x])
+
+
+def _pareto(run: Run) -> pd.DataFrame:
+    table = pareto.points(run)
+    named = _product(table.assign(calibration="none"), "slowness")
+    bits = table["bits"].astype("string")
+    return named.assign(
+        where=named["where"] + ", n = " + table["n"].astype("string"),
+        name=named["name"].where(bits.isna(), named["name"] + ", " + bits + " bits"),
+    )
+
+
+def _network(run: Run, price: str) -> pd.DataFrame:
+    table = rivals_networks.points(run, price)
+    names = table["network"].map(_style.input_label) + ", " + table["data"]
+    return table.assign(where=names)
+
+
+def _network_times(run: Run) -> pd.DataFrame:
+    """With the float network, which every error and speed is measured against."""
+    table = _network(run, "times_float_speed")
+    table["x"] = 1 / table["x"]
+    exact = table.drop_duplicates("where")[["where"]]
+    return pd.concat(
+        [
+            table,
+            exact.assign(name="float network", method="sgemm", x=1.0, error=0.0, low=0.0, high=0.0),
+        ],
+        ignore_index=True,
+    )
+
+
+PRICES: dict[str, Callable[[Run], pd.DataFrame]] = {
+    "bits an element": lambda run: _product(rivals.fair(rivals.points(run)), "bits"),
+    "time, B prepared / SGEMM's": lambda run: _product(rivals.timed(run), "slowness"),
+    "time / SGEMM's": _pareto,
+    "average bits of the network": lambda run: _network(run, "average_bits"),
+    "time / float network's": _network_times,
+}
+"""What a method costs: the points that have it."""
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `contests`: the settings of ours, of an error below 1, beside which there is a rival that
+    costs no more. Columns `rival_...` are those of the most exact of these, or, where one is as
+    good, of the cheapest such; `wins` where none is as good; `first` where no setting of all is as
+    cheap and as exact."""
+    rows = []
+    for _, contest in table.groupby(["price", "where"], sort=False):
+        for _, point in contest[contest["ours"] & (contest["error"] < 1)].iterrows():
+            rival = contest[~contest["ours"] & (contest["x"] <= point["x"])]
+            if rival.empty:
+                continue
+            as_good = rival[rival["error"] <= (1 + AS_GOOD) * point["error"]]
+            best = rival["error"].idxmin() if as_good.empty else as_good["x"].idxmin()
+            others = contest.drop(point.name)
+            beaten = (others["x"] <= point["x"]) & (others["error"] <= point["error"])
+            beside = rival.loc[best].add_prefix("rival_")
+            rows.append({**point, **beside, "wins": as_good.empty, "first": not beaten.any()})
+    return pd.DataFrame(rows)
+
+
+def _use(table: pd.DataFrame) -> list[Section]:
+    found = verdicts(table)
+    useless = (table["ours"] & (table["error"] >= 1)).sum()
+    left_out = f" Left out for an error of 1 or more: {useless}."
+    if found.empty:
+        words = "No setting of LRQMM stands beside a rival that costs no more." + left_out
+        return [Section("When to use it", words)]
+    won = found[found["wins"] & found["first"]]
+    plain = found[found["method"].isin(OURS)]
+    lost = plain[~plain["wins"]]
+    places = found.groupby(["price", "where"]).ngroups
+    count = won["method"].value_counts()
+    compositions = (~won["method"].isin(OURS)).sum()
+    use = (
+        f"Comparisons, each of one kind of data or network at one price, bits or time: {places}. "
+        f"In {won.groupby(['price', 'where']).ngroups} of them LRQMM, product-aware LRQMM or a "
+        "composition with one of them has the least error of all that cost no more, and the error "
+        f"of every rival that costs no more is over {AS_GOOD:.0%} larger. Of these settings LRQMM "
+        f"alone has {count.get('lrqmm', 0)}, product-aware LRQMM alone "
+        f"{count.get('lrqmm_aware', 0)}, compositions {compositions}. Errors are medians [least, "
+        "largest] of the seeds, of networks values [95% interval]." + left_out
+    )
+    avoid = (
+        f"In {len(lost)} of {len(plain)} settings LRQMM or product-aware LRQMM alone meets a rival "
+        f"that costs no more and whose error is smaller or at most {AS_GOOD:.0%} larger. The "
+        "cheapest such rival is beside it. Compositions are left out."
+    )
+    return [
+        Section("When to use it", use, _beside(won, "least error of rivals at no more")),
+        Section("When not", avoid, _beside(lost, "as good at no more")),
+    ]
+
+
+def _beside(found: pd.DataFrame, title: str) -> pd.DataFrame | None:
+    if found.empty:
+        return None
+    rows = [
+        {
+            "data": row["where"],
+            "compared by": row["price"],
+            "method": row["name"],
+            "price": f"{row['x']:.3g}",
+            "error": _spread(row),
+            title: row["rival_name"],
+            "its price": f"{row['rival_x']:.3g}",
+            "its error": _spread(row, "rival_"),
+            "its error over the method's": f"{row['rival_error'] / row['error']:.3g}",
+        }
+        for _, row in found.iterrows()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _spread(row: pd.Series, prefix: str = "") -> str:
+    error, low, high = (row[prefix + name] for name in ("error", "low", "high"))
+    return f"{error:.3g}" if low == high else f"{error:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _provenance(run: Run) -> Section:
+    """What `environment.json`, `manifest.json` and the rows themselves record."""
+    rows = pd.concat([run.measurements, run.networks], ignore_index=True)
+    statuses = rows["status"].value_counts()
+    facts = {
+        "machine": "; ".join(run.machines),
+        "measured": f"{rows['measured_at'].min()} to {rows['measured_at'].max()}",
+        "commit": ", ".join(sorted(rows["git_commit"].unique())),
+        "files that were not committed": "yes" if rows["git_dirty"].any() else "no",
+        "values": ", ".join(f"{count} {status}" for status, count in statuses.items()),
+        "values taken while the machine was loaded": int(
+            (rows["loaded"] & (rows["status"] == "ok")).sum()
+        ),
+    }
+    manifest = run.folder / "manifest.json"
+    if manifest.exists():
+        facts["files"] = f"{len(read_json(manifest)['files'])} listed in manifest.json"
+        facts["SHA-256 of manifest.json"] = sha256(manifest)
+    merged = run.environment.get("merged", {"": run.environment})
+    for source, about in merged.items():
+        before = f"{source}: " if source else ""
+        facts |= {
+            before + key.replace("_", " "): _words(value)
+            for key, value in about.items()
+            if key not in ("machine", "git_commit", "git_dirty")
+        }
+    table = pd.DataFrame({"what": facts.keys(), "recorded": facts.values()})
+    words = (
+        "As recorded when the run was measured: in each value's row, in environment.json and in "
+        "manifest.json of its folder. Times hold for this machine."
+    )
+    return Section("Environment and provenance", words, table)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items() if part is not None)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "not recorded" if value is None else str(value)
