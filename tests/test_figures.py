@@ -127,6 +127,19 @@ def test_rivals_in_networks_are_points_with_names():
     assert {"direct", "LRQMM r=16", "product-aware r=16", "LoPRo r=16"} <= names
 
 
+def test_ranks_of_table_2_are_columns_of_their_own(study):
+    table = study.measurements
+    here = table[table["experiment"] == "distributions"]
+    doubled = here[here["method"] == "lrqmm"].assign(rank=100, value=7.0)
+    made = make("table2_distributions", replace(study, measurements=pd.concat([table, doubled])))
+    rank = int(here.loc[here["method"] == "lrqmm", "rank"].iloc[0])
+    columns = [name for name in made.columns if name.startswith("lrqmm r=")]
+    assert columns == [f"lrqmm r={rank}", "lrqmm r=100"]
+    assert (made["lrqmm r=100"] == 7).all()
+    before = make("table2_distributions", study)["lrqmm"]
+    np.testing.assert_array_equal(made[f"lrqmm r={rank}"], before)
+
+
 def test_figure_8_leaves_rivals_to_their_own(run):
     found = make("figure8_accuracy", read_run(COMPOSITIONS))
     shown = {label for axis in found.axes for label in axis.get_legend_handles_labels()[1]}

@@ -31,7 +31,7 @@ METHODS: dict[str, tuple[str, Any, str]] = {
     "midpoint": ("midpoint", _PALETTE[1], "v"),
     "two_slice": ("two slices", _PALETTE[4], "P"),
     "full_residual": ("full residual (ceiling)", _PALETTE[7], "X"),
-    "sgemm": ("SGEMM (float32)", _PALETTE[5], "*"),
+    "sgemm": ("SGEMM (float32)", "#5b6b7a", "*"),
     "bf16": ("bfloat16", _PALETTE[9], "h"),
     "fp8": ("float8 (e4m3)", _PALETTE[6], "d"),
     "tf32": ("TF32", _PALETTE[8], "p"),

@@ -7,9 +7,11 @@ import pandas as pd
 from lrqmm.figures import _data, _style
 from lrqmm.store import Run
 
+RANK = " r="
+
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """A row a distribution, bits and rounding; medians over seeds, a column a method."""
+    """A row a distribution, bits and rounding; medians over seeds, a column a method (and rank)."""
     table = _data.errors(run, "distributions")
     parts = []
     for rounding in sorted(table["rounding"].dropna().unique()):
@@ -18,14 +20,20 @@ def tabulate(run: Run) -> pd.DataFrame:
             own = here[(here["bits"] == bits) | here["bits"].isna()]
             parts.append(own.assign(bits=bits))
     every = _data.variants(pd.concat(parts))
-    every["variant"] = every["variant"].str.replace(", truncated", "")
+    several = every.groupby("method")["rank"].transform("nunique") > 1
+    ranks = (RANK + every["rank"].astype("string")).where(several & every["rank"].notna(), "")
+    every["variant"] = every["variant"].str.replace(", truncated", "") + ranks
     cells = every.pivot_table(
         index=["input", "bits", "rounding"], columns="variant", values="value", aggfunc="median",
         sort=False, observed=True,
     )  # fmt: skip
     spread = every.groupby(["input", "bits", "rounding", "variant"], sort=False)["value"]
     widest = (spread.max() / spread.min() - 1).groupby(["input", "bits", "rounding"]).max()
-    order = _style.order(cells.columns)
+    names = _style.order({name.partition(RANK)[0] for name in cells.columns})
+    order = sorted(
+        cells.columns,
+        key=lambda name: (names.index(name.partition(RANK)[0]), int(name.partition(RANK)[2] or 0)),
+    )
     made = cells[order].assign(**{"widest spread over seeds, %": 100 * widest}).reset_index()
     made.columns.name = None
     made["input"] = made["input"].map(_style.input_label)
