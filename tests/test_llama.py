@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from lrqmm.networks import llama
 from lrqmm.networks.llama import Llama, LoadedLlama, load_llama
 from lrqmm.networks.llama_files import format_name
 from lrqmm.networks.llama_gguf import NAMES, WORDS
