@@ -1,5 +1,7 @@
 """Advice keeps what it promises, and says so where nothing does."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -100,3 +102,12 @@ def test_wrong_matrices():
         lrqmm.advise(A[None], B, max_error=0.1)
     with pytest.raises(ValueError, match="A holds nan"):
         lrqmm.advise(A * float("nan"), B, max_error=0.1)
+
+
+def test_company_is_said(monkeypatch):
+    @contextmanager
+    def company():
+        yield {"loaded": True}
+
+    monkeypatch.setattr(advice, "watch_load", company)
+    assert lrqmm.advise(*matrices(), max_error=0.1, seconds=0.1).loaded

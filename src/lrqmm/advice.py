@@ -25,6 +25,7 @@ from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
 from lrqmm._progress import Report, silent
 from lrqmm.backends import backend_of, to_numpy
+from lrqmm.measure.environment import watch_load
 from lrqmm.measure.error import exact_product, relative_error
 from lrqmm.measure.timing import time_products
 from lrqmm.method import Method, get_method
@@ -54,6 +55,7 @@ class Advice:
         measured on the whole matrices, or on the sample alone
     max_error, goal : as asked
     left_out : candidates that this machine or these shapes do not allow, and why
+    loaded : whether others used the machine meanwhile, so that times may be too long
 
     Examples
     --------
@@ -68,6 +70,7 @@ class Advice:
     max_error: float
     goal: str
     left_out: Mapping[str, str]
+    loaded: bool
 
     @property
     def best(self) -> pd.Series[Any]:
@@ -147,29 +150,30 @@ def advise(
     sample = _Sample.draw(A, B, seed)
     rows, left_out = [], {}
     tried = list(candidates(A))
-    for number, candidate in enumerate(tried):
-        progress(_name(*candidate), 0.6 * number / len(tried))
-        try:
-            rows.append(_on_sample(candidate, A, B, sample, prepared))
-        except (Unsupported, ValueError) as reason:
-            left_out[_name(*candidate)] = str(reason)
-    table = pd.DataFrame(rows)
-    while True:
-        table["keeps"] = table["error"] <= max_error
-        left = table[table["keeps"] & ~table["whole"]]
-        if left.empty or (table["keeps"] & table["whole"]).any():
-            break
-        price = "low" if goal == "time" else PRICES[goal]  # the least is what noise spares
-        contenders = left.sort_values([price, "low"]).index[:CONTENDERS]
-        progress(f"{len(contenders)} contenders", 0.6)
-        measured = _on_whole(table.loc[contenders], A, B, sample, prepared, seconds)
-        table.loc[contenders, measured.columns] = measured
+    with watch_load() as load:
+        for number, candidate in enumerate(tried):
+            progress(_name(*candidate), 0.6 * number / len(tried))
+            try:
+                rows.append(_on_sample(candidate, A, B, sample, prepared))
+            except (Unsupported, ValueError) as reason:
+                left_out[_name(*candidate)] = str(reason)
+        table = pd.DataFrame(rows)
+        while True:
+            table["keeps"] = table["error"] <= max_error
+            left = table[table["keeps"] & ~table["whole"]]
+            if left.empty or (table["keeps"] & table["whole"]).any():
+                break
+            price = "low" if goal == "time" else PRICES[goal]  # the least is what noise spares
+            contenders = left.sort_values([price, "low"]).index[:CONTENDERS]
+            progress(f"{len(contenders)} contenders", 0.6)
+            measured = _on_whole(table.loc[contenders], A, B, sample, prepared, seconds)
+            table.loc[contenders, measured.columns] = measured
     table = table.sort_values(
         ["keeps", "whole", PRICES[goal], "seconds"],
         ascending=[False, False, True, True],
         ignore_index=True,
     )
-    return Advice(table, max_error, goal, left_out)
+    return Advice(table, max_error, goal, left_out, load["loaded"])
 
 
 def candidates(like: Array) -> Iterator[Candidate]:

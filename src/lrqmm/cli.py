@@ -138,7 +138,8 @@ def advise(
     if as_json:
         rows = json.loads(advice.table.to_json(orient="records"))
         best = {"python": advice.python, "config": advice.config} if advice.found else None
-        _print_json({"best": best, "candidates": rows, "left_out": dict(advice.left_out)})
+        about = {"left_out": dict(advice.left_out), "loaded": advice.loaded}
+        _print_json({"best": best, "candidates": rows, **about})
     else:
         _show(advice)
     raise typer.Exit(0 if advice.found else 2)
@@ -158,7 +159,16 @@ def _show(advice: Advice) -> None:
         )  # fmt: skip
     console = Console()
     if len(kept):
+        best, every = advice.best, len(advice.table)
+        console.print(
+            f"Take {best['method']}: its error is {best['error']:.2g}. Of {every} candidates "
+            f"{advice.table['keeps'].sum()} keep {advice.max_error:g} on a sample; these were "
+            "measured on the whole matrices.",
+            soft_wrap=True,
+        )
         console.print(table)
+        if advice.loaded:
+            console.print("Others used the machine meanwhile: times may be too long.")
         console.print("\nPython:", escape(advice.python), soft_wrap=True)
         console.print("Study:", escape(advice.config.replace("\n", "; ")), soft_wrap=True)
     else:

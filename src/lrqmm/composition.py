@@ -175,7 +175,7 @@ class Compensator(Shown, ABC):
     calibrated: ClassVar[bool] = False
     """Whether `prepare` looks at left operands."""
     ahead: ClassVar[bool] = False
-    """Whether it is made for weights: a right operand that is known ahead of time."""
+    """Whether it is made for weights, right operands that are known ahead of time."""
     together: ClassVar[bool] = False
     """Whether what it does to the right operand depends on the left one, at every call."""
     slices: ClassVar[int] = 1

@@ -106,7 +106,7 @@ class Quantizer(Shown, ABC):
     calibrated: ClassVar[bool] = False
     """Whether `quantize` takes left operands, (s, k), as `calibration`, for the right operand."""
     ahead: ClassVar[bool] = False
-    """Whether it is made for weights: a right operand that is known ahead of time."""
+    """Whether it is made for weights, right operands that are known ahead of time."""
     integer: ClassVar[bool] = True
     """Whether codes are integers; floats are multiplied in float32, which only imitates them."""
     scale_bits: ClassVar[int] = SCALE_BITS

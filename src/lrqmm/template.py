@@ -38,7 +38,7 @@ class $class(Compensator):
 METHOD = Preset("$name", compensator=$class, cites=("lrqmm_bench",))
 '''
 
-TEST = '''"""$title against an oracle that is slow and obvious."""
+TEST = '''"""$title: nearer to the product than direct. A slow, obvious oracle belongs here too."""
 
 import numpy as np
 import pytest

@@ -29,7 +29,7 @@ class WholeProduct(ABC):
     calibrated: ClassVar[bool] = False
     """Whether `prepare` takes left operands, (s, k), as `calibration`."""
     ahead: ClassVar[bool] = False
-    """Whether it is made for weights: a right operand that is known ahead of time."""
+    """Whether it is made for weights, right operands that are known ahead of time."""
     together: ClassVar[bool] = False
     """Whether what it does to the right operand depends on the left one, at every call."""
 

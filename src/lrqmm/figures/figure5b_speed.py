@@ -8,15 +8,20 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.store import Run
 
-EXECUTIONS = {"time": "fast path", "time_rivals": "fast path", "time_plain": "plain array code"}
+EXPERIMENTS = ("time", "time_rivals", "time_plain")
 
 
 def draw(run: Run) -> Figure:
-    """A panel a library and execution; medians of the ratio, 5th to 95th percentile."""
-    ratios = _data.speed_ratios(_data.seconds(run, *EXECUTIONS))
+    """A panel a library, execution and bits; medians of the ratio, 5th to 95th percentile."""
+    ratios = _data.speed_ratios(_data.seconds(run, *EXPERIMENTS))
     ratios = ratios[~ratios["b_prepared"].fillna(False).astype(bool)]
-    execution = ratios["experiment"].map(EXECUTIONS)
-    table = _data.power_variants(ratios.assign(panel=ratios["library"] + ", " + execution))
+    ratios = ratios[ratios["method"] != "sgemm"]
+    fused = (ratios["execution"] == "fused").fillna(False)
+    fused = fused.groupby([ratios["library"], ratios["experiment"]]).transform("any")
+    panel = ratios["library"] + fused.map({True: ", fast path", False: ", plain array code"})
+    if ratios["bits"].nunique() > 1:
+        panel += ", " + ratios["bits"].astype("string").fillna("no") + " bits"
+    table = _data.power_variants(ratios.assign(panel=panel))
     panels = list(dict.fromkeys(table["panel"]))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(_style.WIDTH, 2.8), sharey=True, squeeze=False
@@ -24,8 +29,6 @@ def draw(run: Run) -> Figure:
     for axis, panel in zip(axes[0], panels, strict=True):
         own = table[table["panel"] == panel]
         for method in _style.order(own["method"].unique()):
-            if method == "sgemm":
-                continue
             for variant, rows in own[own["method"] == method].groupby("variant", sort=False):
                 _style.timed_line(
                     axis, method, rows.groupby("n")["ratio"], rows["loaded"].any(),
