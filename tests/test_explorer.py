@@ -5,13 +5,14 @@ import shutil
 import time
 from collections import defaultdict
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lrqmm import explorer
+from lrqmm import explorer, methods
 from lrqmm.store import read_run
 
 REFERENCE = Path(__file__).parent.parent / "results/reference"
@@ -214,3 +215,156 @@ def test_by_keyboard_alone(opened):
     before = drawn(opened)
     opened.keyboard.press("ArrowDown")
     settled(opened, before + 1)
+
+
+def timed(run, **changes):
+    """The errors and times of one product of a run, without what it says of networks."""
+    table = run.measurements
+    own = (table["input"] == "normal") & (table["n"] == 1024) & (table["m"] == 1024)
+    own &= table["metric"].isin(["relative_error", "seconds"])
+    return replace(run, measurements=table[own].assign(**changes), networks=run.networks[:0])
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Opens a run's page."""
+    pages = []
+
+    def show(run, width=1100):
+        path = tmp_path / f"{len(pages)}.html"
+        explorer.write([run], path)
+        pages.append(browser.new_page(viewport={"width": width, "height": 900}))
+        pages[-1].goto(path.as_uri())
+        settled(pages[-1])
+        return pages[-1]
+
+    yield show
+    for page in pages:
+        page.close()
+
+
+def ticked(page):
+    boxes = page.locator("input[name=method]:checked")
+    return set(boxes.evaluate_all("boxes => boxes.map(box => box.value)"))
+
+
+def tips(page, chart, marks="path[aria-roledescription=point]"):
+    """What each mark says when it is hovered over."""
+    said = []
+    for mark in page.locator(f"#{chart} {marks}").all():
+        mark.dispatch_event("pointermove")
+        said.append(page.locator("#vg-tooltip-element").inner_text())
+    return said
+
+
+@browsing
+def test_an_added_method_is_ticked(runs, show, tmp_path, monkeypatch):
+    for name, usual in (("added", True), ("aside", False)):
+        text = f"METHOD = Preset({name!r}, cites=(), usual={usual})\n"
+        (tmp_path / f"{name}.py").write_text("from lrqmm.composition import Preset\n" + text)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    table = timed(runs[0]).measurements
+    copies = [
+        table[table["method"] == "direct"].assign(method=name)
+        for name in ("added", "aside", "nobody_knows")
+    ]
+    page = show(replace(timed(runs[0]), measurements=pd.concat([table, *copies])))
+    opened = ticked(page)
+    assert {"added", "nobody_knows", "direct", "lrqmm_aware"} <= opened
+    assert not {"aside", "full_residual"} & opened
+    page.click("#none")
+    settled(page, 2)
+    assert ticked(page) == set()
+    page.click("#usual")
+    settled(page, 3)
+    assert ticked(page) == opened
+    assert "added" in page.locator("#rows tr td:first-child").all_inner_texts()
+
+
+@browsing
+def test_opens_on_what_is_measured_most(runs, show, opened):
+    assert opened.locator("#time svg").count() == opened.locator("#rank svg").count() == 1
+    table = runs[0].measurements
+    errors = (table["metric"] == "relative_error") & table["rank"].fillna(16).eq(16)
+    table = pd.concat([table[errors & (table["input"] != "normal")], timed(runs[0]).measurements])
+    most = explorer.rows(replace(runs[0], measurements=table, networks=runs[0].networks[:0]))
+    assert most["input"].value_counts().index[0] != "normal"
+    page = show(replace(runs[0], measurements=table, networks=runs[0].networks[:0]))
+    assert page.input_value("select[name=input]") == "normal"
+    assert page.locator("#time svg").count() == 1
+
+
+def test_seeds_are_distinct_inputs(runs):
+    table = timed(runs[0]).measurements
+    again = pd.concat([table, table.assign(experiment="again")])
+    key = [*explorer.SETTING[:5], "method", "rank", "bits", "words", "rounding"]
+    once, twice = (
+        explorer.rows(replace(timed(runs[0]), measurements=own)).sort_values(key)
+        for own in (table, again)
+    )
+    assert once["seeds"].max() > 1
+    pd.testing.assert_series_equal(once["seeds"], twice["seeds"])
+
+
+@browsing
+def test_tips_say_only_what_there_is(runs, show, opened):
+    page = show(timed(runs[0]))
+    said = tips(page, "time") + tips(page, "rank")
+    assert said
+    assert not any("null" in words or "scores" in words for words in said)
+    select(opened, "input", "whole resnet50")
+    assert any("scores" in words for words in tips(opened, "rank"))
+
+
+@browsing
+def test_ticks_are_the_ranks(runs, show):
+    table = timed(runs[0]).measurements
+    page = show(timed(runs[0]))
+    axis = page.locator("#rank .role-axis-label").first
+    shown = [int(text) for text in axis.locator("text").all_text_contents() if text]
+    assert shown == sorted(set(table[table["bits"] == 4]["rank"].dropna()))
+
+
+@browsing
+def test_float32_is_dashed_without_its_error(runs, show):
+    run = timed(runs[0])
+    table = run.measurements
+    exact = (table["method"] == "sgemm") & (table["metric"] == "relative_error")
+    assert exact.any()
+    page = show(replace(run, measurements=table[~exact]))
+    assert page.locator("#time line[stroke-dasharray]").count() == 1
+
+
+@browsing
+def test_loaded_is_marked(runs, show):
+    run = timed(runs[0])
+    table = run.measurements
+    page = show(replace(run, measurements=table.assign(loaded=table["method"] == "direct")))
+    hollow = tips(page, "time", "path[aria-roledescription=point][fill-opacity='0']")
+    assert hollow
+    assert all("direct" in words and "others used the machine" in words for words in hollow)
+    filled = tips(page, "time", "path[aria-roledescription=point]:not([fill-opacity='0'])")
+    assert filled
+    assert not any("others used the machine" in words for words in filled)
+    assert "hollow" in page.locator("section .hint").first.inner_text()
+
+
+@browsing
+@pytest.mark.parametrize("width", [390, 1100])
+def test_names_stay_apart_and_inside(runs, show, width):
+    page = show(timed(runs[0]), width)
+    boxes = page.evaluate(
+        """() => [".background", ".names_marks text"].map(found =>
+             [...document.querySelectorAll(`#time svg ${found}`)]
+               .filter(each => getComputedStyle(each).opacity !== "0")
+               .map(each => each.getBoundingClientRect().toJSON()))"""
+    )
+    (inside, *_), names = boxes
+    assert len(names) > 1
+    for name in names:
+        assert inside["left"] <= name["left"]
+        assert name["right"] <= inside["right"]
+    for one, other in combinations(names, 2):
+        across = min(one["right"], other["right"]) - max(one["left"], other["left"])
+        down = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
+        assert min(across, down) <= 2  # a box is taller than its letters

@@ -26,6 +26,8 @@ OWN = ["bits", "rank", "rounding"]
 """Parameters that the page chooses by; others that tell settings apart are in words."""
 NETWORK = ["relative_error", "seconds_per_item", "average_bits"]
 SCORES = ["top1", "agreement", "perplexity", "cosine"]
+FEW = ["direct", "mean_fix", "lrqmm", "lrqmm_aware", "two_slice", "sgemm", "bf16"]
+"""Methods that are ticked at first; with them those that `_added` knows."""
 WHOLE = "whole "
 """Before the names of networks that are inputs."""
 DIGITS = 4
@@ -38,10 +40,11 @@ def rows(run: Run) -> pd.DataFrame:
     -------
     DataFrame: input, layer, m, k, n, method, calibration, bits, rank, rounding, `words` (the other
     parameters that are not the method's defaults), `error` with `error_low`, `error_high` and
-    `seeds`; `ms` of a product and `ms_prepared` where B was prepared, each a median with `_low` and
-    `_high`; `each`, bits of an element of both operands. Of a whole network the input is its name,
-    `data` what it was measured on, `error` that of its outputs, `ms` that of an item, and `score`
-    its scores in words. Not measured is NaN.
+    `seeds`, the number of distinct inputs; `ms` of a product and `ms_prepared` where B was
+    prepared, each a median with `_low`, `_high` and `_loaded`, whether others used the machine
+    during any of its samples; `each`, bits of an element of both operands. Of a whole network the
+    input is its name, `data` what it was measured on, `error` that of its outputs, `ms` that of an
+    item, and `score` its scores in words. Not measured is NaN.
     """
     wide = pd.concat([_products(run), _networks(run)], ignore_index=True)
     found = [json.loads(words) for words in wide["parameters"]]
@@ -55,7 +58,7 @@ def _products(run: Run) -> pd.DataFrame:
     table = run.measurements
     table = table[(table["status"] == "ok") & table["phase"].fillna("model").eq("model")]
     groups = dict(list(table.groupby("metric")))
-    parts = [_spread(groups.get("relative_error"), "error", 1.0)]
+    parts = [_spread(groups.get("relative_error"), "error", 1.0).drop(columns="error_loaded")]
     seconds = groups.get("seconds")
     for prepared, name in ((False, "ms"), (True, "ms_prepared")):
         own = seconds
@@ -80,7 +83,10 @@ def _networks(run: Run) -> pd.DataFrame:
     key = ["network", "data", "method", "parameters", "calibration", "per_gemm", "ranks_within"]
     key += ["keep", "reference"]
     wide = table.groupby([*key, "metric"], dropna=False, observed=True)["value"].first()
-    wide = wide.unstack("metric").reindex(columns=[*NETWORK, *SCORES]).reset_index()
+    wide = wide.unstack("metric").reindex(columns=[*NETWORK, *SCORES])
+    timed = table[table["metric"] == "seconds_per_item"].groupby(key, dropna=False, observed=True)
+    wide["loaded"] = timed["loaded"].first().astype(float)
+    wide = wide.reset_index()
     records = wide.to_dict("records")
     scores = [
         ", ".join(f"{name} {row[name]:.4g}" for name in SCORES if pd.notna(row[name]))
@@ -111,6 +117,7 @@ def _networks(run: Run) -> pd.DataFrame:
             "ms": 1e3 * wide["seconds_per_item"],
             "ms_low": 1e3 * wide["seconds_per_item"],
             "ms_high": 1e3 * wide["seconds_per_item"],
+            "ms_loaded": wide["loaded"],
             "each": wide["average_bits"],
             "data": data,
             "score": scores,
@@ -119,15 +126,17 @@ def _networks(run: Run) -> pd.DataFrame:
 
 
 def _spread(table: pd.DataFrame | None, name: str, unit: float) -> pd.DataFrame:
-    """Median, least and most of a metric by setting."""
-    columns = [name, f"{name}_low", f"{name}_high", "seeds"]
+    """Median, least and most of a metric by setting; whether on a loaded machine; of how many
+    distinct inputs."""
+    columns = [name, f"{name}_low", f"{name}_high", f"{name}_loaded", "seeds"]
     if table is None or table.empty:
         index = pd.MultiIndex.from_tuples([], names=SETTING)
         return pd.DataFrame(columns=columns, index=index, dtype=float)
-    found = table.groupby(SETTING, dropna=False, observed=True)["value"]
-    spread = found.agg(["median", "min", "max", "size"])
-    spread.columns = pd.Index(columns)
-    return spread * [unit, unit, unit, 1]
+    found = table.groupby(SETTING, dropna=False, observed=True)
+    spread = found["value"].agg(["median", "min", "max"]) * unit
+    spread["loaded"] = found["loaded"].any().astype(float)
+    spread["seeds"] = found["input_sha256"].nunique()
+    return spread.set_axis(columns, axis="columns")
 
 
 def _words(method: str, parameters: dict[str, Any]) -> str:
@@ -141,6 +150,16 @@ def _words(method: str, parameters: dict[str, Any]) -> str:
         for name, value in parameters.items()
         if name not in (*OWN, "seed") and value != defaults.get(name)
     )
+
+
+def _added(method: str) -> bool:
+    """Whether somebody added the method to the library's own, and as a usual one."""
+    if method in _style.METHODS:
+        return False
+    try:
+        return bool(methods.preset(method).usual)
+    except ValueError:  # of other people's runs
+        return True
 
 
 def page(runs: Sequence[Run]) -> str:
@@ -159,10 +178,12 @@ def page(runs: Sequence[Run]) -> str:
     names = sorted(set(table["method"]))
     about = {
         "runs": [{"name": run, "machine": machines[run]} for run in dict.fromkeys(table["run"])],
-        "labels": {name: _label(name) for name in names},
-        "colours": {name: _hex(_style.colour(name)) for name in names},
+        "labels": {name: _style.label(name) for name in names},
+        "short": {name: _style.short_label(name) for name in names},
+        "colours": {name: _colour(name) for name in names},
         "inputs": {name: _input(name) for name in sorted(set(table["input"]))},
         "order": _style.order(names),
+        "usual": [name for name in names if name in FEW or _added(name)] or names,
         "columns": {name: _packed(table[name]) for name in table},
     }
     here = files(__name__)
@@ -189,20 +210,18 @@ def _inside_script(text: str) -> str:
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def _label(method: str) -> str:
-    return _style.short_label(method) if "+" in method else _style.label(method)
-
-
 def _input(name: str) -> str:
     network = name.removeprefix(WHOLE)
     words = _style.input_label(network)
     return words if network == name else f"{words}, the whole network"
 
 
-def _hex(colour: Any) -> str:
+def _colour(method: str) -> str:
+    """A method's colour; black is the text's, which a dark page shows."""
     from matplotlib.colors import to_hex
 
-    return to_hex(colour)
+    colour = to_hex(_style.colour(method))
+    return "currentColor" if colour == "#000000" else colour
 
 
 def _packed(column: pd.Series[Any]) -> Any:

@@ -4,10 +4,7 @@
 const about = JSON.parse(document.getElementById("data").textContent);
 const rows = unpack(about.columns);
 const form = document.getElementById("choices");
-const USUAL = ["direct", "mean_fix", "lrqmm", "lrqmm_aware", "two_slice", "sgemm", "bf16"];
 const methods = about.order;
-let drawn = [];
-let state = start();
 
 function unpack(columns) {
   const names = Object.keys(columns);
@@ -28,11 +25,42 @@ const size = (row) => row.data ?? (row.layer ? "all layers" : `${row.m} x ${row.
 const FLOAT = 1e-5; // errors below are float32's own
 const NAMED = 15; // points; of more, names would hide each other
 const distinct = (values) => [...new Set(values)];
-const largest = (groups) => [...groups].sort((a, b) => b[1].length - a[1].length)[0][0];
 const byNumber = (a, b) => parseFloat(a) - parseFloat(b);
+const ORDER = { size: byNumber, bits: byNumber, rounding: undefined }; // inputs stay as they come
+const agrees = (row, view) =>
+  ["bits", "rounding"].every((name) => row[name] === null || view[name] === "all" || String(row[name]) === view[name]);
+const views = [...Map.groupBy(rows, (row) => `${row.input}|${size(row)}`).values()].flatMap((here) => {
+  const usual = here.filter((row) => about.usual.includes(row.method));
+  const [bits, roundings] = ["bits", "rounding"].map((name) => {
+    const found = distinct(here.map((row) => row[name]).filter((x) => x !== null));
+    return found.length ? found.map(String) : ["all"];
+  });
+  return bits.flatMap((bits) =>
+    roundings.map((rounding) => {
+      const view = { input: here[0].input, size: size(here[0]), bits, rounding };
+      return { ...view, worth: worth(usual.filter((row) => agrees(row, view))) };
+    }),
+  );
+});
+let drawn = [];
+let state = start();
+
+// A view is worth its charts of error against time and rank, then its runs beside each other, then
+// its methods with both error and time, then its ranks, then its rows.
+function worth(own) {
+  const timed = own.filter((row) => row.error > FLOAT && (row.ms ?? row.ms_prepared) !== null);
+  const ranked = own.filter((row) => row.error > FLOAT && row.rank !== null);
+  const ranks = distinct(ranked.map((row) => row.rank)).length;
+  const count = distinct(timed.map((row) => row.method)).length;
+  return [(count > 0) + (ranks > 1), distinct(own.map((row) => row.run)).length, count, ranks, own.length];
+}
+
+function above(a, b) {
+  const place = a.findIndex((x, i) => x !== b[i]);
+  return place >= 0 && a[place] > b[place];
+}
 
 function start() {
-  const usual = methods.filter((name) => USUAL.includes(name));
   const asked = new URLSearchParams(location.hash.slice(1));
   const list = (name, all, otherwise) =>
     asked.has(name) ? all.filter((x) => asked.get(name).split(",").includes(x)) : otherwise;
@@ -44,22 +72,28 @@ function start() {
     rounding: asked.get("rounding"),
     prepared: ["no", "yes"].includes(asked.get("prepared")) ? asked.get("prepared") : "either",
     runs: list("runs", runs, runs),
-    methods: list("methods", methods, usual.length ? usual : methods),
+    methods: list("methods", methods, about.usual),
     lit: asked.get("lit"),
   };
 }
 
-// What may be chosen depends on what was chosen before it; a choice that is gone falls to the first.
+// What may be chosen depends on what was chosen before it; a choice that is gone falls to that of
+// the view that is worth most.
 function settle() {
-  const inputs = Map.groupBy(rows, (row) => row.input);
-  state.input = options("input", [...inputs.keys()], (name) => about.inputs[name], largest(inputs));
-  const sizes = Map.groupBy(inputs.get(state.input), size);
-  state.size = options("size", [...sizes.keys()].sort(byNumber), String, largest(sizes));
-  const here = sizes.get(state.size);
-  const bits = distinct(here.map((row) => row.bits).filter((b) => b !== null)).sort(byNumber);
-  state.bits = options("bits", [...bits.map(String), "all"]);
-  const roundings = distinct(here.map((row) => row.rounding).filter((r) => r !== null)).sort();
-  state.rounding = options("rounding", [...roundings, "all"]);
+  let left = views;
+  const choose = (name, words) => {
+    const most = left.reduce((best, view) => (above(view.worth, best.worth) ? view : best));
+    const values = distinct(left.map((view) => view[name]));
+    if (name in ORDER) values.sort(ORDER[name]);
+    if (["bits", "rounding"].includes(name)) values.push("all");
+    state[name] = options(name, distinct(values), words, most[name]);
+    if (state[name] !== "all") left = left.filter((view) => view[name] === state[name]);
+  };
+  choose("input", (name) => about.inputs[name]);
+  choose("size");
+  choose("bits");
+  choose("rounding");
+  const here = rows.filter((row) => row.input === state.input && size(row) === state.size);
   form.elements.prepared.value = state.prepared;
   for (const [name, wanted] of [["run", state.runs], ["method", state.methods]])
     for (const box of form.querySelectorAll(`input[name=${name}]`))
@@ -69,14 +103,13 @@ function settle() {
     box.parentElement.hidden = !measured[box.name].has(box.value);
   return here.filter(
     (row) =>
-      (row.bits === null || state.bits === "all" || String(row.bits) === state.bits) &&
-      (row.rounding === null || state.rounding === "all" || row.rounding === state.rounding) &&
+      agrees(row, state) &&
       state.runs.includes(row.run) &&
       state.methods.includes(row.method),
   );
 }
 
-function options(name, values, words = String, otherwise = values[0]) {
+function options(name, values, words = String, otherwise) {
   const chosen = values.includes(state[name]) ? state[name] : otherwise;
   const select = form.elements[name];
   select.replaceChildren(...values.map((value) => new Option(words(value), value)));
@@ -113,23 +146,28 @@ const range = (row, name) =>
 function shown(row) {
   const once = state.prepared === "yes" || (state.prepared === "either" && row.ms === null);
   const ms = once && (row.ms_prepared !== null || state.prepared === "either") ? "ms_prepared" : "ms";
+  const loaded = row[ms] !== null && row[`${ms}_loaded`] === 1;
   const setting = [row.bits === null ? "" : `${row.bits} bits`, row.rank === null ? "" : `rank ${row.rank}`];
-  return {
+  const own = {
     ...row,
     label: about.labels[row.method],
     setting: [...setting, row.rounding, row.words].filter(Boolean).join(", "),
+    loaded,
     time: row[ms], time_low: row[`${ms}_low`], time_high: row[`${ms}_high`],
-    errors: range(row, "error") + (row.seeds ? `, ${row.seeds} seed${row.seeds > 1 ? "s" : ""}` : ""),
-    times: range(row, ms) + (ms === "ms_prepared" && row[ms] !== null ? ", B prepared" : ""),
+    errors: range(row, "error") + (row.seeds ? `, ${row.seeds > 1 ? `${row.seeds} seeds` : "one input"}` : ""),
+    times: range(row, ms) + (ms === "ms_prepared" && row[ms] !== null ? ", B prepared" : "") + (loaded ? ", others used the machine" : ""),
     place: row.layer || size(row),
-    name: about.labels[row.method] + (row.rank === null ? "" : `, rank ${row.rank}`),
+    name: about.short[row.method] + (row.rank === null ? "" : `, rank ${row.rank}`),
     lit: state.lit === null || state.lit === row.method,
   };
+  return { ...own, tip: tip(own) };
 }
 
-const TIPS = [["label", "method"], ["setting", "setting"], ["place", "product"], ["errors", "relative error"],
-  ["times", "ms"], ["each", "bits an element"], ["score", "scores"], ["calibration", "calibration"], ["run", "run"]]
-  .map(([field, title]) => ({ field, title, type: "nominal" }));
+const TIPS = { method: "label", setting: "setting", product: "place", "relative error": "errors", ms: "times",
+  "bits an element": "each", scores: "score", calibration: "calibration", run: "run" };
+const TIP = { field: "tip" };
+const tip = (row) =>
+  Object.fromEntries(Object.entries(TIPS).map(([title, name]) => [title, row[name]]).filter(([, value]) => (value ?? "") !== ""));
 const COLOUR = {
   field: "label", type: "nominal", legend: null,
   scale: { domain: methods.map((m) => about.labels[m]), range: methods.map((m) => about.colours[m]) },
@@ -138,8 +176,9 @@ const LIT = { condition: { test: "datum.lit", value: 1 }, value: 0.12 };
 const ERROR = { field: "error", type: "quantitative", title: "relative error", scale: { type: "log" } };
 
 function timeChart(values) {
-  const timed = values.filter((row) => row.time !== null && row.error !== null);
-  const [exact, own] = [timed.filter((row) => row.error <= FLOAT), timed.filter((row) => row.error > FLOAT)];
+  const timed = values.filter((row) => row.time !== null);
+  const own = timed.filter((row) => row.error > FLOAT);
+  const exact = timed.filter((row) => (row.error === null ? row.method === "sgemm" : row.error <= FLOAT));
   const x = { field: "time", type: "quantitative", title: "milliseconds a product", scale: { type: "log" } };
   const shape = { field: "run", type: "nominal", legend: about.runs.length > 1 ? { orient: "bottom", title: null, labelLimit: 400 } : null };
   return own.length && {
@@ -147,12 +186,26 @@ function timeChart(values) {
     layer: [
       { mark: "rule", encoding: { x: { ...x, field: "time_low" }, x2: { field: "time_high" }, y: ERROR } },
       { mark: "rule", encoding: { x, y: { ...ERROR, field: "error_low" }, y2: { field: "error_high" } } },
-      ...(exact.length ? [{ data: { values: exact }, mark: { type: "rule", strokeDash: [4, 3], size: 2 }, encoding: { x, tooltip: TIPS } }] : []),
-      { mark: { type: "point", filled: true, size: 70, cursor: "pointer" }, encoding: { x, y: ERROR, shape, tooltip: TIPS } },
-      ...(own.length > NAMED ? [] : [{ mark: { type: "text", align: "left", dx: 8, dy: -6 }, encoding: { x, y: ERROR, text: { field: "name" } } }]),
+      ...(exact.length ? [{ data: { values: exact }, mark: { type: "rule", strokeDash: [4, 3], size: 2 }, encoding: { x, tooltip: TIP } }] : []),
+      {
+        name: "points", mark: { type: "point", filled: true, size: 70, cursor: "pointer" },
+        encoding: { x, y: ERROR, shape, tooltip: TIP, stroke: COLOUR, fillOpacity: { condition: { test: "datum.loaded", value: 0 }, value: 1 } },
+      },
+      ...(own.length > NAMED ? [] : [{ name: "names", transform: [{ filter: "datum.lit" }], mark: "text", encoding: { x, y: ERROR, text: { field: "name" } } }]),
     ],
     encoding: { color: COLOUR, opacity: LIT },
   };
+}
+
+// Names stand off the crosses of their points, inside the chart and over nothing else; those without
+// room are left to hovering.
+function thinned(spec) {
+  const names = spec.marks.find((mark) => mark.name === "names_marks");
+  if (names) {
+    const anchor = ["top-right", "bottom-right", "top-left", "bottom-left", "top", "bottom"];
+    names.transform = [{ type: "label", size: { signal: "[width, height]" }, avoidMarks: ["points_marks"], anchor, offset: [6] }];
+  }
+  return spec;
 }
 
 function rankChart(values) {
@@ -163,12 +216,12 @@ function rankChart(values) {
   const means = [...groups.values()].map((own) => ({
     ...own[0],
     error: Math.exp(own.reduce((sum, row) => sum + Math.log(row.error), 0) / own.length),
-    products: own.length,
+    tip: { ...own[0].tip, ms: undefined, products: own.length },
     curve: [own[0].run, own[0].method, own[0].words, own[0].calibration].join("|"),
   }));
-  const ranks = means.map((row) => row.rank).filter((rank) => rank !== null);
-  const [low, high] = [Math.min(...ranks), Math.max(...ranks)];
-  if (!(low < high)) return null;
+  const ranks = distinct(means.map((row) => row.rank).filter((rank) => rank !== null)).sort(byNumber);
+  if (ranks.length < 2) return null;
+  const [low, high] = [ranks[0], ranks.at(-1)];
   const level = means.filter((row) => row.rank === null);
   const all = [
     ...means.filter((row) => row.rank !== null),
@@ -179,11 +232,11 @@ function rankChart(values) {
     data: { values: all },
     mark: { type: "line", point: { cursor: "pointer" } },
     encoding: {
-      x: { field: "rank", type: "quantitative", scale: { type: "symlog", nice: false } },
+      x: { field: "rank", type: "quantitative", scale: { type: "symlog", nice: false }, axis: { values: ranks, labelOverlap: "greedy" } },
       y: { ...ERROR, title: groups.size < values.length ? "relative error, geometric mean" : ERROR.title },
       color: COLOUR, opacity: LIT, detail: [{ field: "curve" }],
       strokeDash: { field: "run", type: "nominal", legend: null },
-      tooltip: [...TIPS.filter((tip) => tip.field !== "times"), { field: "products", title: "products" }],
+      tooltip: TIP,
     },
   };
 }
@@ -205,7 +258,7 @@ function layerChart(values) {
       x: { field: "layer", type: "nominal", sort: names, title: null, axis: { labelAngle: -60, labelFontSize: 8, labelOverlap: true } },
       y: { field: "line", type: "nominal", title: null, axis: { labelLimit: 260 } },
       color: { field: "error", type: "quantitative", title: "relative error", scale: { type: "log", scheme: "viridis", reverse: true }, legend: { orient: "top", gradientLength: 200 } },
-      opacity: LIT, tooltip: TIPS,
+      opacity: LIT, tooltip: TIP,
     },
   };
 }
@@ -214,7 +267,7 @@ function config() {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = { labelColor: colour("--text"), titleColor: colour("--text"), gridColor: colour("--line"), domainColor: colour("--soft"), tickColor: colour("--soft") };
-  return { background: "transparent", axis, legend: { labelColor: colour("--text"), titleColor: colour("--text") }, view: { stroke: colour("--line") } };
+  return { background: "transparent", axis, legend: { labelColor: colour("--text"), symbolBaseFillColor: colour("--text"), titleColor: colour("--text") }, view: { stroke: colour("--line") } };
 }
 
 async function draw() {
@@ -235,7 +288,7 @@ async function draw() {
         return null;
       }
       const sized = { width: "container", height: 300, autosize: { type: "fit", contains: "padding" } };
-      const made = await vegaEmbed(element, { ...sized, ...spec, config: config() }, { mode: "vega-lite", actions: false, renderer: "svg" });
+      const made = await vegaEmbed(element, { ...sized, ...spec, config: config() }, { mode: "vega-lite", actions: false, renderer: "svg", patch: thinned });
       made.view.addEventListener("click", (_, item) => item?.datum?.method && light(item.datum.method));
       return made;
     }),
@@ -252,7 +305,7 @@ function light(method) {
 // Rows, and what is taken away
 
 const COLUMNS = ["run", "input", "layer", "m", "k", "n", "method", "bits", "rank", "rounding", "words", "calibration",
-  "error", "error_low", "error_high", "seeds", "ms", "ms_low", "ms_high", "ms_prepared", "ms_prepared_low", "ms_prepared_high", "each"];
+  "error", "error_low", "error_high", "seeds", "ms", "ms_low", "ms_high", "ms_loaded", "ms_prepared", "ms_prepared_low", "ms_prepared_high", "ms_prepared_loaded", "each"];
 
 function table(values) {
   const heads = ["method", "setting", "product", "relative error", "ms", "bits an element", "run"];
@@ -305,7 +358,7 @@ form.addEventListener("change", () => {
 form.addEventListener("submit", (event) => event.preventDefault());
 document.getElementById("all").addEventListener("click", () => choose(methods));
 document.getElementById("none").addEventListener("click", () => choose([]));
-document.getElementById("usual").addEventListener("click", () => choose(USUAL));
+document.getElementById("usual").addEventListener("click", () => choose(about.usual));
 document.getElementById("csv").addEventListener("click", csv);
 window.addEventListener("hashchange", () => {
   state = start();
