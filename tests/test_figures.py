@@ -140,6 +140,23 @@ def test_ranks_of_table_2_are_columns_of_their_own(study):
     np.testing.assert_array_equal(made[f"lrqmm r={rank}"], before)
 
 
+def test_ranks_and_bits_of_figure_5b_are_told_apart(study):
+    table = study.measurements
+    timed = table["experiment"] == "time"
+    one = table[timed & (table["n"] == 1024)]
+    own = one[one["method"] == "lrqmm"]
+    more = [one, own.assign(rank=4), one[one["method"] != "sgemm"].assign(bits=4)]
+    figure = make("figure5b_speed", replace(study, measurements=pd.concat(more)))
+    panels = {axis.get_title().removeprefix("torch, fast path, "): axis for axis in figure.axes}
+    assert set(panels) == {"8 bits", "4 bits", "float"}
+    words = {text.get_text() for text in panels["8 bits"].texts}
+    assert {"LRQMM, r=4", "LRQMM, r=16"} <= words
+    figure.canvas.draw()
+    width = figure.bbox.width
+    for text in figure.findobj(Text):
+        assert text.get_window_extent().x1 <= width + 1, text.get_text()
+
+
 def test_figure_8_leaves_rivals_to_their_own(run):
     found = make("figure8_accuracy", read_run(COMPOSITIONS))
     shown = {label for axis in found.axes for label in axis.get_legend_handles_labels()[1]}

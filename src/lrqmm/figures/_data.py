@@ -210,12 +210,15 @@ def variants(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(variant=table["method"] + zero_point + truncated)
 
 
-def power_variants(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a column `variant`: ', q=1' where a method was timed with other iterations too."""
-    q = table["power_iterations"]
-    several = q.groupby([table["panel"], table["method"]]).transform("nunique") > 1
-    named = several & (q > 0)
-    return table.assign(variant=(", q=" + q.astype("string")).where(named.fillna(False), ""))
+def time_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a column `variant`: ', q=1' and ', r=16' where a method was timed with several
+    numbers of power iterations or ranks in a panel."""
+    variant = pd.Series("", index=table.index, dtype="string")
+    for name, sign in (("power_iterations", "q"), ("rank", "r")):
+        several = table.groupby(["panel", "method"])[name].transform("nunique") > 1
+        named = several & (table[name] > 0).fillna(False)
+        variant += (f", {sign}=" + table[name].astype("string")).where(named, "")
+    return table.assign(variant=variant)
 
 
 def ablation_gains(run: Run) -> pd.DataFrame:

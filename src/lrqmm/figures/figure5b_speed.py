@@ -20,8 +20,8 @@ def draw(run: Run) -> Figure:
     fused = fused.groupby([ratios["library"], ratios["experiment"]]).transform("any")
     panel = ratios["library"] + fused.map({True: ", fast path", False: ", plain array code"})
     if ratios["bits"].nunique() > 1:
-        panel += ", " + ratios["bits"].astype("string").fillna("no") + " bits"
-    table = _data.power_variants(ratios.assign(panel=panel))
+        panel += ", " + (ratios["bits"].astype("string") + " bits").fillna("float")
+    table = _data.time_variants(ratios.assign(panel=panel))
     panels = list(dict.fromkeys(table["panel"]))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(_style.WIDTH, 2.8), sharey=True, squeeze=False
@@ -36,6 +36,8 @@ def draw(run: Run) -> Figure:
                 )  # fmt: skip
         _style.level(axis, "sgemm", 1)
         _style.log(axis, "x", own["n"])
+        if own["n"].nunique() == 1:
+            axis.set_xlim(own["n"].iloc[0] / 2, own["n"].iloc[0] * 2)
         _style.log(axis, "y")
         axis.set_title(panel)
     axes[0, 0].set_ylabel("speed against SGEMM (above 1: faster)")

@@ -263,15 +263,15 @@ def _provenance(run: Run) -> Section:
     """What `environment.json`, `manifest.json` and the rows themselves record."""
     rows = pd.concat([run.measurements, run.networks], ignore_index=True)
     statuses = rows["status"].value_counts()
+    timed = rows[rows["metric"].isin(["seconds", "seconds_per_item"]) & (rows["status"] == "ok")]
     facts = {
         "machine": "; ".join(run.machines),
         "measured": f"{rows['measured_at'].min()} to {rows['measured_at'].max()}",
         "commit": ", ".join(sorted(rows["git_commit"].unique())),
         "files that were not committed": "yes" if rows["git_dirty"].any() else "no",
         "values": ", ".join(f"{count} {status}" for status, count in statuses.items()),
-        "values taken while the machine was loaded": int(
-            (rows["loaded"] & (rows["status"] == "ok")).sum()
-        ),
+        "times taken while the machine was loaded": f"{timed['loaded'].sum()} of {len(timed)}",
+        "threads of times": _words(sorted(timed["threads"].dropna().unique())),
     }
     manifest = run.folder / "manifest.json"
     if manifest.exists():
