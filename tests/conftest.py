@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+# Triton reads it when it is imported, and torch's compiler imports it: before any test is collected
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("Snakefile", "workflow", "config", "envs", "profiles", "notebooks", "src")

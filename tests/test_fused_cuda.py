@@ -1,6 +1,6 @@
 """CUDA's kernels against slow references, and the whole method against the CPU's fused path.
 
-Without a GPU, Triton's run in its interpreter on CPU tensors.
+Without a GPU, Triton's run in its interpreter on CPU tensors (`conftest` sees to it).
 """
 
 import importlib
@@ -19,9 +19,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-# Triton reads it when it is imported, which the first module to be collected decides
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
 
 import triton
