@@ -130,9 +130,11 @@ def test_interrupted_by_the_user(tiny, project, fault):  # noqa: F811
 
 
 def start(project) -> subprocess.Popen:
+    """It hears Ctrl-C even where these tests run in a shell's background, which ignores it."""
     return subprocess.Popen(
         project.command("measurements", *TINY), cwd=project.folder, env=project.environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
