@@ -17,6 +17,7 @@ import torch
 
 import lrqmm
 from lrqmm import advice
+from lrqmm.backends import backend_of
 from lrqmm.inputs.distributions import sample
 from lrqmm.inputs.layers import capture_resnet50
 from lrqmm.measure.error import exact_product, relative_error
@@ -46,7 +47,9 @@ def exhaustive(A, B, error):
             continue
         if not method.emulated(A) and relative_error(C.numpy(), exact) <= error:
             products[name, str(parameters)] = partial(method.matmul, A, B, check_finite=False)
-    found = time_products(products, ROUNDS, lambda: None)
+    backend = backend_of(A)
+    sync, flush = partial(backend.synchronize, A), partial(backend.flush_cache, A)
+    found = time_products(products, ROUNDS, sync, flush)
     return {key: [wall for wall, _ in samples] for key, samples in found.items()}
 
 

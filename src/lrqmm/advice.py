@@ -33,7 +33,7 @@ from lrqmm.method import Method, get_method
 SAMPLE = 1024
 SCREENING = 3
 """Times a candidate multiplies the sample."""
-CONTENDERS = 6
+CONTENDERS = 16
 BITS = (4, 6, 8)
 RANKS = (4, 16, 64)
 FLOATS = ("sgemm", "tf32", "bf16", "fp8")
