@@ -10,7 +10,7 @@ EXTRAS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: env run run-all bench reference figures notebooks docs test test-cluster faults fuzz load lint clean lock
+.PHONY: env run run-all bench reference figures notebooks docs test test-cluster faults fuzz load sanitize lint clean lock
 
 run: env
 	$(BIN)/snakemake --cores all
@@ -73,6 +73,10 @@ load: env
 # Mutated files of every kind that is read.
 fuzz: env
 	$(BIN)/python tests/fuzz.py 2000
+
+# Compiled code with every access checked, over the shapes of the tests.
+sanitize: env
+	$(BIN)/python tests/sanitize.py
 
 lint: env
 	$(BIN)/ruff check .

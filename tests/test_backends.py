@@ -16,7 +16,7 @@ TOP = {"int8": 127, "int16": 255}
 @pytest.fixture(params=[*LIBRARIES, "torch in float32 pieces"])
 def library(request, monkeypatch):
     if request.param == "torch in float32 pieces":
-        monkeypatch.setattr(torch_backend, "_cpu_has_int8_dot", lambda: False)
+        monkeypatch.setattr(torch_backend, "cpu_int_mm_refused", lambda: "none")
     return request.param.split()[0]
 
 
@@ -112,7 +112,9 @@ def test_integer_product_refuses(library, a, b, error, named):
 def test_integer_route_in_words(monkeypatch):
     X = torch.ones(1)
     for has, words in ((True, "torch._int_mm (cpu)"), (False, "exact float32 pieces")):
-        monkeypatch.setattr(torch_backend, "_cpu_has_int8_dot", lambda has=has: has)
+        monkeypatch.setattr(
+            torch_backend, "cpu_int_mm_refused", lambda has=has: "" if has else "none"
+        )
         assert lrqmm.integer_route(X).startswith(words)
     assert lrqmm.integer_route(np.ones(1)).startswith("exact float32 pieces")
 
@@ -155,7 +157,7 @@ def test_unsupported_precisions_say_why(method, library, reason):
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("method", ["sgemm", "direct"])
 def test_users_precision_setting_neither_matters_nor_changes(monkeypatch, legacy, method):
-    monkeypatch.setattr(torch_backend, "_cpu_has_int8_dot", lambda: False)
+    monkeypatch.setattr(torch_backend, "cpu_int_mm_refused", lambda: "none")
     A, B = (torch.from_numpy(X) for X in pair())
     expected = lrqmm.matmul(A, B, method=method)
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)

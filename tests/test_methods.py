@@ -383,7 +383,7 @@ def test_every_method_file_names_itself_and_its_source(name):
 @pytest.mark.parametrize("settings", [dict(bits=8), dict(bits=4, granularity="group:48")], ids=str)
 @pytest.mark.parametrize("method", [*QUANTIZED, "sgemm", "bf16"])
 def test_cost_model_agrees_with_counted_operations(monkeypatch, method, settings, shape):
-    monkeypatch.setattr(torch_backend, "_cpu_has_int8_dot", lambda: True)
+    monkeypatch.setattr(torch_backend, "cpu_int_mm_refused", lambda: "")
     known = lrqmm.get_method(method).parameters
     given = {k: v for k, v in settings.items() if k in known}
     if method in NOISE_SHAPED:
@@ -457,7 +457,7 @@ def test_bits_that_hold_the_operands(method, settings, bits):
     ids=str,
 )
 def test_cost_model_follows_the_parameters(monkeypatch, method, settings):
-    monkeypatch.setattr(torch_backend, "_cpu_has_int8_dot", lambda: True)
+    monkeypatch.setattr(torch_backend, "cpu_int_mm_refused", lambda: "")
     built = lrqmm.get_method(method, bits=4, **settings)
     A, B = (to("torch", X) for X in sample("normal", 300, 400, 350, seed=0))
     counted, model = count(built, A, B), built.cost(300, 400, 350)
@@ -466,7 +466,7 @@ def test_cost_model_follows_the_parameters(monkeypatch, method, settings):
 
 
 def test_cost_of_two_slices_of_nine_bit_codes(monkeypatch):
-    monkeypatch.setattr(torch_backend, "_cpu_has_int8_dot", lambda: True)
+    monkeypatch.setattr(torch_backend, "cpu_int_mm_refused", lambda: "")
     built = lrqmm.get_method("midpoint+two_slice", bits=8)
     A, B = (to("torch", X) for X in sample("normal", 64, 48, 32, seed=0))
     counted = count(built, A, B)["integer_operations"]

@@ -19,6 +19,8 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
+from lrqmm._operands import checked_pair
+from lrqmm.backends import backend_of
 from lrqmm.composition import Composition, NoCompensator
 from lrqmm.methods.mean_fix import MeanFix
 from lrqmm.quantize import Uniform
@@ -34,7 +36,7 @@ def predicted_error(A: Array, B: Array, *, mean_removed: bool = False, **params:
 
     Parameters
     ----------
-    A : (m, k) float32 array
+    A : (m, k) array, floating
     B : (k, n) array of the same library
     mean_removed : of a product whose residuals' means are compensated (`mean_fix`, or `lrqmm` at
         rank 1)
@@ -42,7 +44,8 @@ def predicted_error(A: Array, B: Array, *, mean_removed: bool = False, **params:
 
     Raises
     ------
-    TypeError, ValueError : a parameter that the quantiser does not have, or its value
+    TypeError, ValueError : operands as in `lrqmm.matmul`, or with more than two dimensions; a
+        parameter that the quantiser does not have, or its value
 
     Notes
     -----
@@ -57,7 +60,9 @@ def predicted_error(A: Array, B: Array, *, mean_removed: bool = False, **params:
     >>> bool(abs(lrqmm.apriori.predicted_error(A, B, bits=4) / error - 1) < 0.1)
     True
     """
-    return _predict(A, B, Uniform(**params), mean_removed)
+    left, right = checked_pair(A, B)
+    with backend_of(left).usual_state(left, "ieee"):
+        return _predict(left, right, Uniform(**params), mean_removed)
 
 
 def prediction(method: Any, A: Array, B: Array) -> float | None:
@@ -67,8 +72,6 @@ def prediction(method: Any, A: Array, B: Array) -> float | None:
         return None
     if not isinstance(method.compensator, NoCompensator | MeanFix) or method.transform.calibrated:
         return None
-    xp = array_namespace(A)
-    A, B = (xp.astype(X, xp.float32, copy=False) for X in (A, B))
     fitted = method.transform.fit(B, method.quantizer, None)
     A, B = method.transform.left(A, fitted), method.transform.right(B, fitted)
     return _predict(A, B, method.quantizer, isinstance(method.compensator, MeanFix))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lrqmm._progress import Report, silent
+from lrqmm.backends import integer_route
 from lrqmm.inputs.packages import PACKAGES, archive_of
 from lrqmm.measure.environment import environment
 
@@ -38,6 +39,7 @@ def examine(progress: Report = silent) -> list[Finding]:
         *_libraries(about),
         *_devices(about),
         *_passes(about),
+        *_integer_products(),
         *_tools(),
         *_packages(),
     ]
@@ -94,6 +96,17 @@ def _passes(about: Mapping[str, Any]) -> Iterator[Finding]:
     compiled = about["passes"] == "C++"
     advice = "" if compiled else "Install g++ and run make env again: about three times faster."
     yield Finding("passes of the fast path", "ok" if compiled else "note", about["passes"], advice)
+
+
+def _integer_products() -> Iterator[Finding]:
+    import torch
+
+    from lrqmm.backends.torch import cpu_int_mm_refused
+
+    route = integer_route(torch.zeros((1, 1), device="cpu"))
+    reason = cpu_int_mm_refused()
+    advice = "They are exact, but slower than float32 products." if reason else ""
+    yield Finding("integer products", "note" if reason else "ok", route, advice)
 
 
 def _tools() -> Iterator[Finding]:

@@ -42,6 +42,11 @@ class FloatProduct:
         return {}
 
     @property
+    def float32_precision(self) -> str:
+        """Torch's precision of float32 products that it runs at: 'ieee' or 'tf32'."""
+        return "tf32" if self.precision == "tf32" else "ieee"
+
+    @property
     def classes(self) -> tuple[type, ...]:
         """The classes whose code decides what the method computes."""
         return (FloatProduct,)

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import array_api_compat as compat
-import numpy as np
 
-from lrqmm import _checks, methods
+from lrqmm import methods
 from lrqmm._checks import Array
+from lrqmm._operands import (
+    Operand,
+    broadcast,
+    broadcast_index,
+    check_out,
+    check_pair,
+    check_range,
+    checked_pair,
+    shape_of,
+    times_power,
+)
 from lrqmm._repr import Shown, call
-from lrqmm.backends import is_array, library_of
+from lrqmm.backends import backend_of
 from lrqmm.composition import Cost
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared(Shown):
     """A right operand B made ready once for many products; from `Method.prepare`.
 
     Attributes
     ----------
-    method : what B was prepared for; another one refuses it
-    B : (..., k, n) array, as it was given
+    method : what B was prepared for; one with other parameters refuses it
+    B : (..., k, n) array, as it was given; it must not change afterwards
+    operand : B as it was checked
     states : what the method made of each matrix of B
 
     Examples
@@ -37,6 +49,7 @@ class Prepared(Shown):
 
     method: Method
     B: Array
+    operand: Operand = field(repr=False)
     states: tuple[Any, ...] = field(repr=False)
 
 
@@ -95,6 +108,15 @@ class Method:
         usual = methods.preset(self.name).build(**execution).parameters
         return call("get_method", self.name, given=given, defaults={**usual, "execution": "plain"})
 
+    def __eq__(self, other: object) -> bool:
+        """Methods of one name with the same parameters are the same."""
+        if not isinstance(other, Method):
+            return NotImplemented
+        return self.name == other.name and self.parameters == other.parameters
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(sorted(self.parameters.items(), key=lambda item: item[0]))))
+
     def check_shape(self, m: int, k: int, n: int) -> None:
         """Raise ValueError where a parameter does not fit an m x k by k x n product."""
         self._implementation.check_shape(m, k, n)
@@ -109,7 +131,9 @@ class Method:
         (`lrqmm.apriori`); None for methods that it does not cover."""
         from lrqmm import apriori  # which is made of methods
 
-        return apriori.prediction(self._implementation, A, B)
+        left, right = checked_pair(A, B)
+        with self._usual_state(left):
+            return apriori.prediction(self._implementation, left, right)
 
     def integer_route(self, like: Array) -> str:
         """How integer products of arrays like this one are computed, in words."""
@@ -125,18 +149,18 @@ class Method:
         B : (..., k, n) array, floating
         calibration : (s, k) array of B's library, a sample of left operands, for methods that
             calibrate; without one they wait for the left operand
-        check_finite : look for NaN and infinity (one pass over B)
+        check_finite : look at the magnitudes (one pass over B), as `matmul` says
 
         Raises
         ------
-        TypeError : not an array, not floating
-        ValueError : fewer than two dimensions, NaN, infinity or values beyond 2^120; a calibration
-            of a method that takes none, or of another inner dimension
+        TypeError : not an array of plain memory, not floating
+        ValueError : fewer than two dimensions, NaN, infinity, values beyond 2^120, none of 2^-126
+            or more but zeros; a calibration of a method that takes none, or of another inner
+            dimension
         """
-        _check_matrix("B", B, check_finite)
-        sample = self._sample(calibration, B)
-        states = tuple(self._prepare(matrix, sample) for matrix in _matrices(B))
-        return Prepared(self, B, states)
+        right = Operand.checked("B", B, check_finite)
+        with self._usual_state(right.array):
+            return Prepared(self, B, right, self._prepare(right, calibration))
 
     def matmul(
         self,
@@ -149,14 +173,18 @@ class Method:
     ) -> Array:
         """A times B.
 
+        The answer does not depend on torch's state (autocast, precision of float32 products,
+        default dtype and device, inference mode), nor on NumPy's handling of float errors.
+
         Parameters
         ----------
         A : (..., m, k) array, floating
         B : (..., k, n) array of the same library and device, or what `prepare` returned
-        out : (m, n) float32 array to write a product of two matrices to, contiguous; saves the
-            allocation of a large result
+        out : (m, n) float32 array to write a product of two matrices to, contiguous and apart from
+            A and B; saves the allocation of a large result
         calibration, check_finite : as in `prepare`; with `check_finite=False` NaN and infinity
-            give an undefined answer
+            give an undefined answer, and magnitudes are for the caller to keep near 1 (2^-40 to
+            2^40 is near enough)
 
         Returns
         -------
@@ -166,72 +194,98 @@ class Method:
 
         Raises
         ------
-        TypeError : not arrays, of two libraries, not floating; a `Prepared` of another method
-        ValueError : fewer than two dimensions, shapes that do not fit, two devices, NaN, infinity
-            or values beyond 2^120, a rank above the limit
+        TypeError : not arrays of plain memory (masked, sparse, ...), of two libraries, not
+            floating; a `Prepared` of another method
+        ValueError : fewer than two dimensions, shapes that do not fit, two devices, NaN, infinity,
+            values beyond 2^120, operands or a product so small that float32 loses their digits, a
+            rank above the limit
         """
-        _check_matrix("A", A, check_finite)
-        if isinstance(B, Prepared) and calibration is not None:
-            self._refuse(calibration)
-            raise ValueError("calibration is given, but B is prepared; allowed: in `prepare`")
+        left = Operand.checked("A", A, check_finite)
         if isinstance(B, Prepared):
-            if B.method is not self:
+            if calibration is not None:
+                self._refuse(calibration)
+                raise ValueError("calibration is given, but B is prepared; allowed: in `prepare`")
+            if B.method is not self and B.method != self:
                 raise TypeError(f"B was prepared for {B.method!r}; allowed: {self!r}")
-            right, states = B.B, B.states
+            right = B.operand
         else:
-            right, states = B, None
-            _check_matrix("B", B, check_finite)
-        _check_pair(A, right)
-        m, k, n = A.shape[-2], A.shape[-1], right.shape[-1]
+            right = Operand.checked("B", B, check_finite)
+        check_pair(left, right)
+        m, k, n = left.array.shape[-2], left.array.shape[-1], right.array.shape[-1]
         self.check_shape(m, k, n)
-        xp = compat.array_namespace(A, right)
-        dtype = xp.result_type(A.dtype, right.dtype)
-        batch = _broadcast(A.shape[:-2], right.shape[:-2])
+        xp = compat.array_namespace(left.array, right.array)
+        dtype = xp.result_type(left.array.dtype, right.array.dtype)
+        check_range(left, right, dtype)
+        batch = broadcast(left.array.shape[:-2], right.array.shape[:-2])
         if out is not None:
-            _check_out(out, A, (*batch, m, n), dtype)
-        if 0 in (m, k, n) or math.prod(batch) == 0:
-            C = xp.zeros((*batch, m, n), dtype=dtype, device=compat.device(A))
-            return C if out is None else _write(out, C)
-        if states is None:
-            rights = _matrices(right)
-            scratch = len(rights) == 1  # so it need not outlive this product
-            sample = self._sample(calibration, right)
-            states = tuple(self._prepare(matrix, sample, scratch=scratch) for matrix in rights)
-        lefts = _matrices(A)
+            check_out(out, left, right, (*batch, m, n), dtype)
+        with self._usual_state(left.array):
+            if 0 in (m, k, n) or math.prod(batch) == 0:
+                C = xp.zeros((*batch, m, n), dtype=dtype, device=compat.device(left.array))
+            else:
+                known = isinstance(B, Prepared)
+                states = B.states if known else self._prepare(right, calibration, scratch=True)
+                C = self._products(left, right, states, batch, out)
+                C = times_power(C, left.exponent + right.exponent, dtype)
+        return C if out is None else _write(out, C)
+
+    def _products(
+        self,
+        left: Operand,
+        right: Operand,
+        states: tuple[Any, ...],
+        batch: tuple[int, ...],
+        out: Array | None,
+    ) -> Array:
+        """The products of all pairs of a batch, (*batch, m, n) float32."""
+        lefts = left.matrices()
         if out is not None:
-            return _write(out, self._implementation.matmul(lefts[0], states[0], out))
+            return self._implementation.matmul(lefts[0], states[0], out)
         pairs = zip(
-            _broadcast_index(A.shape[:-2], batch),
-            _broadcast_index(right.shape[:-2], batch),
+            broadcast_index(left.array.shape[:-2], batch),
+            broadcast_index(right.array.shape[:-2], batch),
             strict=True,
         )
         products = [self._implementation.matmul(lefts[i], states[j]) for i, j in pairs]
-        C = products[0] if not batch else xp.reshape(xp.stack(products), (*batch, m, n))
-        return xp.astype(C, dtype, copy=False)
+        if not batch:
+            return products[0]
+        xp = compat.array_namespace(*products)
+        return xp.reshape(xp.stack(products), (*batch, *products[0].shape))
+
+    def _usual_state(self, like: Array) -> AbstractContextManager[None]:
+        precision = getattr(self._implementation, "float32_precision", "ieee")
+        state: AbstractContextManager[None] = backend_of(like).usual_state(like, precision)
+        return state
 
     def _refuse(self, calibration: Array) -> None:
         if not self.calibrated:
             raise ValueError(f"calibration is given, but method {self.name!r} takes none")
 
-    def _sample(self, calibration: Array | None, B: Array) -> Array | None:
+    def _prepare(
+        self, B: Operand, calibration: Array | None, *, scratch: bool = False
+    ) -> tuple[Any, ...]:
+        """What the method makes of each matrix; `scratch`: the first product is the only one."""
+        matrices = B.matrices()
+        sample = {} if calibration is None else {"calibration": self._sample(calibration, B)}
+        scratch = scratch and len(matrices) == 1
+        return tuple(
+            None
+            if 0 in matrix.shape
+            else self._implementation.prepare(matrix, scratch=scratch, **sample)
+            for matrix in matrices
+        )
+
+    def _sample(self, calibration: Array, B: Operand) -> Array:
         """The calibration sample as a float32 matrix, checked."""
-        if calibration is None:
-            return None
         self._refuse(calibration)
-        _check_matrix("calibration", calibration, True)
-        _check_pair(calibration, B, name="calibration")
-        if calibration.ndim != 2 or calibration.shape[0] == 0:
+        sample = Operand.checked("calibration", calibration, True)
+        check_pair(sample, B, name="calibration")
+        if sample.array.ndim != 2 or sample.array.shape[0] == 0:
             raise ValueError(
-                f"calibration has shape {_shape(calibration)}; allowed: at least one row, two "
+                f"calibration has shape {shape_of(sample.array)}; allowed: at least one row, two "
                 "dimensions"
             )
-        return _matrices(calibration)[0]
-
-    def _prepare(self, B: Array, sample: Array | None, *, scratch: bool = False) -> Any:
-        if 0 in B.shape:
-            return None
-        given = {} if sample is None else {"calibration": sample}
-        return self._implementation.prepare(B, scratch=scratch, **given)
+        return sample.matrices()[0]
 
 
 def get_method(name: str, **params: Any) -> Method:
@@ -273,13 +327,14 @@ def matmul(
 ) -> Array:
     """A (..., m, k) times B (..., k, n) by a named method; see `Method.matmul` and `get_method`.
 
-    Matrices on disk (np.memmap, a path of a .npy file, a Dask array), and any where `memory_limit`
-    is given, are multiplied tile by tile within `memory_limit` bytes (1 GiB unless given), into
-    `out`, the path of a .npy file, where that is given; see `lrqmm.tiled.matmul`.
+    Paths of .npy files and Dask arrays, and any operands where `memory_limit` is given, are
+    multiplied tile by tile within `memory_limit` bytes (1 GiB unless given), into `out`, the path
+    of a .npy file, where that is given; see `lrqmm.tiled.matmul`. A memory map is an array as
+    others are: say `memory_limit` to have it multiplied in tiles.
 
     Parameters
     ----------
-    A : (..., m, k) array, floating; or a matrix on disk
+    A : (..., m, k) array, floating; or a matrix on disk, see above
     B : (..., k, n) likewise; `W.T` for a weight stored as (out, in)
     method : its name, as for `get_method`; each method's file names its source
     out : (m, n) float32 array, or the path of a .npy file, to write the product to
@@ -304,7 +359,7 @@ def matmul(
     >>> bool(np.linalg.norm(C - A @ B) < 1e-3 * np.linalg.norm(A @ B))
     True
     """
-    if memory_limit is not None or _on_disk(A) or _on_disk(B):
+    if memory_limit is not None or _in_tiles(A) or _in_tiles(B):
         from lrqmm import tiled
 
         limit: dict[str, Any] = {} if memory_limit is None else {"memory_limit": memory_limit}
@@ -313,109 +368,16 @@ def matmul(
     return get_method(method, **params).matmul(A, B, out=out, calibration=calibration)
 
 
-def _on_disk(X: Any) -> bool:
-    named = type(X).__module__.split(".")[0]
-    return isinstance(X, str | os.PathLike | np.memmap) or named == "dask"
-
-
-def _check_matrix(name: str, X: Array, check_finite: bool) -> None:
-    if not is_array(X):
-        raise TypeError(
-            f"{name} is a {type(X).__name__}; allowed: a NumPy, torch or CuPy array of floats"
-        )
-    if X.ndim < 2:
-        raise ValueError(f"{name} has shape {_shape(X)}; allowed: at least two dimensions")
-    xp = compat.array_namespace(X)
-    if str(X.dtype).rsplit(".", 1)[-1] not in ("float16", "bfloat16", "float32", "float64"):
-        raise TypeError(f"{name} has dtype {X.dtype}; allowed: float16, bfloat16, float32, float64")
-    if not check_finite:
-        return
-    X = X.detach() if hasattr(X, "detach") else X
-    with np.errstate(over="ignore"):  # float64 beyond float32 is found here
-        usable = xp.abs(xp.astype(X, xp.float32, copy=False)) <= _checks.LARGEST  # False for NaN
-    if not bool(xp.all(usable)):
-        wrong = tuple(int(i[0]) for i in xp.nonzero(~usable))
-        raise ValueError(
-            f"{name} holds {float(X[wrong])} at {wrong}; allowed: finite values up to "
-            f"{_checks.LARGEST:.2g} in magnitude (sums beyond it overflow float32)"
-        )
-
-
-def _check_pair(A: Array, B: Array, name: str = "A") -> None:
-    if library_of(A) != library_of(B):
-        raise TypeError(
-            f"{name} is of {library_of(A)} and B of {library_of(B)}; allowed: both of the same "
-            "library"
-        )
-    if compat.device(A) != compat.device(B):
-        raise ValueError(
-            f"{name} is on {compat.device(A)} and B on {compat.device(B)}; allowed: the same device"
-        )
-    if A.shape[-1] != B.shape[-2]:
-        raise ValueError(
-            f"{name} has shape {_shape(A)} and B {_shape(B)}; allowed: as many columns in {name} "
-            "as rows in B"
-        )
-    _broadcast(A.shape[:-2], B.shape[:-2])
-
-
-def _check_out(out: Array, A: Array, shape: tuple[int, ...], dtype: Any) -> None:
-    xp = compat.array_namespace(A)
-    if not is_array(out) or library_of(out) != library_of(A):
-        raise TypeError(f"out is a {type(out).__name__}; allowed: an array of {library_of(A)}")
-    if tuple(out.shape) != shape or len(shape) != 2:
-        raise ValueError(
-            f"out has shape {_shape(out)}; allowed: {' x '.join(map(str, shape))}, the product's, "
-            "and two dimensions only"
-        )
-    if out.dtype != xp.float32 or dtype != xp.float32:
-        raise TypeError(f"out has dtype {out.dtype} for a {dtype} product; allowed: float32 both")
-    if compat.device(out) != compat.device(A):
-        raise ValueError(f"out is on {compat.device(out)}; allowed: {compat.device(A)}")
-    contiguous = out.is_contiguous() if hasattr(out, "is_contiguous") else out.flags.c_contiguous
-    if not contiguous:
-        raise ValueError("out has strides of its own; allowed: a contiguous array")
+def _in_tiles(X: Any) -> bool:
+    return isinstance(X, str | os.PathLike) or type(X).__module__.split(".")[0] == "dask"
 
 
 def _write(out: Array, C: Array) -> Array:
     """C in `out`, where it may be already."""
     if C.shape != out.shape:
         raise ValueError(f"the result has shape {tuple(C.shape)}, not {tuple(out.shape)}")
-    if C is not out:
+    if C is out:
+        backend_of(out).written(out)
+    else:
         out[...] = C
     return out
-
-
-def _matrices(X: Array) -> list[Array]:
-    """The matrices of a batch, in order, float32 and without gradient."""
-    xp = compat.array_namespace(X)
-    X = X.detach() if hasattr(X, "detach") else X
-    X = xp.astype(X, xp.float32, copy=False)
-    if X.ndim == 2:
-        return [X]
-    flat = xp.reshape(X, (math.prod(X.shape[:-2]), *X.shape[-2:]))
-    return [flat[i, :, :] for i in range(flat.shape[0])]
-
-
-def _broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    """Broadcast batch shapes, or raise ValueError."""
-    size = max(len(left), len(right))
-    padded = [(1,) * (size - len(shape)) + tuple(shape) for shape in (left, right)]
-    shape = []
-    for a, b in zip(*padded, strict=True):
-        if a != b and 1 not in (a, b):
-            raise ValueError(
-                f"batch dimensions {tuple(left)} of A and {tuple(right)} of B do not broadcast"
-            )
-        shape.append(b if a == 1 else a)
-    return tuple(shape)
-
-
-def _broadcast_index(shape: tuple[int, ...], batch: tuple[int, ...]) -> list[int]:
-    """For each matrix of the broadcast batch, its index in a batch of `shape`."""
-    own = np.arange(math.prod(shape)).reshape(shape)
-    return [int(i) for i in np.broadcast_to(own, batch).ravel()]
-
-
-def _shape(X: Array) -> str:
-    return " x ".join(str(size) for size in X.shape) or "()"

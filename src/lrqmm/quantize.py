@@ -16,9 +16,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
@@ -30,6 +30,7 @@ __all__ = ["Quantized", "Quantizer", "Uniform", "WeightOnly", "product"]
 SCALE_BITS = 32
 ROUNDINGS = ("nearest", "truncate")
 ZERO_POINTS = (None, "integer", "float")
+LARGE_SCALE = 2.0**64  # times an int32 sum it is far from overflow, and so is any below it
 SMALLEST_SCALE = 2.0**-126  # the smallest normal float32: a vector below it is quantised to zero
 
 
@@ -170,7 +171,7 @@ class Quantizer(Shown, ABC):
     def _stored(self, xp: ModuleType, codes: Array) -> Array:
         if not self.integer:
             return codes
-        return xp.astype(codes, xp.int8 if self.code_bits <= 8 else xp.int16)
+        return stored_codes(xp, codes, xp.int8 if self.code_bits <= 8 else xp.int16)
 
     @abstractmethod
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
@@ -311,6 +312,16 @@ class WeightOnly(Quantizer):
         return Uniform(bits=bits, granularity=self.granularity, zero_point=self.zero_point_a)
 
 
+def stored_codes(xp: ModuleType, codes: Array, dtype: Any) -> Array:
+    """Float codes as integers, clipped first: beyond the limits a cast wraps round."""
+    limits = xp.iinfo(dtype)
+    low, high = (
+        xp.asarray(limit, dtype=codes.dtype, device=device(codes))
+        for limit in (limits.min, limits.max)
+    )
+    return xp.astype(xp.minimum(xp.maximum(codes, low), high), dtype)
+
+
 def scale_to_top(
     xp: ModuleType, x: Array, axes: tuple[int, ...], top: int
 ) -> tuple[Array, Array, Array]:
@@ -389,13 +400,15 @@ def product(left: Quantized, right: Quantized) -> Array:
         A, B = left.dequantize(), right.dequantize().T
         return backend_of(A).float_matmul(A, B, "float32", None)
     k, group = left.codes.shape[1], left.group
+    right_first = 0 not in left.scale.shape and bool(xp.max(left.scale) > LARGE_SCALE)
     total = None
     for index, start in enumerate(range(0, k, group)):
         columns = slice(start, min(start + group, k))
         q, p = left.codes[:, columns], right.codes[:, columns]
         part = xp.astype(integer_matmul(q, p.T), xp.float32)
-        part *= left.scale[:, index, None]
-        part *= right.scale[None, :, index]
+        scales = [left.scale[:, index, None], right.scale[None, :, index]]
+        for scale in reversed(scales) if right_first else scales:
+            part *= scale
         if total is None:
             total = part
         else:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm.backends import backend_of
 from lrqmm.phases import phase
 
 SKETCHES = ("ones+gaussian", "gaussian", "ones+sign", "sign")
@@ -98,10 +99,11 @@ def rsvd(
     rank = min(rank, smaller)
     width = min(rank + oversampling, smaller)
     seed = seed if isinstance(seed, tuple) else (seed,)
-    omega = sketch_matrix(M, M.shape[1], width, sketch, seed)
-    Q = range_basis(lambda X: M @ X, lambda Y: M.T @ Y, omega, power_iterations)
-    with phase("sketch"):
-        small = Q.T @ M
-    with phase("factorize"):
-        U, s, Vt = xp.linalg.svd(small, full_matrices=False)
-        return Q @ U[:, :rank], s[:rank], Vt[:rank, :]
+    with backend_of(M).usual_state(M, "ieee"):
+        omega = sketch_matrix(M, M.shape[1], width, sketch, seed)
+        Q = range_basis(lambda X: M @ X, lambda Y: M.T @ Y, omega, power_iterations)
+        with phase("sketch"):
+            small = Q.T @ M
+        with phase("factorize"):
+            U, s, Vt = xp.linalg.svd(small, full_matrices=False)
+            return Q @ U[:, :rank], s[:rank], Vt[:rank, :]

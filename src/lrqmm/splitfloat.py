@@ -31,6 +31,11 @@ class SplitProduct(FloatProduct):
     multiplied in float32, which only imitates the hardware's products: no time is measured."""
 
     @property
+    def float32_precision(self) -> str:
+        """Float32: the parts are rounded here."""
+        return "ieee"
+
+    @property
     def classes(self) -> tuple[type, ...]:
         return (SplitProduct,)
 

@@ -1,8 +1,9 @@
 """What differs between array libraries: integer products, float precisions, synchronisation.
 
 Everything else in `lrqmm` is array-API code, written once. A backend is a module with
-`integer_route(x)`, `integer_matmul(a, b)`, `float_matmul(A, B, precision)`, `synchronize(x)` and
-`device_name(x)`; `backend_of` finds the one that an array belongs to.
+`plain(name, x)`, `usual_state(x, precision)`, `integer_route(x)`, `integer_matmul(a, b)`,
+`float_matmul(A, B, precision, out)`, `synchronize(x)`, `flush_cache(x)` and `device_name(x)`;
+`backend_of` finds the one that an array belongs to.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ INT32_LIMIT = 2**31 - 1
 
 
 def is_array(x: Any) -> bool:
-    """Whether `x` is an array of a library that follows the array API."""
-    return bool(compat.is_array_api_obj(x))
+    """Whether `x` is an array of a library that follows the array API, subclasses included."""
+    return isinstance(x, np.ndarray) or bool(compat.is_array_api_obj(x))
 
 
 def library_of(x: Array) -> str:

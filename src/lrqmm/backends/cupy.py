@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import cupy
@@ -11,6 +12,20 @@ from cupy_backends.cuda.libs import cublas
 from lrqmm._checks import Array, Unsupported
 
 CUDA_R_8I, CUDA_R_32I = 3, 10  # cudaDataType, which CuPy's cuBLAS module does not name
+
+
+def plain(name: str, x: Array) -> Array:
+    """The array itself."""
+    return x
+
+
+def overlap(x: Array, y: Array) -> bool:
+    """Whether two arrays may share memory."""
+    return bool(cupy.may_share_memory(x, y))
+
+
+def written(x: Array) -> None:
+    """Nothing keeps count of changes."""
 
 
 def integer_route(x: Array) -> str:
@@ -58,6 +73,11 @@ def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -
     if precision != "float32":
         raise Unsupported(f"{precision} products on CUDA are measured with torch, not CuPy")
     return cupy.matmul(A, B, out=out)
+
+
+def usual_state(x: Array, precision: str) -> AbstractContextManager[None]:
+    """No setting of the library changes what a product is."""
+    return nullcontext()
 
 
 def synchronize(x: Array) -> None:

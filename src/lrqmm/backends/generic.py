@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array, Unsupported
 from lrqmm.backends import _float_chunks
+
+
+def plain(name: str, x: Array) -> Array:
+    """The array itself."""
+    return x
+
+
+def overlap(x: Array, y: Array) -> bool:
+    """Whether two arrays may share memory."""
+    return x is y
+
+
+def written(x: Array) -> None:
+    """Nothing keeps count of changes."""
 
 
 def integer_route(x: Array) -> str:
@@ -23,6 +39,11 @@ def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -
     if precision != "float32":
         raise Unsupported(f"{array_namespace(A).__name__} has no {precision} product")
     return A @ B
+
+
+def usual_state(x: Array, precision: str) -> AbstractContextManager[None]:
+    """No setting of the library changes what a product is."""
+    return nullcontext()
 
 
 def synchronize(x: Array) -> None:

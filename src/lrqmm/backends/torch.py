@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
+from itertools import product
 
 import array_api_compat.torch as xp
 import torch
@@ -14,23 +16,78 @@ from lrqmm.backends import _float_chunks
 from lrqmm.backends import numpy as numpy_backend
 
 
+def plain(name: str, x: Array) -> Array:
+    """A `torch.Tensor` without gradient whose memory holds its elements; copied only where the
+    memory of `x` does not.
+
+    Raises TypeError, which speaks of `name`, for tensors without such memory: sparse, nested,
+    quantised or on the meta device, inside `torch.func` transforms, of classes that compute by
+    themselves.
+    """
+    kind = type(x)
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise TypeError(f"{name} is a {kind.__module__}.{kind.__name__}; allowed: a plain tensor")
+    if x.layout != torch.strided or x.is_nested or x.is_quantized:
+        described = "nested" if x.is_nested else "quantized" if x.is_quantized else x.layout
+        raise TypeError(f"{name} is a {described} tensor; allowed: a dense one")
+    if x.is_meta:
+        raise TypeError(f"{name} is on the meta device and holds no numbers; allowed: a device")
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        raise TypeError(f"{name} is inside a torch.func transform; allowed: outside of it")
+    x = x.detach()
+    if kind is not torch.Tensor and type(x) is not torch.Tensor:
+        x = x.as_subclass(torch.Tensor)
+    if x._is_zerotensor():
+        x = x.clone()
+    return x.resolve_neg()
+
+
+TRIED = ((1, 2, 1), (3, 5, 7), (64, 256, 64))
+"""Shapes (m, k, n) on which the CPU's integer product is tried; oneDNN has kernels by shape."""
+
+
 @cache
-def _cpu_has_int8_dot() -> bool:
-    # Without VNNI the CPU kernels go through saturating 16-bit sums: slow or wrong, never used.
+def cpu_int_mm_refused() -> str:
+    """Why `torch._int_mm` is not used on this CPU; '' where it is.
+
+    Without an int8 dot product (VNNI) the CPU's kernels go through saturating 16-bit sums: slow or
+    wrong. What the processor has is not what oneDNN may use (`ONEDNN_MAX_CPU_ISA`), so products
+    that would saturate are tried, once a process.
+    """
     probe = getattr(torch.cpu, "_is_vnni_supported", None)
-    return bool(probe and probe())
+    if not (probe and probe()):
+        return "no int8 dot product"
+    for (m, k, n), x, y in product(TRIED, (127, -128), (127, -128)):
+        a = torch.full((m, k), x, dtype=torch.int8, device="cpu")
+        b = torch.full((k, n), y, dtype=torch.int8, device="cpu")
+        if not bool((torch._int_mm(a, b) == k * x * y).all()):
+            return "torch._int_mm saturates here; is ONEDNN_MAX_CPU_ISA set?"
+    return ""
+
+
+def overlap(x: Array, y: Array) -> bool:
+    """Whether two arrays may share memory."""
+    mine, other = x.untyped_storage().data_ptr(), y.untyped_storage().data_ptr()
+    return bool(mine == other != 0)
+
+
+def written(x: Array) -> None:
+    """Tell autograd that compiled code has changed a tensor in place."""
+    if not x.is_inference():
+        torch.autograd.graph.increment_version(x)
 
 
 def integer_route(x: Array) -> str:
     """How integer products are computed."""
-    if x.device.type == "cuda" or (x.device.type == "cpu" and _cpu_has_int8_dot()):
+    if x.device.type == "cuda" or (x.device.type == "cpu" and not cpu_int_mm_refused()):
         return f"torch._int_mm ({x.device.type})"
-    return f"exact float32 pieces ({x.device.type}, no int8 dot product)"
+    reason = cpu_int_mm_refused() if x.device.type == "cpu" else "no int8 dot product"
+    return f"exact float32 pieces ({x.device.type}, {reason})"
 
 
 def integer_matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact; into `out` where that is given."""
-    if a.device.type == "cpu" and _cpu_has_int8_dot():
+    if a.device.type == "cpu" and not cpu_int_mm_refused():
         column_major = b.stride() == (1, b.shape[0]) and 1 not in b.shape
         if not column_major and b.stride()[0] == 1 and 1 not in b.shape:
             b, column_major = _plain(b.T).T, True  # a slice of Bᵀ: quicker than turning it over
@@ -41,7 +98,7 @@ def integer_matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     elif a.device.type == "cuda":
         product = _cuda_int_mm(a, b)
     else:
-        with exact_float32():
+        with usual_state(a, "ieee"):
             product = _float_chunks.integer_matmul(xp, a, b)
     return product if out is None else out.copy_(product)
 
@@ -66,31 +123,92 @@ def _cuda_int_mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch._int_mm(a, bt.mT)[:m, :n]
 
 
+class _Float32Precision:
+    """Torch's precision of float32 products: one setting of the process, shared by its threads.
+
+    The first block to enter sets it, the last one to leave restores what it found. Blocks of the
+    same precision run side by side; one of another precision waits for them, and inside one of
+    them it is a RuntimeError.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = threading.local()
+        self._blocks = 0
+        self._precision = ""
+        self._before: list[str] = []
+
+    @contextmanager
+    def __call__(self, precision: str) -> Iterator[None]:
+        settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+        outer = getattr(self._inside, "precision", None)
+        if outer not in (None, precision):
+            raise RuntimeError(f"a {precision} block is inside one of {outer}; allowed: the same")
+        with self._changed:
+            self._changed.wait_for(lambda: not self._blocks or self._precision == precision)
+            if not self._blocks:
+                self._before = [setting.fp32_precision for setting in settings]
+                settings[0].fp32_precision, settings[1].fp32_precision = precision, "ieee"
+                self._precision = precision
+            self._blocks += 1
+        self._inside.precision = precision
+        try:
+            yield
+        finally:
+            self._inside.precision = outer
+            with self._changed:
+                self._blocks -= 1
+                if not self._blocks:
+                    for setting, old in zip(settings, self._before, strict=True):
+                        setting.fp32_precision = old
+                    self._changed.notify_all()
+
+
+_float32_precision = _Float32Precision()
+
+
+def exact_float32(precision: str = "ieee") -> AbstractContextManager[None]:
+    """Float32 products in 'ieee' or 'tf32' inside the block, whatever the user's setting.
+
+    A block inside another one must ask for the same precision.
+    """
+    return _float32_precision(precision)
+
+
+def usual_state(x: Array, precision: str) -> AbstractContextManager[None]:
+    """Torch as it is when nobody has changed it, for products of tensors like `x`.
+
+    No autocast; no inference mode, whose tensors cannot be written to outside of it; float32
+    products in `precision` ('ieee' or 'tf32'). The default dtype and device stay the user's: code
+    in such a block names both.
+    """
+    return usual_state_on(x.device.type, precision)
+
+
 @contextmanager
-def exact_float32(precision: str = "ieee") -> Iterator[None]:
-    """Float32 products in 'ieee' or 'tf32' inside the block, whatever the user's setting."""
-    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [setting.fp32_precision for setting in settings]
-    settings[0].fp32_precision, settings[1].fp32_precision = precision, "ieee"
-    try:
+def usual_state_on(kind: str, precision: str) -> Iterator[None]:
+    """The same by the kind of device."""
+    with ExitStack() as stack:
+        for each in {"cpu", kind}:
+            if torch.is_autocast_enabled(each):
+                stack.enter_context(torch.autocast(each, enabled=False))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(exact_float32(precision))
         yield
-    finally:
-        for setting, old in zip(settings, before, strict=True):
-            setting.fp32_precision = old
 
 
 def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
     """A @ B of float32 tensors in 'float32', 'tf32' or 'bfloat16'; the answer is float32."""
-    if precision == "bfloat16":
+    if precision == "tf32" and (
+        A.device.type != "cuda" or torch.cuda.get_device_capability(A.device) < (8, 0)
+    ):
+        raise Unsupported("TF32 needs a CUDA device of compute capability 8.0 or higher")
+    with usual_state(A, "tf32" if precision == "tf32" else "ieee"):
+        if precision != "bfloat16":
+            return torch.matmul(A, B, out=out)
         C = A.bfloat16() @ B.bfloat16()
         return C.float() if out is None else out.copy_(C)
-    if precision == "tf32":
-        if A.device.type != "cuda" or torch.cuda.get_device_capability(A.device) < (8, 0):
-            raise Unsupported("TF32 needs a CUDA device of compute capability 8.0 or higher")
-        with exact_float32("tf32"):
-            return torch.matmul(A, B, out=out)
-    with exact_float32():
-        return torch.matmul(A, B, out=out)
 
 
 def synchronize(x: Array) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
 from lrqmm.backends import integer_route, library_of
@@ -54,19 +56,45 @@ def defaults(compensator: type) -> dict[str, Any]:
     return own if compensator is LRQMMAware else {**own, "power_iterations": 0}
 
 
+class Lock:
+    """A lock of which a copy is another one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[Lock], tuple[()]]:
+        return Lock, ()
+
+
+class Spaces(threading.local):
+    """Work space by name, one of each a thread; a copy starts with none."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, dict[str, Any]] = {}
+
+    def __reduce__(self) -> tuple[type[Spaces], tuple[()]]:
+        return Spaces, ()
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Bᵀ in int8, with its low-rank part where that depends on B alone."""
 
     coded: Coded
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: Lock = field(default_factory=Lock)
 
 
 @dataclass(frozen=True)
 class Fused(Composition):
     """A composition run by fused passes; its work space lives on, one a thread."""
 
-    _spaces: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+    _spaces: Spaces = field(default_factory=Spaces, repr=False, compare=False)
 
     execution = "fused"
 
@@ -219,8 +247,7 @@ class Fused(Composition):
 
     def _space(self, side: str, kernels: Any, X: Array) -> dict[str, Any]:
         key = f"{side} {kernels.__name__} {X.device}"  # buffers stay with a library and device
-        space: dict[str, Any] = self._spaces.__dict__.setdefault(key, {})
-        return space
+        return self._spaces.named.setdefault(key, {})
 
 
 def _check_k(k: int) -> None:
@@ -269,4 +296,12 @@ def _tensor(X: Array) -> Any:
         return X
     import torch  # slow to load, and planning a study needs none of it
 
-    return torch.from_numpy(X)
+    return torch.from_numpy(X if X.flags.writeable else np.asarray(_Unlocked(X)))
+
+
+class _Unlocked:
+    """The memory of a read-only array, which torch warns of although nothing writes to it."""
+
+    def __init__(self, X: Array) -> None:
+        self.X = X
+        self.__array_interface__ = {**X.__array_interface__, "data": (X.ctypes.data, False)}

@@ -28,7 +28,10 @@ _NUMPY = {torch.int8: np.int8, torch.int32: np.int32, torch.float32: np.float32}
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """An uninitialised tensor. NumPy asks for huge pages, which makes large fresh ones cheaper."""
+    """An uninitialised tensor, of that dtype and on the CPU whatever torch's defaults are.
+
+    NumPy asks for huge pages, which makes large fresh ones cheaper.
+    """
     return torch.from_numpy(np.empty(shape, _NUMPY[dtype]))
 
 
@@ -75,10 +78,10 @@ def quantize(
         digits = None
         if residual:
             digits = take(space, "digits", (rows, k) if by_rows else (k, rows), torch.int8)
-        scale = torch.empty(rows)
+        scale = empty((rows,), torch.float32)
         top, truncate = 2 ** (bits - 1) - 1, rounding == "truncate"
         if zero_point:
-            zero = torch.empty(rows)
+            zero = empty((rows,), torch.float32)
             passes.quantize_rows_affine(X, top, room, digits, scale, zero)
             return Coded(room, digits, scale, UNIT[rounding], -scale * zero)
         if by_rows:
@@ -116,21 +119,21 @@ def signs(rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Te
 def two_digits(X: torch.Tensor, weight: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Thin X (n, w) in two digits (2w, n): weight_i X_il = scale_l (first_li + second_li / 254)."""
     n, w = X.shape
-    codes, scale = torch.empty((2 * w, n), dtype=torch.int8), torch.empty(w)
+    codes, scale = empty((2 * w, n), torch.int8), empty((w,), torch.float32)
     passes.thin_codes(X.contiguous(), weight, codes[:w], codes[w:], scale)
     return codes, scale
 
 
 def one_digit(X: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Thin X (n, w) rounded into int8 `codes` (w, n); returns the scales (w,)."""
-    scale = torch.empty(X.shape[1])
+    scale = empty((X.shape[1],), torch.float32)
     passes.thin_codes(X.contiguous(), None, codes, None, scale)
     return scale
 
 
 def merge(sums: torch.Tensor, f: torch.Tensor | None, g: torch.Tensor) -> torch.Tensor:
     """f_i g_l (sums_il + sums_i(l+w) / 254) for the sums (n, 2w) of two digits; (n, w) float32."""
-    out = torch.empty((sums.shape[0], sums.shape[1] // 2))
+    out = empty((sums.shape[0], sums.shape[1] // 2), torch.float32)
     passes.merge(sums, f, g, out)
     return out
 

@@ -1,6 +1,7 @@
 """The passes over memory of the fused CPU path: compiled, or numba where nothing was built.
 
-Every function takes CPU tensors whose rows are contiguous and writes into those given to it.
+Every function takes CPU tensors whose rows are contiguous and writes into those given to it. What
+compiled code is given is checked here: device, dtype, shape and strides, each time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 
 BUILDS = {"AVX512": ("v4", "v3", "base"), "AVX2": ("v3", "base")}
 """Compiled variants that a processor can run, best first."""
+
+INT8, INT32, FLOAT32 = torch.int8, torch.int32, torch.float32
 
 
 @cache
@@ -44,32 +47,6 @@ def quantize_rows(
     _quantize("quantize_rows", x, top, truncate, codes, digits, scale)
 
 
-def quantize_rows_affine(
-    x: torch.Tensor,
-    top: int,
-    codes: torch.Tensor,
-    digits: torch.Tensor | None,
-    scale: torch.Tensor,
-    zero: torch.Tensor,
-) -> None:
-    """Codes, residual digits, a scale and a zero point a row of x, to nearest."""
-    library = _library()
-    if library is None:
-        from lrqmm.fused import passes_numba
-
-        none = codes[:0].numpy()
-        passes_numba.quantize_rows_affine(
-            x.numpy(), top, codes.numpy(), none if digits is None else digits.numpy(),
-            scale.numpy(), zero.numpy(),
-        )  # fmt: skip
-        return
-    _call(
-        library.quantize_rows_affine,
-        x, *x.shape, x.stride(0), float(top), codes, codes.stride(0), digits,
-        _stride(digits), scale, zero,
-    )  # fmt: skip
-
-
 def quantize_columns(
     x: torch.Tensor,
     top: int,
@@ -91,6 +68,9 @@ def _quantize(
     digits: torch.Tensor | None,
     scale: torch.Tensor,
 ) -> None:
+    by_rows = name == "quantize_rows"
+    _check_quantized(x, codes, digits, by_rows)
+    _check_vector("scale", scale, x.shape[0 if by_rows else 1])
     library = _library()
     if library is None:
         from lrqmm.fused import passes_numba
@@ -108,6 +88,35 @@ def _quantize(
     )  # fmt: skip
 
 
+def quantize_rows_affine(
+    x: torch.Tensor,
+    top: int,
+    codes: torch.Tensor,
+    digits: torch.Tensor | None,
+    scale: torch.Tensor,
+    zero: torch.Tensor,
+) -> None:
+    """Codes, residual digits, a scale and a zero point a row of x, to nearest."""
+    _check_quantized(x, codes, digits, by_rows=True)
+    _check_vector("scale", scale, x.shape[0])
+    _check_vector("zero", zero, x.shape[0])
+    library = _library()
+    if library is None:
+        from lrqmm.fused import passes_numba
+
+        none = codes[:0].numpy()
+        passes_numba.quantize_rows_affine(
+            x.numpy(), top, codes.numpy(), none if digits is None else digits.numpy(),
+            scale.numpy(), zero.numpy(),
+        )  # fmt: skip
+        return
+    _call(
+        library.quantize_rows_affine,
+        x, *x.shape, x.stride(0), float(top), codes, codes.stride(0), digits,
+        _stride(digits), scale, zero,
+    )  # fmt: skip
+
+
 def scale_update(
     sums: torch.Tensor,
     s: torch.Tensor,
@@ -117,6 +126,13 @@ def scale_update(
     C: torch.Tensor,
 ) -> None:
     """C = s_i t_j sums_ij + (X Yᵀ)_ij with X (m, q), Y (n, q) contiguous; q = 0 for no update."""
+    m, n = C.shape
+    _check("C", C, FLOAT32, (m, n))
+    _check("sums", sums, INT32, (m, n), at_least=True)
+    _check_vector("s", s, m)
+    _check_vector("t", t, n)
+    _check("X", X, FLOAT32, (m, X.shape[1]), contiguous=True)
+    _check("Y", Y, FLOAT32, (n, X.shape[1]), contiguous=True)
     library = _library()
     if library is None:
         from lrqmm.fused import passes_numba
@@ -125,7 +141,7 @@ def scale_update(
         return
     _call(
         library.scale_update,
-        sums, sums.stride(0), *C.shape, s, t, X, Y, X.shape[1], C, C.stride(0),
+        sums, sums.stride(0), m, n, s, t, X, Y, X.shape[1], C, C.stride(0),
     )  # fmt: skip
 
 
@@ -137,6 +153,14 @@ def thin_codes(
     scale: torch.Tensor,
 ) -> None:
     """weight_i X_il = scale_l (first_li + second_li / 254); X (n, w), first and second (w, n)."""
+    n, w = X.shape
+    _check("X", X, FLOAT32, (n, w), contiguous=True)
+    _check("first", first, INT8, (w, n), any_strides=True)
+    if weight is not None:
+        _check_vector("weight", weight, n)
+    if second is not None:
+        _check("second", second, INT8, (w, n), contiguous=True)
+    _check_vector("scale", scale, w)
     library = _library()
     if library is None:
         from lrqmm.fused import passes_numba
@@ -146,12 +170,18 @@ def thin_codes(
         passes_numba.thin_codes(X.numpy(), weights, first.numpy(), seconds, scale.numpy())
         return
     _call(
-        library.thin_codes, X, *X.shape, weight, first, *first.stride(), second, scale,
+        library.thin_codes, X, n, w, weight, first, *first.stride(), second, scale,
     )  # fmt: skip
 
 
 def merge(sums: torch.Tensor, f: torch.Tensor | None, g: torch.Tensor, out: torch.Tensor) -> None:
     """out_il = f_i g_l (sums_il + sums_i(l+w) / 254), sums (n, 2w), out (n, w)."""
+    n, w = out.shape
+    _check("out", out, FLOAT32, (n, w), contiguous=True)
+    _check("sums", sums, INT32, (n, 2 * w), any_strides=True)
+    if f is not None:
+        _check_vector("f", f, n)
+    _check_vector("g", g, w)
     library = _library()
     if library is None:
         from lrqmm.fused import passes_numba
@@ -160,14 +190,58 @@ def merge(sums: torch.Tensor, f: torch.Tensor | None, g: torch.Tensor, out: torc
         passes_numba.merge(*(tensor.numpy() for tensor in (sums, rows, g, out)))
         return
     _call(
-        library.merge, sums, *sums.stride(), *out.shape, f, g, out,
+        library.merge, sums, *sums.stride(), n, w, f, g, out,
     )  # fmt: skip
+
+
+def _check_quantized(
+    x: torch.Tensor, codes: torch.Tensor, digits: torch.Tensor | None, by_rows: bool
+) -> None:
+    """x, and the memory of its codes, which has room for more vectors; they lie as x does."""
+    rows, columns = x.shape
+    _check("x", x, FLOAT32, (rows, columns))
+    _check("codes", codes, INT8, (rows, columns), at_least=True)
+    if digits is not None:
+        _check("digits", digits, INT8, (rows, columns))
+    if codes.shape[1 if by_rows else 0] != (columns if by_rows else rows):
+        raise ValueError(f"codes has shape {tuple(codes.shape)} for x of {tuple(x.shape)}")
+
+
+def _check_vector(name: str, x: torch.Tensor, length: int) -> None:
+    _check(name, x, FLOAT32, (length,), contiguous=True)
+
+
+def _check(
+    name: str,
+    x: torch.Tensor,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    *,
+    at_least: bool = False,
+    contiguous: bool = False,
+    any_strides: bool = False,
+) -> None:
+    """Raise unless compiled code may walk over x: a CPU tensor of this dtype and shape (or larger),
+    contiguous, or with elements of a row side by side and rows that do not overlap."""
+    if x.dtype != dtype or not x.is_cpu or x.layout != torch.strided:
+        raise TypeError(f"{name} is {x.dtype} on {x.device}; allowed: {dtype} on cpu")
+    if x.shape != shape and not (
+        at_least
+        and len(x.shape) == len(shape)
+        and all(size >= least for size, least in zip(x.shape, shape, strict=True))
+    ):
+        allowed = f"{'at least ' if at_least else ''}{shape}"
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; allowed: {allowed}")
+    if any_strides or x.is_contiguous() or 0 in shape:
+        return
+    if contiguous or (x.shape[1] > 1 and x.stride(1) != 1):
+        raise ValueError(f"{name} has strides {x.stride()}; allowed: rows of memory")
 
 
 def _call(function: Any, *arguments: torch.Tensor | float | None) -> None:
     """Call a compiled pass: tensors as pointers, None as a null one, and the threads at the end."""
-    given: list[Any] = [_argument(argument) for argument in arguments]
-    function(*given, ctypes.c_int(torch.get_num_threads()))
+    passed: list[Any] = [_argument(argument) for argument in arguments]
+    function(*passed, ctypes.c_int(torch.get_num_threads()))
 
 
 def _argument(value: torch.Tensor | float | None) -> Any:

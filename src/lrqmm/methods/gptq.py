@@ -21,7 +21,7 @@ from array_api_compat import array_namespace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Preset
-from lrqmm.quantize import Encoded, Quantized, Uniform, WeightOnly
+from lrqmm.quantize import Encoded, Quantized, Uniform, WeightOnly, stored_codes
 
 BLOCK = 128
 
@@ -70,7 +70,7 @@ class GPTQ(WeightOnly):
                 weights[:, i:stop] = weights[:, i:stop] - error[:, None] * U[None, i, i:stop]
                 codes[:, i], errors[:, i - start] = q, error
             weights[:, stop:] = weights[:, stop:] - errors @ U[start:stop, stop:]
-        return Quantized(xp.astype(codes, xp.int8), plain.scale, None, plain.group)
+        return Quantized(stored_codes(xp, codes, xp.int8), plain.scale, None, plain.group)
 
     def _factor(self, xp: ModuleType, calibration: Array) -> Array:
         """U upper triangular with UᵀU = H⁻¹, float64."""

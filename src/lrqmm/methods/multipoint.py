@@ -23,7 +23,7 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Compensator, Cost, Operand, Preset
 from lrqmm.phases import phase
-from lrqmm.quantize import Quantized, product, usable_scale
+from lrqmm.quantize import Quantized, product, stored_codes, usable_scale
 
 CLIPPINGS = tuple(float(c) for c in np.linspace(0.3, 1.0, 36))
 """Fractions of the maximum at which the last point may clip."""
@@ -65,7 +65,9 @@ class Multipoint(Compensator):
                 codes, scale = _best_point(xp, rest, top, fractions)
                 rest = rest - scale * codes
                 scales = xp.broadcast_to(scale, (scale.shape[0], B.quantized.scale.shape[1]))
-                found.append(Quantized(xp.astype(codes, xp.int8), scales, None, B.quantized.group))
+                found.append(
+                    Quantized(stored_codes(xp, codes, xp.int8), scales, None, B.quantized.group)
+                )
         return found
 
     def correct(self, A: Operand, B: Operand, prepared: list[Quantized]) -> Array | None:

@@ -21,7 +21,7 @@ from lrqmm._checks import Array
 from lrqmm.backends import integer_matmul, integer_route
 from lrqmm.composition import Cost
 from lrqmm.phases import phase
-from lrqmm.quantize import SMALLEST_SCALE
+from lrqmm.quantize import SMALLEST_SCALE, stored_codes
 from lrqmm.wholeproduct import WholeProduct
 
 BITS = 7
@@ -42,7 +42,7 @@ def split(X: Array, slices: int) -> Slices:
     found = []
     for _ in range(slices):
         codes = xp.round(rest)
-        found.append(xp.astype(codes, xp.int8))
+        found.append(stored_codes(xp, codes, xp.int8))
         rest = (rest - codes) * 2.0**BITS
     return found, power
 

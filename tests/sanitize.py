@@ -1,0 +1,69 @@
+"""Compiled code over the shapes of the tests, with every access checked: `make sanitize`.
+
+The C++ passes, for each level that this processor runs, under AddressSanitizer and
+UndefinedBehaviorSanitizer (g++ has both); numba's kernels with their bounds checked. As a pytest
+plugin (`-p sanitize`) this file gives the passes the library that SANITIZED_PASSES names.
+"""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+MARCH = {"base": [], "v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
+FLAGS = [
+    "-O1", "-g", "-std=c++17", "-fopenmp", "-shared", "-fPIC", "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all",
+]  # fmt: skip
+TESTS = ("tests/test_fused.py", "tests/test_arrays.py", "tests/test_passes.py")
+NUMBA = (*TESTS, "tests/test_packing.py")
+
+
+def pytest_configure() -> None:
+    from lrqmm.fused import passes
+
+    path = os.environ["SANITIZED_PASSES"]
+    library = ctypes.CDLL(path) if path else None
+    passes._library = lambda: library
+
+
+def levels() -> list[str]:
+    from lrqmm.fused.passes import BUILDS
+
+    return list(BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("base",)))
+
+
+def run(title: str, tests: tuple[str, ...], **changes: str) -> None:
+    paths = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONMALLOC": "malloc", **changes}
+    print(f"== {title}", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "sanitize", "-m", "not cluster"]
+    subprocess.run([*command, *tests], cwd=ROOT, env=environment, check=True)
+
+
+def main() -> None:
+    preload = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    with TemporaryDirectory() as folder:
+        for level in levels():
+            library = f"{folder}/passes_{level}.so"
+            source = str(ROOT / "src/lrqmm/fused/passes.cpp")
+            subprocess.run(["g++", *FLAGS, *MARCH[level], source, "-o", library], check=True)
+            options = "detect_leaks=0:abort_on_error=1"  # Python's own are no leaks
+            run(f"C++, {level}", TESTS, SANITIZED_PASSES=library, LD_PRELOAD=preload,
+                ASAN_OPTIONS=options, UBSAN_OPTIONS="print_stacktrace=1")  # fmt: skip
+        run("numba", NUMBA, SANITIZED_PASSES="", NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"failed: {' '.join(map(str, error.cmd))}")
+    print("clean")
