@@ -167,6 +167,20 @@ def test_shared_exponents(library):
         )
 
 
+def test_exponents_that_are_shared_come_back(library):
+    exponents = np.arange(-126, 128)
+    scale = to(library, np.ldexp(np.float32(1), exponents)[:, None])
+    codes = to(library, np.ones((len(exponents), 8), np.int8))
+    stored = Packed.of(Quantized(codes, scale, None, 8), 4, shared_exponents=True)
+    assert to_numpy(stored.scale)[:, 0].tolist() == exponents.tolist()
+    np.testing.assert_array_equal(to_numpy(stored.quantized().scale), to_numpy(scale))
+    for power in (-126, 0, 100):
+        beside = np.nextafter(np.ldexp(np.float32(1), power), np.float32(np.inf))
+        wrong = to(library, np.full((1, 1), beside, np.float32))
+        with pytest.raises(ValueError, match="a scale is no power of two"):
+            Packed.of(Quantized(codes[:1, :], wrong, None, 8), 4, shared_exponents=True)
+
+
 def best_seconds(call):
     def once():
         start = time.perf_counter()

@@ -23,11 +23,13 @@ from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
 from lrqmm.composition import Operand
+from lrqmm.decompose import basis
 from lrqmm.lowrank import Factors, compensate
 from lrqmm.methods.two_slice import SecondSlice
 from lrqmm.phases import phase
 from lrqmm.quantize import product
 from lrqmm.rsvd import sketch_matrix
+from lrqmm.scaling import energy
 
 PROBES, PROBES_UP_TO = 64, 512
 """Gaussian probes up to that n; in proportion beyond."""
@@ -61,7 +63,8 @@ class ToleranceNotReached(UserWarning):
         self, estimate: float, tolerance: float, bits: int, how: str = "at the largest rank"
     ) -> None:
         self.estimate = estimate
-        self.bits = bits + max(1, math.ceil(math.log2(estimate / tolerance)))
+        missing = math.log2(estimate / tolerance) if math.isfinite(estimate) else 0.0
+        self.bits = bits + max(1, math.ceil(missing))
         super().__init__(
             f"the tolerance {tolerance:g} is not reached: about {estimate:.3g} {how}; "
             f"about {self.bits} bits would do"
@@ -90,12 +93,14 @@ class Search:
             if self.left is not None:
                 directions.append(self.B.approx.T @ self.left[1][:4, :].T)
             W = xp.concat(directions, axis=1)[:, :n]
-            W = xp.linalg.qr(W, mode="reduced")[0]
+            W = basis(W)
             probes = PROBES * max(1, n // PROBES_UP_TO)
             X = sketch_matrix(W, n, probes, "gaussian", (self.seed, 4))
             X = X - W @ (W.T @ X)
-            self.weights = [1.0] * W.shape[1] + [1 / probes] * probes
-            self.Y = xp.concat([W, X], axis=1)
+            small = 2.0 ** -int(n).bit_length()  # so that sums over n stay in range
+            weights = [1.0] * W.shape[1] + [1 / probes] * probes
+            self.weights = [weight / small**2 for weight in weights]
+            self.Y = small * xp.concat([W, X], axis=1)
             self.exact = self.A.exact @ (self.B.exact @ self.Y)
 
     def two_slices(self) -> tuple[Array, float]:
@@ -128,12 +133,12 @@ class Search:
         """Estimated relative error of a product of these operands."""
         xp = array_namespace(C)
         with phase("correct"):
-            weights = xp.asarray(self.weights, dtype=C.dtype, device=C.device)
-            found = C @ self.Y
-            missed = self.exact - found
+            weights = xp.asarray(self.weights, dtype=xp.float64, device=C.device)
+            exact, found = (xp.astype(Y, xp.float64) for Y in (self.exact, C @ self.Y))
+            missed = exact - found
             squared = float(xp.sum(missed**2 * weights))
             cross = float(xp.sum(found * missed * weights))
-            whole = float(xp.sum(C**2)) + 2 * cross + squared
+            whole = energy(C) + 2 * cross + squared
         return (squared / whole) ** 0.5 if whole > 0 else 0.0
 
     @cached_property

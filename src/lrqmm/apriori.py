@@ -25,6 +25,7 @@ from lrqmm.composition import Composition, NoCompensator
 from lrqmm.methods.mean_fix import MeanFix
 from lrqmm.quantize import Uniform
 from lrqmm.rsvd import sketch_matrix
+from lrqmm.scaling import near_one
 
 __all__ = ["predicted_error"]
 
@@ -79,6 +80,7 @@ def prediction(method: Any, A: Array, B: Array) -> float | None:
 
 def _predict(A: Array, B: Array, quantizer: Uniform, mean_removed: bool) -> float:
     xp = array_namespace(A)
+    A, B = near_one(A)[0], near_one(B)[0]  # of which the error does not depend
     R_A = A - quantizer.left.quantize(A).dequantize()
     R_Bt = B.T - quantizer.quantize(B.T).dequantize()
     m_A, m_B = means_by_sign(A, R_A), means_by_sign(B.T, R_Bt).T

@@ -8,17 +8,19 @@ becomes B̂.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Cost, Uncalibrated
+from lrqmm.decompose import pinv
 from lrqmm.lowrank import Factors
 from lrqmm.phases import phase
 from lrqmm.quantize import Uniform, group_length
+from lrqmm.scaling import near_one
 from lrqmm.wholeproduct import WholeProduct
 
 FLOAT_BITS = 32
@@ -50,8 +52,15 @@ class Compressed:
             C = thin if C is None else C + thin
         assert C is not None
         if self.gain != 1.0 or self.shift != 0.0:
-            C = self.gain * C + self.shift * xp.sum(A, axis=1, keepdims=True)
+            shift = xp.full((A.shape[1], 1), self.shift, dtype=A.dtype, device=device(A))
+            C = self.gain * C + A @ shift
         return C
+
+    def times(self, power: float) -> Compressed:
+        """B̂ times a number. It goes into the left factors, so that A L has the product's size."""
+        factors = tuple((power * L, R) for L, R in self.factors)
+        dense = None if self.dense is None else power * self.dense
+        return replace(self, factors=factors, dense=dense, shift=power * self.shift)
 
 
 @dataclass(frozen=True)
@@ -94,13 +103,17 @@ class Compressor(WholeProduct):
     def prepare(self, B: Array, *, scratch: bool = False, calibration: Array | None = None) -> Any:
         if self.calibrated and calibration is None:
             return Uncalibrated(B)
-        return self.compress(B, calibration)
+        return self._compressed(B, calibration)
 
     def matmul(self, A: Array, prepared: Any, out: Array | None = None) -> Array:
         if isinstance(prepared, Uncalibrated):
-            prepared = self.compress(prepared.B, A)
+            prepared = self._compressed(prepared.B, A)
         with phase("product"):
             return prepared.from_left(A)
+
+    def _compressed(self, B: Array, calibration: Array | None) -> Compressed:
+        near, power = near_one(B)  # squares and half precision have their range too
+        return self.compress(near, calibration).times(float(power[0, 0]))
 
     def integer_route(self, like: Array) -> str:
         return "none: the left operand is float32"
@@ -200,6 +213,5 @@ def _levels(bits: int, granularity: str) -> Uniform:
 
 def least_squares(L: Array, B: Array) -> Array:
     """pinv(L) B, (r x n), of a thin L (k x r) that may be rank deficient."""
-    xp = array_namespace(L)
     with phase("factorize"):
-        return xp.linalg.pinv(L, rtol=max(L.shape) * 2.0**-23) @ B
+        return pinv(L) @ B

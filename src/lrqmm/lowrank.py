@@ -21,6 +21,7 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Compensator, Cost, Operand
 from lrqmm.phases import phase
+from lrqmm.quantize import usable_scale
 from lrqmm.rsvd import SKETCHES
 
 Factors = tuple[Array, Array]
@@ -192,5 +193,5 @@ def _round_rows(X: Array) -> Array:
     """Each row rounded to 255 levels symmetric about zero."""
     xp = array_namespace(X)
     largest = xp.max(xp.abs(X), axis=1, keepdims=True)
-    scale = xp.where(largest > 0, largest, xp.ones_like(largest)) / 127
-    return xp.round(X / scale) * scale
+    scale, divisor = usable_scale(xp, largest / 127)
+    return xp.round(X / divisor) * scale

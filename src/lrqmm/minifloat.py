@@ -9,6 +9,7 @@ Micikevicius et al. (arXiv 2209.05433) for E4M3 and E5M2.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import ClassVar, NamedTuple
@@ -16,6 +17,7 @@ from typing import ClassVar, NamedTuple
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.quantize import Encoded, Quantizer, usable_scale
+from lrqmm.scaling import power_of_two
 
 
 class Format(NamedTuple):
@@ -36,9 +38,9 @@ E5M2 = Format(2, -14, 57344.0, 8)
 
 def to_format(xp: ModuleType, x: Array, kind: Format) -> Array:
     """The nearest numbers of a format, ties to even; beyond the largest, the largest."""
-    size = xp.clip(xp.abs(x), min=2.0**kind.low)
-    step = 2.0 ** (xp.floor(xp.log2(size)) - kind.mantissa)
-    return xp.clip(xp.round(x / step) * step, -kind.most, kind.most)
+    size = xp.clip(xp.astype(xp.abs(x), xp.float64), min=2.0**kind.low)
+    step = power_of_two(size) * 2.0**-kind.mantissa
+    return xp.astype(xp.clip(xp.round(x / step) * step, -kind.most, kind.most), x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +80,18 @@ class Microscaling(Minifloat):
         _checks.choice("scale_rule", self.scale_rule, ("floor", "ceil", "best"))
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
-        largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
-        safe = xp.where(largest > 0, largest, xp.ones_like(largest))
-        most = xp.asarray(self.FORMAT.most, dtype=x.dtype)
-        floor = 2.0 ** (xp.floor(xp.log2(safe)) - xp.floor(xp.log2(most)))
-        ceil = 2.0 ** xp.ceil(xp.log2(safe / self.FORMAT.most))
+        largest = xp.astype(xp.max(xp.abs(x), axis=axes, keepdims=True), xp.float64)
+        most = self.FORMAT.most
+        floor = power_of_two(largest) / 2.0 ** (math.frexp(most)[1] - 1)
+        ceil = xp.where(largest > most * floor, 2 * floor, floor)
         if self.scale_rule != "best":
             scale = floor if self.scale_rule == "floor" else ceil
         else:
-            errors = [
-                xp.sum((x - s * to_format(xp, x / s, self.FORMAT)) ** 2, axis=axes, keepdims=True)
-                for s in (floor, ceil)
-            ]
+            errors = []
+            for s in (floor, ceil):
+                scaled = x / xp.where(s > 0, s, xp.ones_like(s))
+                missed = scaled - to_format(xp, scaled, self.FORMAT)
+                errors.append(s**2 * xp.sum(missed**2, axis=axes, keepdims=True))
             scale = xp.where(errors[0] <= errors[1], floor, ceil)
-        scale = xp.where(largest > 0, scale, xp.zeros_like(scale))
-        scale, divisor = usable_scale(xp, scale)
+        scale, divisor = usable_scale(xp, xp.astype(scale, x.dtype))
         return to_format(xp, x / divisor, self.FORMAT), scale, None

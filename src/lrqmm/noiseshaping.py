@@ -33,6 +33,7 @@ from lrqmm.composition import Cost
 from lrqmm.phases import phase
 from lrqmm.quantize import usable_scale
 from lrqmm.rsvd import sketch_matrix
+from lrqmm.scaling import energy
 from lrqmm.wholeproduct import WholeProduct
 
 PROBES = 8
@@ -151,11 +152,9 @@ class NoiseShaped(WholeProduct):
         if s is not None and t is not None and self._whole_codes:
             narrow = xp.int8 if self.levels * self.block <= 127 else xp.int16
             C = integer_matmul(xp.astype(x, narrow), xp.astype(y.T, narrow))
-            C = xp.astype(C, xp.float32)
-        else:
-            C = backend_of(x).float_matmul(x, y.T, "float32", None)
-        C = C if s is None else C * s
-        return C if t is None else C * t.T
+            return xp.astype(C, xp.float32) * (s * t.T)
+        x, y = (codes if scale is None else codes * scale for codes, scale in (left, right))
+        return backend_of(x).float_matmul(x, y.T, "float32", None)
 
     @property
     def _whole_codes(self) -> bool:
@@ -164,9 +163,10 @@ class NoiseShaped(WholeProduct):
 
     def _fitted_gain(self, A: Array, B: Array, C: Array) -> float:
         xp = array_namespace(A)
-        X = sketch_matrix(A, B.shape[1], PROBES, "gaussian", (self.seed, 3))
-        exact, found = A @ (B @ X), C @ X
-        size = float(xp.sum(found**2))
+        n = int(B.shape[1])
+        X = sketch_matrix(A, n, PROBES, "gaussian", (self.seed, 3)) * 2.0 ** -n.bit_length()
+        exact, found = (xp.astype(Y, xp.float64) for Y in (A @ (B @ X), C @ X))
+        size = energy(found)
         return float(xp.sum(exact * found)) / size if size else 1.0
 
     def integer_route(self, like: Array) -> str:

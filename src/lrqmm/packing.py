@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
@@ -24,6 +25,7 @@ from lrqmm._checks import Array
 from lrqmm._repr import Shown
 from lrqmm.backends import is_array, library_of
 from lrqmm.quantize import Quantized
+from lrqmm.scaling import power_of_two
 
 __all__ = ["Packed", "pack", "packed_length", "unpack"]
 
@@ -251,8 +253,9 @@ class Packed(Shown):
         scale = self.scale
         if self.shared_exponents:
             xp = array_namespace(scale)
-            wide = xp.astype(scale, xp.float32)
-            scale = xp.where(wide > NO_EXPONENT, 2.0**wide, xp.zeros_like(wide))
+            places = xp.astype(xp.reshape(scale, (-1,)), xp.int64) - NO_EXPONENT
+            powers = xp.asarray(POWERS, device=device(scale), copy=True)
+            scale = xp.reshape(xp.take(powers, places, axis=0), scale.shape)
         return Quantized(unpack(self.codes, self.bits, self.k), scale, self.offset, self.group)
 
     @property
@@ -266,13 +269,16 @@ class Packed(Shown):
 
 NO_EXPONENT = -128
 """Stands for the scale zero."""
+POWERS = np.ldexp(np.float32(1), np.arange(NO_EXPONENT, 128))
+"""Of two, by exponent; no function rounds them."""
+POWERS[0] = 0
 
 
 def _exponents(scale: Array) -> Array:
     xp = array_namespace(scale)
     safe = xp.where(scale > 0, scale, xp.ones_like(scale))
     exponent = xp.round(xp.log2(safe))
-    if bool(xp.any(2.0**exponent != safe)) or bool(xp.any(exponent < -126)):
+    if bool(xp.any(power_of_two(safe) != safe)) or bool(xp.any(exponent < -126)):
         raise ValueError("a scale is no power of two; allowed with shared exponents: those only")
     exponent = xp.where(scale > 0, exponent, xp.full_like(exponent, NO_EXPONENT))
     return xp.astype(exponent, xp.int8)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.backends import backend_of
+from lrqmm.decompose import basis, svd
 from lrqmm.phases import phase
 
 SKETCHES = ("ones+gaussian", "gaussian", "ones+sign", "sign")
@@ -57,10 +58,11 @@ def range_basis(
 ) -> Array:
     """Orthonormal basis of the dominant range of a linear map M: Q of orth(M (MᵀM)^q Ω).
 
-    `forward(X)` is M X, `backward(Y)` is Mᵀ Y; both sides are re-orthonormalised in every pass.
+    `forward(X)` is M X, `backward(Y)` is Mᵀ Y; both sides are re-orthonormalised in every pass. Ω
+    is made small first, so that sums of its ones with large elements stay in range.
     """
     with phase("sketch"):
-        Y = forward(omega)
+        Y = forward(omega * 2.0 ** -int(omega.shape[0]).bit_length())
     Q = _orth(Y)
     for _ in range(power_iterations):
         with phase("sketch"):
@@ -74,7 +76,7 @@ def range_basis(
 
 def _orth(Y: Array) -> Array:
     with phase("factorize"):
-        return array_namespace(Y).linalg.qr(Y, mode="reduced")[0]
+        return basis(Y)
 
 
 def rsvd(
@@ -94,7 +96,6 @@ def rsvd(
     _checks.integer("oversampling", oversampling, 0)
     _checks.integer("power_iterations", power_iterations, 0)
     _checks.choice("sketch", sketch, SKETCHES)
-    xp = array_namespace(M)
     smaller = min(M.shape)
     rank = min(rank, smaller)
     width = min(rank + oversampling, smaller)
@@ -105,5 +106,5 @@ def rsvd(
         with phase("sketch"):
             small = Q.T @ M
         with phase("factorize"):
-            U, s, Vt = xp.linalg.svd(small, full_matrices=False)
+            U, s, Vt = svd(small)
             return Q @ U[:, :rank], s[:rank], Vt[:rank, :]

@@ -18,8 +18,10 @@ from array_api_compat import array_namespace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Compensator, Cost, Operand
+from lrqmm.decompose import eigh, svd
 from lrqmm.lowrank import DEFAULT_RANK, Factors, round_factors
 from lrqmm.phases import phase
+from lrqmm.scaling import near_one
 
 Metric = tuple[Array, Array] | None
 """S and S⁻¹ (k x k), or their diagonals (k,), float64; None is the identity."""
@@ -51,7 +53,8 @@ class WeightSide(Compensator):
 
     @abstractmethod
     def metric(self, sample: Array) -> Metric:
-        """S and its inverse from left operands, (s, k) float64."""
+        """S and its inverse from left operands, (s, k) float64, whose largest magnitude is near 1:
+        only ratios of S matter."""
 
     def rank_of(self, B: Array) -> int:
         """The rank at which an operand (k x n) is compensated."""
@@ -69,7 +72,7 @@ class WeightSide(Compensator):
             return None
         xp = array_namespace(calibration)
         with phase("factorize"):
-            return self.metric(xp.astype(calibration, xp.float64))
+            return self.metric(near_one(xp.astype(calibration, xp.float64))[0])
 
     def stored(self, factors: Factors) -> Factors:
         """The factors as they are kept."""
@@ -97,7 +100,7 @@ def best_low_rank(T: Array, rank: int, metric: Metric) -> Factors:
     xp = array_namespace(T)
     with phase("factorize"):
         target = apply_metric(metric[0], xp.astype(T, xp.float64)) if metric else T
-        W, s, Vt = xp.linalg.svd(xp.astype(target, xp.float64), full_matrices=False)
+        W, s, Vt = svd(xp.astype(target, xp.float64))
         U = W[:, :rank] * s[:rank]
         U = apply_metric(metric[1], U) if metric else U
         return xp.astype(U, xp.float32), xp.astype(Vt[:rank, :], xp.float32)
@@ -108,8 +111,10 @@ def apply_metric(S: Array, X: Array) -> Array:
 
 
 def second_moment(sample: Array) -> tuple[Array, Array]:
-    """Eigenvalues, made positive, and eigenvectors of E[x xᵀ] over the rows x of a sample."""
+    """Eigenvalues, made positive, and eigenvectors of E[x xᵀ] over the rows x of a sample, which is
+    made near 1 first."""
     xp = array_namespace(sample)
-    values, vectors = xp.linalg.eigh(sample.T @ sample / sample.shape[0])
+    sample, _ = near_one(sample)
+    values, vectors = eigh(sample.T @ sample / sample.shape[0])
     floor = xp.clip(xp.max(values) * 1e-10, min=1e-30)  # a short sample leaves zeros
     return xp.clip(values, min=floor), vectors

@@ -2,7 +2,8 @@
 
     A B = (A diag(1/s)) (diag(s) B),    s_j = mean|A_:j|^ρ / sqrt(max · min of that)
 
-ρ is the best of a grid from 0 to 1 for ‖X B - (X diag(1/s)) Q(diag(s) B)‖ on the sample X.
+ρ is the best of a grid from 0 to 1 for ‖X B - (X diag(1/s)) Q(diag(s) B)‖ on the sample X. The
+root is at least 2^-20 of the maximum.
 Source: Lin et al., arXiv 2306.00978 (weight-only there; here A diag(1/s) is quantised as well).
 """
 
@@ -18,6 +19,10 @@ from lrqmm.composition import Operand, Preset
 from lrqmm.methods.smoothquant import Scaling
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantizer
+from lrqmm.scaling import energy, near_one
+
+SMALLEST = 2.0**-20
+"""Of the root, in maxima: more would lift rows of B out of float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +41,20 @@ class AWQ(Scaling):
 
     def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Array:
         xp = array_namespace(B)
-        X: Array = calibration
         with phase("transform"):
+            (X, _), (B, _) = near_one(calibration), near_one(B)  # s does not depend on their size
             magnitude = xp.mean(xp.abs(X), axis=0)
             magnitude = xp.where(magnitude > 0, magnitude, xp.ones_like(magnitude))
             exact = X @ B
             best, least = xp.ones_like(magnitude), float("inf")
             for step in range(self.grid):
                 s = magnitude ** (step / self.grid)
-                s = s / (xp.max(s) * xp.min(s)) ** 0.5
+                most = xp.max(s)
+                s = s / xp.maximum((most * xp.min(s)) ** 0.5, SMALLEST * most)
                 approx = Operand.quantize(
                     B * s[:, None], quantizer, right=True, calibration=X / s
                 ).approx
-                error = float(xp.sum((exact - (X / s) @ approx) ** 2))
+                error = energy(exact - (X / s) @ approx)
                 if error < least:
                     best, least = s, error
             return best

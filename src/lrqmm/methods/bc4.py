@@ -14,6 +14,7 @@ from types import ModuleType
 from lrqmm._checks import Array
 from lrqmm.composition import Preset
 from lrqmm.quantize import Encoded, WeightOnly, usable_scale
+from lrqmm.scaling import near_one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +25,13 @@ class BC4(WeightOnly):
     bits_a: int | None = 8
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        x, power = near_one(x, axes)
         largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
         _, divisor = usable_scale(xp, largest / 7.5)
         codes = xp.clip(xp.round(x / divisor), -7, 7)
         norm = xp.sum(codes * codes, axis=axes, keepdims=True)
         scale = xp.sum(x * codes, axis=axes, keepdims=True) / xp.clip(norm, min=1.0)
-        return codes, scale, None
+        return codes, power * scale, None
 
 
 METHOD = Preset("bc4", quantizer=BC4, cites=("yin2018bcgd",), usual=False)

@@ -14,6 +14,7 @@ from types import ModuleType
 from lrqmm._checks import Array
 from lrqmm.composition import Preset
 from lrqmm.quantize import Encoded, WeightOnly
+from lrqmm.scaling import near_one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,8 @@ class BinaryMean(WeightOnly):
     bits_a: int | None = 8
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
-        scale = xp.mean(xp.abs(x), axis=axes, keepdims=True)
+        x, power = near_one(x, axes)
+        scale = power * xp.mean(xp.abs(x), axis=axes, keepdims=True)
         return xp.where(x < 0, -xp.ones_like(x), xp.ones_like(x)), scale, None
 
 

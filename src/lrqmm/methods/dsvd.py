@@ -15,6 +15,7 @@ from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
 from lrqmm.compression import Compressed, Factorizer
+from lrqmm.decompose import svd
 from lrqmm.lowrank import Factors
 from lrqmm.phases import phase
 
@@ -24,7 +25,7 @@ def truncated_svd(B: Array, rank: int) -> Factors:
     so that every library rounds the same numbers."""
     xp = array_namespace(B)
     with phase("factorize"):
-        U, s, Vt = xp.linalg.svd(B, full_matrices=False)
+        U, s, Vt = svd(B)
         U, R = U[:, :rank], s[:rank, None] * Vt[:rank, :]
         turned = xp.max(U, axis=0) < -xp.min(U, axis=0)
         signs = xp.where(turned, -xp.ones_like(s[:rank]), xp.ones_like(s[:rank]))

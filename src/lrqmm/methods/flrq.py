@@ -28,6 +28,7 @@ from lrqmm.methods.awq import AWQ
 from lrqmm.methods.lowrank_first import LowRankFirst, take_out
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantizer
+from lrqmm.scaling import energy, near_one
 from lrqmm.weightside import Metric, WeightSide
 
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
@@ -69,6 +70,7 @@ class FLRQ(WeightSide):
     def sketch(self, X: Array, rank: int) -> Factors:
         """Rank-1 parts of X (k x n), one after another: U (k x rank), V (rank x n)."""
         xp = array_namespace(X)
+        X, power = near_one(X)
         chances = np.random.Generator(np.random.Philox(self.seed))
         S = chances.standard_normal((rank, X.shape[1]), dtype=np.float32)
         U, V = [X[:, :0]], [X[:0, :]]
@@ -82,7 +84,7 @@ class FLRQ(WeightSide):
                 X = X - u[:, None] * v[None, :]
                 U.append(u[:, None])
                 V.append(v[None, :])
-            return xp.concat(U, axis=1), xp.concat(V, axis=0)
+            return xp.concat(U, axis=1), power * xp.concat(V, axis=0)
 
     def most(self, k: int, n: int) -> int:
         """The largest rank that `growth` and `rank` leave for a k x n weight."""
@@ -97,6 +99,7 @@ class FLRQ(WeightSide):
     def rank_that_pays(self, B: Array) -> int:
         """r by the rule above."""
         xp = array_namespace(B)
+        B, _ = near_one(B)
         k, n = (int(size) for size in B.shape)
         U, V = self.sketch(B, self.most(k, n))
         largest = float(xp.max(xp.abs(B)))
@@ -115,7 +118,8 @@ class FLRQ(WeightSide):
         assert calibration is not None
         xp = array_namespace(B)
         rank = self.rank_that_pays(B)
-        X = xp.linalg.qr(calibration)[1] if calibration.shape[0] > B.shape[0] else calibration
+        X, _ = near_one(calibration)
+        X = xp.linalg.qr(X)[1] if X.shape[0] > B.shape[0] else X
         best, least, target = None, float("inf"), B
         clips: tuple[float, ...] = CLIPS
         for _ in range(1 + self.iterations):
@@ -123,7 +127,7 @@ class FLRQ(WeightSide):
             turn, smallest = None, float("inf")
             for clip in clips:
                 found = take_out(B, factors, quantizer, calibration, clip=clip)
-                error = float(xp.sum((X @ found.residual) ** 2))
+                error = energy(X @ found.residual)
                 if turn is None or error < smallest:
                     turn, smallest, clips_next = found, error, (clip,)
             assert turn is not None

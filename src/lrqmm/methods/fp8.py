@@ -21,6 +21,7 @@ from lrqmm.composition import Cost
 from lrqmm.floatproduct import FloatProduct
 from lrqmm.phases import phase
 from lrqmm.quantize import SMALLEST_SCALE
+from lrqmm.scaling import near_one
 
 if TYPE_CHECKING:
     import torch  # in the functions: slow to load, and planning a study needs none of it
@@ -50,7 +51,7 @@ def in_float8(left: Coded, right: Coded) -> torch.Tensor:
     """The product of A (m, k) and Bᵀ (n, k) by `torch._scaled_mm`; (m, n) bfloat16."""
     import torch
 
-    (a, s), (b, t) = left, right
+    (a, s), (b, t) = _balanced(left, right)
     m, n = a.shape[0], b.shape[0]
     s, t = _padded(s, columns=1), _padded(t, columns=1)
     C = torch._scaled_mm(
@@ -69,11 +70,19 @@ def _padded(x: torch.Tensor, columns: int = 16) -> torch.Tensor:
     return padded
 
 
+def _balanced(left: Coded, right: Coded) -> tuple[Coded, Coded]:
+    """The same product with scales of A near 1, so that a sum of codes times one scale is in range
+    where the product is."""
+    (a, s), (b, t) = left, right
+    s, power = near_one(s)
+    return (a, s), (b, t * power)
+
+
 def in_float32(left: Coded, right: Coded) -> torch.Tensor:
     """The same product with the codes multiplied in float32; (m, n) bfloat16."""
     from lrqmm.backends.torch import exact_float32
 
-    (a, s), (b, t) = left, right
+    (a, s), (b, t) = _balanced(left, right)
     with exact_float32():
         return (s * (a.float() @ b.float().T) * t.T).bfloat16()
 

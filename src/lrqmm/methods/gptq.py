@@ -21,7 +21,9 @@ from array_api_compat import array_namespace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Preset
+from lrqmm.decompose import inverse_root
 from lrqmm.quantize import Encoded, Quantized, Uniform, WeightOnly, stored_codes
+from lrqmm.scaling import near_one
 
 BLOCK = 128
 
@@ -73,15 +75,15 @@ class GPTQ(WeightOnly):
         return Quantized(stored_codes(xp, codes, xp.int8), plain.scale, None, plain.group)
 
     def _factor(self, xp: ModuleType, calibration: Array) -> Array:
-        """U upper triangular with UᵀU = H⁻¹, float64."""
-        sample = xp.astype(calibration, xp.float64)
+        """U upper triangular with UᵀU = H⁻¹, float64, of the sample made near 1: ratios matter."""
+        sample, _ = near_one(xp.astype(calibration, xp.float64))
         H = sample.T @ sample
         diagonal = xp.linalg.diagonal(H)
         mean = xp.mean(diagonal)
         mean = xp.where(mean > 0, mean, xp.ones_like(mean))
         eye = xp.eye(H.shape[0], dtype=xp.float64, device=H.device)
         H = H + max(self.damping, 1e-6) * mean * eye
-        return xp.linalg.cholesky(xp.linalg.inv(H), upper=True)
+        return inverse_root(H)
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         return Uniform(bits=self.bits, granularity=self.granularity).encode(xp, x, axes)

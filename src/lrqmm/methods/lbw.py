@@ -19,6 +19,7 @@ from types import ModuleType
 from lrqmm._checks import Array
 from lrqmm.composition import Preset
 from lrqmm.quantize import Encoded, WeightOnly
+from lrqmm.scaling import power_of_two
 
 MOST_BITS = 5
 
@@ -60,7 +61,7 @@ class LBW(WeightOnly):
         ordered = -xp.sort(-size, axis=2)
         sums = xp.cumulative_sum(xp.astype(ordered, xp.float64), axis=2)
         k = xp.cumulative_sum(xp.ones_like(sums), axis=2)
-        scale = _power(xp, 4 * sums / (3 * k))
+        scale = power_of_two(4 * sums / (3 * k))
         gain = k * scale**2 - 2 * scale * sums  # ‖w - 2^s q‖² - ‖w‖²
         best = xp.argmin(gain, axis=2)[:, :, None]
         scale = xp.take_along_axis(scale, best, axis=2)
@@ -70,7 +71,7 @@ class LBW(WeightOnly):
 
     def _exponents(self, xp: ModuleType, x: Array) -> Encoded:
         n = self.octaves
-        top = _power(xp, xp.astype(xp.max(xp.abs(x), axis=2, keepdims=True), xp.float64))
+        top = power_of_two(xp.max(xp.abs(x), axis=2, keepdims=True))
         best, chosen, least = xp.zeros_like(x), xp.ones_like(top), None
         for step in range(2, -n - 2, -1):
             scale = top * 2.0**step
@@ -84,17 +85,10 @@ class LBW(WeightOnly):
         return best * 2 ** (n - 1), xp.astype(chosen * 2.0 ** (1 - n), xp.float32), None
 
 
-def _power(xp: ModuleType, x: Array) -> Array:
-    """The largest power of two that is at most x; 0 for 0."""
-    positive = x > 0
-    exponent = xp.floor(xp.log2(xp.where(positive, x, xp.ones_like(x))))
-    return xp.where(positive, 2.0**exponent, xp.zeros_like(x))
-
-
 def _nearest_power(xp: ModuleType, x: Array, n: int) -> Array:
     """The nearest of 0, ±2^(1-n), ..., ±1."""
     size = xp.abs(x)
-    below = xp.clip(_power(xp, size), min=2.0 ** (1 - n), max=1.0)
+    below = xp.clip(power_of_two(size), min=2.0 ** (1 - n), max=1.0)
     above = xp.clip(2 * below, max=1.0)
     found = xp.where(size - below <= above - size, below, above)
     return xp.where(2 * size < 2.0 ** (1 - n), xp.zeros_like(x), xp.sign(x) * found)

@@ -30,6 +30,7 @@ from lrqmm.methods.qera import QERA
 from lrqmm.minifloat import E4M3, to_format
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantized, product, usable_scale
+from lrqmm.scaling import near_one
 from lrqmm.weightside import best_low_rank
 from lrqmm.wholeproduct import WholeProduct
 
@@ -95,8 +96,8 @@ class LoPRo(WholeProduct):
         U, V = in_float8(best_low_rank(B, rank, metric))
         with phase("residual"):
             R = B - U @ V
-        second = xp.mean(calibration**2, axis=0)
-        size = xp.mean(xp.abs(R), axis=1)
+        second = xp.mean(near_one(calibration)[0] ** 2, axis=0)
+        size = xp.mean(xp.abs(near_one(R)[0]), axis=1)
         order = xp.argsort(-second / xp.clip(size, min=1e-30), stable=True)
         with phase("transform"):
             signs = self.rotation.fit(R, self.quantizer, None)

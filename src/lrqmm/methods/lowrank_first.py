@@ -13,14 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from array_api_compat import array_namespace
-
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Operand, Preset
 from lrqmm.lowrank import Factors
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantizer, clipped
+from lrqmm.scaling import energy
 from lrqmm.weightside import Metric, WeightSide, best_low_rank
 
 
@@ -65,7 +64,6 @@ class LowRankFirst(WeightSide):
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None
     ) -> tuple[Operand, Factors | None]:
-        xp = array_namespace(B)
         rank = self.rank_of(B)
         if rank == 0:
             return Operand.quantize(B, quantizer, right=True, calibration=calibration), None
@@ -73,7 +71,7 @@ class LowRankFirst(WeightSide):
         for _ in range(1 + self.iterations):
             factors = self.stored(best_low_rank(target, rank, None))
             found = take_out(B, factors, quantizer, calibration)
-            error = float(xp.sum(found.residual**2))
+            error = energy(found.residual)
             if best is None or error < least:
                 best, least = found, error
             target = B - found.approx

@@ -20,6 +20,7 @@ from array_api_compat import array_namespace, device
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.compression import FLOAT_BITS, Compressed, Factorizer, least_squares
+from lrqmm.decompose import basis
 from lrqmm.lowrank import Factors
 from lrqmm.phases import phase
 from lrqmm.rsvd import sketch_matrix
@@ -75,12 +76,11 @@ class LPLR(Factorizer):
 
     def factorize(self, X: Array, rank: int, number: int) -> Factors:
         """L (k x r) and R (r x n) of one matrix, as they are kept."""
-        qr = array_namespace(X).linalg.qr
         with phase("sketch"):
             Y = X @ self._sketch(X, int(X.shape[1]), rank, number)
         for _ in range(self.power_iterations):
             with phase("factorize"):
-                Y = X @ qr(X.T @ qr(Y)[0])[0]
+                Y = X @ basis(X.T @ basis(Y))
         L = self.left(Y)
         return L, self.right(least_squares(L, X))
 

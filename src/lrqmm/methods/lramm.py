@@ -13,7 +13,7 @@ to us. Unverified: which factor has which width, where Σ goes, and how the midd
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
@@ -23,6 +23,7 @@ from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantized, Uniform, product
 from lrqmm.rsvd import SKETCHES, rsvd
+from lrqmm.scaling import near_one
 from lrqmm.wholeproduct import WholeProduct
 
 
@@ -67,23 +68,27 @@ class LRAMM(WholeProduct):
         _checks.integer("seed", self.seed, 0)
 
     def prepare(self, B: Array, *, scratch: bool = False) -> tuple[Quantized, Quantized]:
-        """Q₂(L_B) and Q₃(R_B), each laid along the dimension that a product sums over."""
+        """Q₂(L_B) and Q₃(R_B), each laid along the dimension that a product sums over; the size of
+        B is in the scale of R_B, so that the results in between stay near 1."""
         U, s, Vt = self._svd(B, RIGHT)
+        s, power = near_one(s[None, :])
         with phase("quantize"):
-            return self._quantized((U * s).T, self.d2), self._quantized(Vt.T, self.d3)
+            L_B, R_B = self._quantized((U * s).T, self.d2), self._quantized(Vt.T, self.d3)
+            return L_B, replace(R_B, scale=R_B.scale * power)
 
     def matmul(
         self, A: Array, prepared: tuple[Quantized, Quantized], out: Array | None = None
     ) -> Array:
         L_B, R_B = prepared
         U, s, Vt = self._svd(A, LEFT)
+        s, power = near_one(s[None, :])
         with phase("quantize"):
             L_A = self._quantized(U, self.d0)
-            R_A = self._quantized(s[:, None] * Vt, self.d1)
+            R_A = self._quantized(s.T * Vt, self.d1)
         with phase("product"):
             middle = product(R_A, L_B)  # (r, r)
             left = product(L_A, self._quantized(middle.T, self.bits_between))  # (m, r)
-            return product(self._quantized(left, self.bits_between), R_B)
+            return product(self._quantized(left * power, self.bits_between), R_B)
 
     def _svd(self, X: Array, side: int) -> tuple[Array, Array, Array]:
         return rsvd(

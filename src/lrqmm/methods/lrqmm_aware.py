@@ -19,10 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
-
 from lrqmm._checks import Array
 from lrqmm.composition import Cost, Operand, Preset
+from lrqmm.decompose import svd
 from lrqmm.lowrank import LEFT, RIGHT, Factors, LowRank
 from lrqmm.phases import phase
 from lrqmm.rsvd import range_basis, sketch_matrix
@@ -56,8 +55,7 @@ class LRQMMAware(LowRank):
         with phase("sketch"):
             small = (Q.T @ R) @ X
         with phase("factorize"):
-            U = array_namespace(R).linalg.svd(small, full_matrices=False)[0]
-            return Q @ U[:, :rank]
+            return Q @ svd(small)[0][:, :rank]
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         if self.rank == 0:

@@ -34,8 +34,10 @@ class MeanFix(Compensator):
         residual = A.residual
         with phase("sketch"):
             row_means = xp.mean(residual, axis=1, keepdims=True)
-        ones = xp.ones_like(residual[:1, :])
-        return compensate(A, B, (row_means, ones), (ones.T, prepared), terms="full")
+        root = 2.0 ** (int(residual.shape[1]).bit_length() // 2)  # so that sums stay in range
+        ones = xp.ones_like(residual[:1, :]) / root
+        left, right = (root * row_means, ones), (ones.T, root * prepared)
+        return compensate(A, B, left, right, terms="full")
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         update = 2 * (m * k + k * n + 2 * m * n) + 2 * (k + m)

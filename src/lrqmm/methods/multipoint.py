@@ -24,6 +24,7 @@ from lrqmm._checks import Array
 from lrqmm.composition import Compensator, Cost, Operand, Preset
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantized, product, stored_codes, usable_scale
+from lrqmm.scaling import near_one
 
 CLIPPINGS = tuple(float(c) for c in np.linspace(0.3, 1.0, 36))
 """Fractions of the maximum at which the last point may clip."""
@@ -55,7 +56,8 @@ class Multipoint(Compensator):
     def prepare(self, B: Operand, calibration: Array | None) -> list[Quantized]:
         xp = array_namespace(B.exact)
         top = 2 ** (B.quantizer.bits - 1) - 1
-        rest, norms = B.residual.T, xp.linalg.vector_norm(B.exact, axis=0)
+        exact, power = near_one(B.exact.T, 1)  # a column of B, so that its squares stay in range
+        rest, norms = B.residual.T / power, xp.linalg.vector_norm(exact, axis=1)
         found = []
         with phase("quantize"):
             for number in range(1, self.points):
@@ -64,7 +66,9 @@ class Multipoint(Compensator):
                 fractions = CLIPPINGS if number == self.points - 1 else (1.0,)
                 codes, scale = _best_point(xp, rest, top, fractions)
                 rest = rest - scale * codes
-                scales = xp.broadcast_to(scale, (scale.shape[0], B.quantized.scale.shape[1]))
+                scales = xp.broadcast_to(
+                    power * scale, (scale.shape[0], B.quantized.scale.shape[1])
+                )
                 found.append(
                     Quantized(stored_codes(xp, codes, xp.int8), scales, None, B.quantized.group)
                 )

@@ -15,6 +15,7 @@ from types import ModuleType
 from lrqmm._checks import Array
 from lrqmm.composition import Preset
 from lrqmm.quantize import Encoded, Quantizer, usable_scale
+from lrqmm.scaling import near_one
 
 STEPS = 25
 
@@ -25,6 +26,7 @@ class Octav(Quantizer):
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         top = 2 ** (self.bits - 1) - 1
+        x, power = near_one(x, axes)
         size = xp.abs(x)
 
         def total(values: Array) -> Array:
@@ -40,7 +42,7 @@ class Octav(Quantizer):
             s = total(xp.where(beyond, size, xp.zeros_like(size))) / xp.clip(weight, min=1e-30)
         s = xp.where(s > 0, s, xp.max(size, axis=axes, keepdims=True))
         scale, divisor = usable_scale(xp, s / top)
-        return xp.clip(xp.round(x / divisor), -top, top), scale, None
+        return xp.clip(xp.round(x / divisor), -top, top), power * scale, None
 
 
 METHOD = Preset("octav", quantizer=Octav, cites=("sakr2022octav",), usual=False)

@@ -22,6 +22,7 @@ from lrqmm.backends import integer_matmul, integer_route
 from lrqmm.composition import Cost
 from lrqmm.phases import phase
 from lrqmm.quantize import SMALLEST_SCALE, stored_codes
+from lrqmm.scaling import power_of_two
 from lrqmm.wholeproduct import WholeProduct
 
 BITS = 7
@@ -37,7 +38,8 @@ def split(X: Array, slices: int) -> Slices:
     rest = xp.astype(X, xp.float64)
     largest = xp.max(xp.abs(rest), axis=1, keepdims=True)
     safe = xp.where(largest >= SMALLEST_SCALE, largest, xp.ones_like(largest))
-    power = 2.0 ** xp.ceil(xp.log2(safe))
+    power = power_of_two(safe)
+    power = xp.where(power < safe, 2 * power, power)
     rest = rest / power * 2.0 ** (BITS - 1)
     found = []
     for _ in range(slices):

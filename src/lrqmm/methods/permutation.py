@@ -17,6 +17,7 @@ from lrqmm._checks import Array
 from lrqmm.composition import Cost, Preset, Transform
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantizer
+from lrqmm.scaling import near_one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Permutation(Transform):
     def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Any:
         xp = array_namespace(B)
         with phase("transform"):
-            return xp.argsort(xp.mean(xp.abs(calibration), axis=0), stable=True)
+            return xp.argsort(xp.mean(xp.abs(near_one(calibration)[0]), axis=0), stable=True)
 
     def left(self, A: Array, fitted: Any) -> Array:
         with phase("transform"):

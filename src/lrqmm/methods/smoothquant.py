@@ -18,6 +18,7 @@ from lrqmm._checks import Array
 from lrqmm.composition import Cost, Preset, Transform
 from lrqmm.phases import phase
 from lrqmm.quantize import Quantizer
+from lrqmm.scaling import near_one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +56,15 @@ class SmoothQuant(Scaling):
     def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Array:
         xp = array_namespace(B)
         with phase("transform"):
-            of_a = xp.max(xp.abs(calibration), axis=0)
-            of_b = xp.max(xp.abs(B), axis=1)
+            of_a, of_b = (
+                near_one(xp.astype(xp.max(xp.abs(X), axis=axis), xp.float64))[0]
+                for X, axis in ((calibration, 0), (B, 1))
+            )  # ratios only, so that what is done does not depend on the operands' size
             usable = (of_a > 0) & (of_b > 0)
             ones = xp.ones_like(of_b)
             of_a, of_b = xp.where(usable, of_a, ones), xp.where(usable, of_b, ones)
-            return of_a**self.alpha / of_b ** (1 - self.alpha)
+            s = of_a**self.alpha / of_b ** (1 - self.alpha)
+            return xp.astype(xp.clip(s, min=2.0**-100, max=2.0**100), B.dtype)
 
 
 METHOD = Preset("smoothquant", transform=SmoothQuant, cites=("xiao2022smoothquant",), usual=False)

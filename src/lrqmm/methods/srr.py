@@ -18,10 +18,12 @@ from array_api_compat import array_namespace, device
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Operand, Preset
+from lrqmm.decompose import singular_values
 from lrqmm.lowrank import Factors
 from lrqmm.methods.lowrank_first import take_out
 from lrqmm.methods.qera import QERA
 from lrqmm.quantize import Quantizer
+from lrqmm.scaling import near_one
 from lrqmm.weightside import Metric, apply_metric, best_low_rank
 
 
@@ -46,8 +48,8 @@ class SRR(QERA):
         chances = np.random.Generator(np.random.Philox(self.seed))
         E = xp.asarray(chances.uniform(-1, 1, tuple(B.shape)), device=device(B))
         beyond = []
-        for X in (xp.astype(B, xp.float64), E):
-            energy = xp.linalg.svdvals(apply_metric(metric[0], X) if metric else X) ** 2
+        for X in (near_one(xp.astype(B, xp.float64))[0], E):
+            energy = singular_values(apply_metric(metric[0], X) if metric else X) ** 2
             beyond.append(xp.flip(xp.cumulative_sum(xp.flip(energy))))
         rho = [[float(x[p]) if p < x.shape[0] else 0.0 for p in range(rank + 1)] for x in beyond]
         return min(range(rank + 1), key=lambda k: rho[0][k] * rho[1][rank - k])

@@ -15,6 +15,7 @@ from types import ModuleType
 from lrqmm._checks import Array
 from lrqmm.composition import Preset
 from lrqmm.quantize import Encoded, WeightOnly
+from lrqmm.scaling import near_one
 
 THRESHOLD = 0.7
 
@@ -27,12 +28,13 @@ class TWN(WeightOnly):
     bits_a: int | None = 8
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        x, power = near_one(x, axes)
         size = xp.abs(x)
         kept = size > THRESHOLD * xp.mean(size, axis=axes, keepdims=True)
         codes = xp.where(kept, xp.sign(x), xp.zeros_like(x))
         count = xp.sum(xp.abs(codes), axis=axes, keepdims=True)
         scale = xp.sum(size * xp.abs(codes), axis=axes, keepdims=True) / xp.clip(count, min=1.0)
-        return codes, scale, None
+        return codes, power * scale, None
 
 
 METHOD = Preset("twn", quantizer=TWN, cites=("li2016twn", "yin2018bcgd"), usual=False)
