@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 import yaml
 from oracle import distance
@@ -97,6 +98,145 @@ def test_a_warning_is_a_line(matrices, tmp_path, monkeypatch):
     assert found.exit_code == 0, found.output
     assert found.stderr.startswith("warning: the tolerance 1e-07 is not reached")
     assert json.loads(found.stdout)["out"] == "C.npy"
+
+
+# values that float32 does not hold
+
+
+def float64_files(A, B):
+    np.save("A64.npy", A)
+    np.save("B64.npy", B)
+    return ["A64.npy", "B64.npy"]
+
+
+def cancelling(m=20, k=16, n=12):
+    """Operands of float64 whose product is what rounding them to float32 loses."""
+    rng = np.random.default_rng(0)
+    A = np.ones((m, k)) + 1e-9 * rng.standard_normal((m, k))
+    B = np.where(np.arange(k) % 2, 1.0, -1.0)[:, None] * np.ones((k, n))
+    return A, B
+
+
+def test_the_error_is_against_the_values_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((20, 30)), rng.standard_normal((30, 10))
+    for left, right in ((A, B), cancelling()):
+        words = ["matmul", *float64_files(left, right), "--method", "sgemm", "--out", "C.npy"]
+        said = json.loads(run(app, [*words, "--json"]).stdout)
+        C = np.load("C.npy")
+        assert C.dtype == np.float32
+        expected = distance(C, left @ right)
+        assert said["relative_error"] == pytest.approx(expected, rel=1e-9)
+    assert expected == 1  # all of it is lost
+
+
+def test_advice_is_against_the_values_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = float64_files(*cancelling())
+    found = run(app, ["advise", *files, "--max-error", "0.5", "--json"])
+    assert found.exit_code == 2, found.output
+    errors = [row["error"] for row in json.loads(found.stdout)["candidates"]]
+    assert min(errors) > 0.9
+
+
+@pytest.mark.parametrize("command", ["matmul", "matmul by tiles", "advise"])
+@pytest.mark.parametrize("value", [1e-50, 1e-40, 1e-36])
+def test_a_matrix_that_underflows_is_refused(command, value, matrices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = float64_files(value * matrices[0].astype(np.float64), matrices[1].astype(np.float64))
+    end = {
+        "matmul": ["--out", "C.npy"],
+        "matmul by tiles": ["--out", "C.npy", "--memory", "1"],
+        "advise": ["--max-error", "0.1"],
+    }
+    for pair in (files, [files[1], files[0]]):
+        if pair != files:
+            np.save("T.npy", np.load("A64.npy").T)  # the right operand underflows
+            np.save("L.npy", np.load("B64.npy").T)
+            pair = ["L.npy", "T.npy"]
+        found = run(app, [command.split()[0], *pair, *end[command]])
+        assert found.exit_code == 1
+        assert "underflows: its largest magnitude is" in found.stderr
+        assert "allowed: 0, or at least 1.5e-36" in found.stderr
+        assert not Path("C.npy").exists()
+
+
+def test_small_elements_beside_large_ones_and_zeros_are_no_underflow(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    A, B = np.ones((4, 5)), np.zeros((5, 3))
+    A[1:, 2] = 1e-60
+    for end in ([], ["--memory", "1"]):
+        words = ["matmul", *float64_files(A, B), "--method", "direct", "--out", "C.npy"]
+        assert run(app, [*words, *end]).exit_code == 0
+        assert not np.load("C.npy").any()
+
+
+def test_a_product_beyond_float32_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = float64_files(np.full((4, 5), 1e30), np.full((5, 3), 1e30))
+    found = run(app, ["matmul", *files, "--method", "sgemm", "--out", "C.npy"])
+    assert found.exit_code == 1
+    assert "error: the product holds NaN or infinity" in found.stderr
+    assert not Path("C.npy").exists()
+
+
+FAILURES = [
+    np.linalg.LinAlgError("SVD did not converge"),
+    torch.linalg.LinAlgError("linalg.svd: the algorithm failed\nto converge"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    MemoryError(),
+    OverflowError("math range error"),
+    ZeroDivisionError("division by zero"),
+    FloatingPointError("invalid value"),
+    KeyError("factor"),
+    AssertionError(),
+    NotImplementedError("no kernel"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_whatever_a_method_raises_is_one_sentence(failure, matrices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def fail(*args, **kwargs):
+        raise failure
+
+    monkeypatch.setattr(lrqmm.method.Method, "matmul", fail)
+    name = type(failure).__name__
+    for words, doing in (
+        (["matmul", "A.npy", "B.npy", "--out", "C.npy"], "multiplying by lrqmm"),
+        (["advise", "A.npy", "B.npy", "--max-error", "0.1"], "multiplying by sgemm"),
+    ):
+        found = run(app, words)
+        assert found.exit_code == 1
+        assert found.stderr.startswith(f"error: {doing} failed: {name}: ")
+        assert len(found.stderr.splitlines()) == 1
+        assert " ".join(str(failure).split()) in found.stderr
+        assert not Path("C.npy").exists()
+
+
+def test_a_candidate_that_fails_is_left_out(matrices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    matmul = lrqmm.method.Method.matmul
+
+    def fail(self, A, B, **kwargs):
+        if self.name == "lrqmm":
+            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+        if self.name == "direct" and A.shape[0] == 40 and kwargs and fail.sampled:
+            raise MemoryError
+        fail.sampled |= self.name == "two_slice"
+        return matmul(self, A, B, **kwargs)
+
+    fail.sampled = False
+    monkeypatch.setattr(lrqmm.method.Method, "matmul", fail)
+    found = run(app, ["advise", "A.npy", "B.npy", "--max-error", "0.1", "--json"])
+    assert found.exit_code == 0, found.output
+    said = json.loads(found.stdout)
+    assert not {"lrqmm", "direct"} & {row["method"] for row in said["candidates"] if row["whole"]}
+    why = said["left_out"]
+    assert any("LinAlgError: the algorithm failed" in words for words in why.values())
+    assert any("MemoryError" in words for words in why.values())
 
 
 # every command

@@ -18,6 +18,7 @@ from lrqmm.inputs.files import (
     matrix_shape,
     read_matrix,
     read_pair,
+    read_values,
     write_pair,
 )
 
@@ -354,6 +355,41 @@ def test_values_that_are_not_finite_in_float32_are_located(tmp_path, value, dtyp
         InputError, match=rf"{source} holds 2 values .*NaN.* the first at row 7, column 3"
     ):
         read_matrix(source)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(1e-50, "float64"), (1e-300, "float64"), (1e-36, "float32")]
+)
+def test_a_matrix_that_underflows_is_refused(tmp_path, value, dtype, suffix):
+    source = stored(tmp_path / f"x{suffix}", np.full((3, 4), value, dtype))
+    for read in (read_matrix, read_values):
+        with pytest.raises(InputError, match=rf"{source} underflows: .* is 1e-.*allowed: 0, or"):
+            read(source)
+
+
+def test_a_matrix_is_not_refused_for_small_elements_or_zeros(tmp_path):
+    wide = X.astype(np.float64)
+    wide[3, 4] = 1e-50
+    for matrix in (wide, np.zeros((3, 4)), np.full((3, 4), 2.0**-119)):
+        source = stored(tmp_path / "x.npy", matrix)
+        np.testing.assert_array_equal(read_values(source), matrix)
+        np.testing.assert_array_equal(read_matrix(source), matrix.astype(np.float32))
+
+
+def test_values_keep_float64_and_others_become_float32(tmp_path):
+    for dtype, kept in (("float16", "float32"), ("float32", "float32"), ("float64", "float64")):
+        source = stored(tmp_path / "x.npy", X.astype(dtype))
+        assert read_values(source).dtype == kept
+        assert read_matrix(source).dtype == np.float32
+
+
+def test_pairs_of_float64_come_back_bit_for_bit(tmp_path):
+    wide = np.random.default_rng(0).standard_normal((6, 5))
+    write_pair(tmp_path / "pair.safetensors", wide, wide.T.astype(np.float32), {})
+    A, B, _ = read_pair(tmp_path / "pair.safetensors")
+    np.testing.assert_array_equal(A, wide)
+    assert (A.dtype, B.dtype) == (np.float64, np.float32)
 
 
 def test_unknown_extensions_are_refused(tmp_path):

@@ -133,6 +133,47 @@ def test_exact_product_is_in_float64():
     assert exact_product(A, B)[0, 0] == 1 + np.float64(np.float32(1e-7))
 
 
+def test_errors_are_against_the_values_as_stored(tmp_path):
+    rng = np.random.default_rng(0)
+    A, B = 1 + 1e-9 * rng.standard_normal((12, 20)), np.ones((20, 16))
+    B[::2] = -1  # what is left of the product is what float32 loses
+    write_pair(tmp_path / "0.safetensors", A, B, {})
+    write_pair(tmp_path / "1.safetensors", A[:9, :7], B[:7, :8], {})
+    files = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    table = measured(files, "sgemm", settings=({},))
+    assert table["value"].tolist() == pytest.approx([1, 0], abs=1e-6)
+    half = measured(files[:1], "direct", settings=({},), held_out=True, inputs=[
+        {"input": "uniform01", "layer": None, "input_seed": 0, "m": 12, "k": 20, "n": 16}
+    ])  # fmt: skip
+    errors = half[half["metric"] == "relative_error"]
+    assert errors["value"].tolist() == pytest.approx([1], abs=1e-6)
+
+
+def test_arrays_of_a_pair_of_float64(tmp_path):
+    A, B = np.random.default_rng(0).standard_normal((2, 40, 40))
+    write_pair(tmp_path / "pair.safetensors", A, B, {})
+    asked = shard(None, measure="spectrum", settings=({"bits": 4},))
+    rows = measure_arrays({**asked, "inputs": asked["inputs"][:1]}, [tmp_path / "pair.safetensors"])
+    values = [row["value"] for row in rows if row["name"] == "matrix"]
+    expected = np.linalg.svd(A.astype(np.float32), compute_uv=False)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_a_pair_that_underflows_is_refused(files):
+    A, B = sample("uniform01", *SHAPES[0], seed=0)
+    write_pair(files[0], A, 1e-50 * B.astype(np.float64), {})
+    with pytest.raises(InputError, match=r"0.safetensors:B underflows: .*allowed: 0, or at least"):
+        measured(files)
+
+
+def test_errors_of_tiny_and_huge_products():
+    exact = np.array([[3.0, 4.0]])
+    for size in (1e-200, 1e200):
+        wrong = np.array([[3.0, 4.5]]) * size
+        assert relative_error(wrong, size * exact) == pytest.approx(0.1)
+        assert relative_error(np.zeros((1, 2)), size * exact) == 1
+
+
 # beside errors
 
 

@@ -31,6 +31,25 @@ class Unsupported(RuntimeError):
     """
 
 
+EXPECTED = (ImportError, OSError, TypeError, Unsupported, ValueError)
+"""Errors whose messages are written for users."""
+
+
+def expected(error: Exception) -> bool:
+    """Whether an error's message says to a user what is wrong: not a library's failure inside."""
+    failure = isinstance(error, MemoryError) or "LinAlg" in type(error).__name__
+    return (isinstance(error, EXPECTED) or type(error) is ArithmeticError) and not failure
+
+
+def in_words(error: Exception) -> str:
+    """An error in words; one that was not expected with its type."""
+    words = " ".join(str(error).split())
+    if expected(error) and words:
+        return words
+    empty = "not enough memory" if isinstance(error, MemoryError) else "no reason is given"
+    return f"{type(error).__name__}: {words or empty}"
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Let whatever a damaged file raises be a ValueError that names it."""

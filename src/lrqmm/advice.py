@@ -40,6 +40,7 @@ FLOATS = ("sgemm", "tf32", "bf16", "fp8")
 PRICES = {"time": "seconds", "bits": "bits", "memory": "megabytes"}
 """What is to be least: seconds of a product, bits of an operand's element, megabytes of B."""
 Candidate = tuple[str, dict[str, Any]]
+Values = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,6 +114,7 @@ def advise(
     prepared: bool = False,
     seconds: float = 10.0,
     seed: int = 0,
+    values: tuple[Values, Values] | None = None,
     progress: Report = silent,
 ) -> Advice:
     """Measure the candidates on two matrices and rank them.
@@ -126,6 +128,8 @@ def advise(
     prepared : whether B is a weight, made ready before the clock starts
     seconds : to spend on timing contenders, if three rounds take no longer
     seed : of the sample
+    values : A and B as NumPy arrays of float64, where `A` and `B` are those rounded to float32;
+        errors are then against their product
     progress : called with what is being measured and the share that is done
 
     Raises
@@ -146,8 +150,9 @@ def advise(
         raise ValueError(f"max_error is {max_error!r}; allowed: a number above 0")
     if A.ndim != 2 or B.ndim != 2:
         raise ValueError(f"A and B have {A.ndim} and {B.ndim} dimensions; allowed: 2")
+    progress("multiplying by sgemm", 0.0)
     get_method("sgemm").matmul(A, B)  # the checks at the door
-    sample = _Sample.draw(A, B, seed)
+    sample = _Sample.draw(A, B, seed, values)
     rows, left_out = [], {}
     tried = list(candidates(A))
     with watch_load() as load:
@@ -155,8 +160,8 @@ def advise(
             progress(_name(*candidate), 0.6 * number / len(tried))
             try:
                 rows.append(_on_sample(candidate, A, B, sample, prepared))
-            except (Unsupported, ValueError) as reason:
-                left_out[_name(*candidate)] = str(reason)
+            except Exception as reason:  # one that fails is no reason to drop the others
+                left_out[_name(*candidate)] = _checks.in_words(reason)
         table = pd.DataFrame(rows)
         while True:
             table["keeps"] = table["error"] <= max_error
@@ -166,8 +171,11 @@ def advise(
             price = "low" if goal == "time" else PRICES[goal]  # the least is what noise spares
             contenders = left.sort_values([price, "low"]).index[:CONTENDERS]
             progress(f"{len(contenders)} contenders", 0.6)
-            measured = _on_whole(table.loc[contenders], A, B, sample, prepared, seconds)
-            table.loc[contenders, measured.columns] = measured
+            measured, failed = _on_whole(table.loc[contenders], A, B, sample, prepared, seconds)
+            table.loc[measured.index, measured.columns] = measured
+            for at, why in failed.items():
+                left_out[_name(table.loc[at, "method"], table.loc[at, "parameters"])] = why
+            table = table.drop(index=list(failed))
     table = table.sort_values(
         ["keeps", "whole", PRICES[goal], "seconds"],
         ascending=[False, False, True, True],
@@ -203,7 +211,9 @@ class _Sample:
     exact: np.ndarray[Any, np.dtype[np.float64]]
 
     @classmethod
-    def draw(cls, A: Array, B: Array, seed: int) -> _Sample:
+    def draw(
+        cls, A: Array, B: Array, seed: int, values: tuple[Values, Values] | None = None
+    ) -> _Sample:
         xp = compat.array_namespace(A)
         chances = np.random.Generator(np.random.Philox(seed))
         rows, columns = (
@@ -213,7 +223,11 @@ class _Sample:
             xp.take(X, xp.asarray(at, device=compat.device(X)), axis=axis)
             for axis, (X, at) in enumerate(((A, rows), (B, columns)))
         )
-        return cls(rows, columns, few, thin, exact_product(to_numpy(few), to_numpy(thin)))
+        if values is None:
+            exact = exact_product(to_numpy(few), to_numpy(thin))
+        else:
+            exact = exact_product(values[0][rows], values[1][:, columns])
+        return cls(rows, columns, few, thin, exact)
 
     def error(self, C: Array) -> float:
         """Of a product of the sample, or of the whole matrices over the sampled entries."""
@@ -257,24 +271,29 @@ def _on_sample(
 
 def _on_whole(
     rows: pd.DataFrame, A: Array, B: Array, sample: _Sample, prepared: bool, seconds: float
-) -> pd.DataFrame:
-    """Errors and times of these rows' candidates on the whole matrices."""
-    products = {
-        at: _product(get_method(row["method"], **row["parameters"]), A, B, prepared)
-        for at, row in rows.iterrows()
-    }
-    start = time.perf_counter()
-    errors = {at: sample.error(product()) for at, product in products.items()}
-    rounds = int(seconds / max(time.perf_counter() - start, 1e-9))
+) -> tuple[pd.DataFrame, dict[Any, str]]:
+    """Errors and times of these rows' candidates on the whole matrices; why others failed."""
+    products, errors, failed = {}, {}, {}
+    spent = 0.0
+    for at, row in rows.iterrows():
+        try:
+            product = _product(get_method(row["method"], **row["parameters"]), A, B, prepared)
+            start = time.perf_counter()
+            errors[at] = sample.error(product())
+            spent += time.perf_counter() - start
+            products[at] = product
+        except Exception as reason:  # as on the sample
+            failed[at] = _checks.in_words(reason)
     backend = backend_of(A)
     samples = time_products(
         products,
-        min(max(rounds, 3), 15),
+        min(max(int(seconds / max(spent, 1e-9)), 3), 15),
         partial(backend.synchronize, A),
         partial(backend.flush_cache, A),
     )
     times = {at: _spread([wall for wall, _ in found]) for at, found in samples.items()}
-    return pd.DataFrame.from_dict(times, orient="index").assign(error=pd.Series(errors), whole=True)
+    measured = pd.DataFrame.from_dict(times, orient="index")
+    return measured.assign(error=pd.Series(errors, dtype=float), whole=True), failed
 
 
 def _spread(walls: list[float]) -> dict[str, float | int]:

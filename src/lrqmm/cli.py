@@ -26,7 +26,6 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from lrqmm import _checks
-from lrqmm._checks import Unsupported
 from lrqmm._progress import Report
 
 if TYPE_CHECKING:
@@ -67,7 +66,10 @@ Device = Annotated[str, typer.Option(help="Of torch: auto, cpu or cuda.")]
 
 @contextmanager
 def _one_error() -> Iterator[None]:
-    """An expected error is one line and exit code 1; a warning is a line."""
+    """An error is one line and exit code 1; a warning is a line.
+
+    One that no check foresaw says what was being done, as `_progress` notes it.
+    """
     err = Console(stderr=True)
 
     def say(kind: str, words: object) -> None:
@@ -77,8 +79,9 @@ def _one_error() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: say("warning", message)
             yield
-    except (ArithmeticError, ImportError, OSError, TypeError, Unsupported, ValueError) as error:
-        say("error", error)
+    except Exception as error:
+        doing = "" if _checks.expected(error) else "".join(getattr(error, "__notes__", ())[-1:])
+        say("error", f"{doing and doing + ' failed: '}{_checks.in_words(error)}")
         raise typer.Exit(1) from None
 
 
@@ -90,7 +93,18 @@ def _progress(as_json: bool) -> Iterator[Report]:
     columns = (BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(), words)
     with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bar:
         task = bar.add_task("", total=1.0)
-        yield lambda words, share: bar.update(task, description=escape(words), completed=share)
+        doing = ""
+
+        def report(words: str, share: float) -> None:
+            nonlocal doing
+            doing = words
+            bar.update(task, description=escape(words), completed=share)
+
+        try:
+            yield report
+        except Exception as error:
+            error.add_note(doing)
+            raise
 
 
 def _print_json(document: Any) -> None:
@@ -133,8 +147,9 @@ def advise(
     from lrqmm.advice import advise as ask
 
     with _one_error(), _progress(as_json) as progress:
-        A, B = _matrices(a, b, transpose_b, library, device)
-        advice = ask(A, B, max_error=max_error, goal=goal, prepared=weights, progress=progress)
+        A, B, values = _matrices(a, b, transpose_b, library, device, progress)
+        how: Any = {"goal": goal, "prepared": weights, "values": values, "progress": progress}
+        advice = ask(A, B, max_error=max_error, **how)
     if as_json:
         rows = json.loads(advice.table.to_json(orient="records"))
         best = {"python": advice.python, "config": advice.config} if advice.found else None
@@ -216,8 +231,8 @@ def matmul(
             given = {"power_iterations": 0, **given}  # all that the tiles have
         own = get_method(method, **given)
         if memory is None:
-            A, B = _matrices(a, b, transpose_b, library, device)
-            shape, error = _multiply(own, A, B, out, progress)
+            A, B, values = _matrices(a, b, transpose_b, library, device, progress)
+            shape, error = _multiply(own, A, B, values, out, progress)
         else:
             _checks.choice("library", library, ["torch"])
             _checks.choice("device", device, ["auto", "cpu"])
@@ -231,22 +246,25 @@ def matmul(
 
 
 def _multiply(
-    method: Method, A: Any, B: Any, out: Path, progress: Report
+    method: Method, A: Any, B: Any, values: Any, out: Path, progress: Report
 ) -> tuple[list[int], float | None]:
-    """Shape and error of the product, which is written; None where AB is zero and C is not."""
+    """Shape of the product, which is written, and its error against that of the files' values; None
+    where AB is zero and C is not."""
     import numpy as np
 
     from lrqmm.backends import to_numpy
     from lrqmm.measure.error import exact_product, relative_error
 
-    progress("multiplying", 0.2)
+    progress(f"multiplying by {method.name}", 0.2)
     C = to_numpy(method.matmul(A, B))
+    if not np.isfinite(C).all():
+        raise ValueError("the product holds NaN or infinity: float32 does not hold all of it")
     part = out.with_name(out.name + ".part")
     with part.open("wb") as stream:
         np.save(stream, C)
     part.replace(out)
-    progress("its error", 0.5)
-    error = relative_error(C, exact_product(to_numpy(A), to_numpy(B)))
+    progress("measuring its error", 0.5)
+    error = relative_error(C, exact_product(*values))
     return list(C.shape), error if math.isfinite(error) else None
 
 
@@ -385,16 +403,24 @@ def _read(folders: Sequence[Path], progress: Report) -> list[Run]:
     return runs
 
 
-def _matrices(a: str, b: str, transpose_b: bool, library: str, device: str) -> tuple[Any, Any]:
+def _matrices(
+    a: str, b: str, transpose_b: bool, library: str, device: str, progress: Report
+) -> tuple[Any, Any, tuple[Any, Any]]:
+    """A and B in a library, float32, and as they are stored."""
+    import numpy as np
+
     from lrqmm.backends import LIBRARIES, from_numpy
-    from lrqmm.inputs.files import read_matrix
+    from lrqmm.inputs.files import read_values
 
     _checks.choice("library", library, list(LIBRARIES))
     _checks.choice("device", device, ("auto", "cpu", "cuda"))
     if importlib.util.find_spec(library) is None:
         raise ValueError(f"library is {library!r}, which is not installed")
-    A, B = read_matrix(a), read_matrix(b)
-    return from_numpy(A, library, device), from_numpy(B.T if transpose_b else B, library, device)
+    progress(f"reading {a} and {b}", 0.0)
+    A, B = read_values(a), read_values(b)
+    values = (A, B.T if transpose_b else B)
+    left, right = (from_numpy(X.astype(np.float32, copy=False), library, device) for X in values)
+    return left, right, values
 
 
 def _parameters(words: list[str]) -> dict[str, Any]:

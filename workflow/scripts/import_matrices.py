@@ -1,10 +1,10 @@
 """Check a user's own matrices and store them as a pair."""
 
-from lrqmm.inputs.files import read_matrix, write_pair
+from lrqmm.inputs.files import read_values, write_pair
 from lrqmm.measure.progress import logged
 
 with logged(snakemake.log[0]):
     files = snakemake.params.files
-    A, B = read_matrix(files["A"]), read_matrix(files["B"])
+    A, B = read_values(files["A"]), read_values(files["B"])
     B = B.T if files.get("transpose_B") else B
     write_pair(snakemake.output[0], A, B, files)

@@ -1,7 +1,8 @@
 """Matrix files: pairs (A, B) as the study stores them, and users' own matrices.
 
-A pair is a safetensors file with float32 `A` (m x k) and `B` (k x n), and beside it
-`<file>.sha256` in the format of `sha256sum`. Nothing is ever unpickled.
+A pair is a safetensors file with `A` (m x k) and `B` (k x n), float32 or, where a user's own file
+is, float64, and beside it `<file>.sha256` in the format of `sha256sum`. Products are of float32
+values, errors those against the values as stored. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from lrqmm._checks import LARGEST
 from lrqmm.inputs.distributions import sample
 
 Float32 = NDArray[np.float32]
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+SMALLEST = 2.0**-119
+"""Of a matrix' largest magnitude: its scale at 8 bits is then still a normal float32."""
 
 
 class InputError(ValueError):
@@ -34,7 +39,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_pair(path: str | Path, A: Float32, B: Float32, about: Mapping[str, Any]) -> None:
+def write_pair(path: str | Path, A: Floats, B: Floats, about: Mapping[str, Any]) -> None:
     """Write a pair and its SHA-256, each whole or not at all. `about` says where it comes from."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,12 +60,18 @@ def write_sample(path: str | Path, distribution: str, m: int, k: int, n: int, se
     write_pair(path, *sample(distribution, m, k, n, seed), words)
 
 
-def read_pair(path: str | Path) -> tuple[Float32, Float32, str]:
-    """A, B and the file's SHA-256. Raises InputError unless the file is what was written."""
+def read_pair(path: str | Path) -> tuple[Floats, Floats, str]:
+    """A and B as stored, and the file's SHA-256.
+
+    Raises InputError unless the file is what was written, and where a matrix underflows.
+    """
     path = Path(path)
     digest = check_pair(path)
     with safe_open(path, framework="numpy") as stored:
-        return stored.get_tensor("A"), stored.get_tensor("B"), digest
+        A, B = stored.get_tensor("A"), stored.get_tensor("B")
+    for name, X in (("A", A), ("B", B)):
+        _refuse_underflow(f"{path}:{name}", X)
+    return A, B, digest
 
 
 def check_pair(path: str | Path) -> str:
@@ -105,8 +116,14 @@ def read_matrix(source: str) -> Float32:
     """A user's matrix as float32: 'file.npy', 'file.npz:name' or 'file.safetensors:name'.
 
     The name may be left out where the file holds one array only. Raises InputError for files that
-    cannot be read, need unpickling, or hold anything but a two-dimensional finite float matrix.
+    cannot be read, need unpickling, or hold anything but a two-dimensional finite float matrix, and
+    for values that float32 does not hold: magnitudes above 2^120, or all of them below 2^-119.
     """
+    return read_values(source).astype(np.float32, copy=False)
+
+
+def read_values(source: str) -> Floats:
+    """A user's matrix as `read_matrix` reads it, but float64 where the file is."""
     path, key = _split(source)
     try:
         X = _read(path, key)
@@ -120,14 +137,24 @@ def read_matrix(source: str) -> Float32:
             "allowed: two dimensions, not empty, floats"
         )
     with np.errstate(over="ignore"):
-        X = X.astype(np.float32)
+        X = X.astype(np.float32 if X.dtype.itemsize <= 4 else np.float64, copy=False)
     wrong = np.argwhere(~(np.abs(X) <= LARGEST))  # NaN too
     if len(wrong):
         raise InputError(
             f"matrix {source} holds {len(wrong)} values that are NaN, infinite or above "
             f"{LARGEST:.2g}, the first at row {wrong[0][0]}, column {wrong[0][1]}"
         )
+    _refuse_underflow(source, X)
     return X
+
+
+def _refuse_underflow(source: str, X: Floats) -> None:
+    largest = np.abs(X).max(initial=0.0)
+    if 0 < largest < SMALLEST:
+        raise InputError(
+            f"matrix {source} underflows: its largest magnitude is {largest:.3g}; allowed: 0, or "
+            f"at least {SMALLEST:.2g} (products run in float32)"
+        )
 
 
 def _read(path: Path, key: str) -> NDArray[Any]:

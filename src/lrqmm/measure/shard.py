@@ -23,7 +23,7 @@ from lrqmm import methods, schema
 from lrqmm._checks import Array, Unsupported
 from lrqmm.backends import backend_of, from_numpy, to_numpy
 from lrqmm.floatproduct import FloatProduct
-from lrqmm.inputs.files import read_pair
+from lrqmm.inputs.files import Floats, read_pair
 from lrqmm.measure import environment
 from lrqmm.measure.arrays import as_rows, pictures, spectra, steps
 from lrqmm.measure.environment import code_hash, git_state, watch_load
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Input:
-    """One pair of matrices, in the library and on the device of the shard.
+    """One pair of matrices, in the library and on the device of the shard, float32; and as stored.
 
     `sample` is the half of A's rows that is left for calibration, where the study asks for it.
     """
@@ -48,12 +48,12 @@ class Input:
     about: Row
     A: Array
     B: Array
-    source: tuple[NDArray[np.float32], NDArray[np.float32]]
+    source: tuple[Floats, Floats]
     sample: Array | None = None
 
     @cached_property
     def exact(self) -> NDArray[np.float64]:
-        """A B in float64."""
+        """A B in float64, of the values as stored."""
         return exact_product(*self.source)
 
 
@@ -100,7 +100,8 @@ def measure_arrays(shard: Mapping[str, Any], files: Sequence[str | Path]) -> lis
     """Rows of the table of arrays for a 'spectrum' or 'steps' experiment."""
     rows: list[Row] = []
     for about, path in zip(shard["inputs"], files, strict=True):
-        A, B, digest = read_pair(path)
+        *stored, digest = read_pair(path)
+        A, B = (X.astype(np.float32, copy=False) for X in stored)
         for setting in shard["settings"]:
             if shard["measure"] == "spectrum":
                 found = spectra(A, setting)
@@ -123,12 +124,16 @@ def _load(about: Row, path: str | Path, library: str, device: str, held_out: boo
     m, k, n = A.shape[0], A.shape[1], B.shape[1]
     first = m // 2 if held_out else 0
     about = {**about, "m": m, "k": k, "n": n, "input_sha256": digest}
+
+    def on_device(X: Floats) -> Array:
+        return from_numpy(X.astype(np.float32, copy=False), library, device)
+
     return Input(
         {**about, "rows": m - first} if held_out else about,
-        from_numpy(A[first:], library, device),
-        from_numpy(B, library, device),
+        on_device(A[first:]),
+        on_device(B),
         (A[first:], B),
-        from_numpy(A[:first], library, device) if first else None,
+        on_device(A[:first]) if first else None,
     )
 
 

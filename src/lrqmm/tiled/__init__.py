@@ -72,8 +72,9 @@ def matmul(
     Raises
     ------
     TypeError : other operands or dtypes; a parameter that the method does not have
-    ValueError : unreadable files, wrong shapes, NaN, infinity or values beyond 2^120, a parameter's
-        value that is not allowed, a `memory_limit` that is too small
+    ValueError : unreadable files, wrong shapes, NaN, infinity or values beyond 2^120, a matrix of
+        values below 2^-119 alone, a parameter's value that is not allowed, a `memory_limit` that is
+        too small
     OSError : no room for `out`
     """
     _checks.choice("method", method, METHODS)
@@ -104,6 +105,8 @@ def matmul(
             _sweep(C, sizes, left.floats, right.floats, lambda a, b: a @ b.T, progress)
         else:
             _compensated(C, composition, left, right, progress)
+        left.refuse_underflow()
+        right.refuse_underflow()
     return C if out is None else np.load(out, mmap_mode="r")
 
 

@@ -6,13 +6,14 @@ import math
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrqmm import _checks
+from lrqmm.inputs.files import SMALLEST
 from lrqmm.quantize import Quantized, Quantizer
 
 DTYPES = ("float16", "float32", "float64")
@@ -31,6 +32,13 @@ class Sizes:
     mapped: int
 
 
+@dataclass
+class Seen:
+    """The largest magnitude among the vectors read so far."""
+
+    largest: float = 0.0
+
+
 @dataclass(frozen=True)
 class Vectors:
     """The rows of A or the columns of B, (count, k), read and quantised a few at a time."""
@@ -41,6 +49,7 @@ class Vectors:
     sizes: Sizes | None = None
     quantizer: Quantizer | None = None
     extremes: Floats | None = None
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def X(self) -> Any:
@@ -113,17 +122,31 @@ class Vectors:
             piece = slice(first, first + step)
             part = (piece, slice(None)) if along else (slice(None), piece)
             with np.errstate(over="ignore"):  # float64 beyond float32 is found by the check
-                floats[part] = np.asarray(source[part])
+                exact = np.asarray(source[part])
+                floats[part] = exact
+            if exact.dtype == np.float64 and not floats[part].any() and exact.any():
+                self.seen.largest = max(self.seen.largest, float(np.abs(exact).max()))
+            del exact
             release(source)
 
     def _check(self, x: Floats, start: int) -> None:
-        usable = np.abs(x) <= _checks.LARGEST  # False for NaN
+        size = np.abs(x)
+        self.seen.largest = max(self.seen.largest, float(size.max(initial=0.0)))
+        usable = size <= _checks.LARGEST  # False for NaN
         if not usable.all():
             vector, element = (int(i[0]) for i in np.nonzero(~usable))
             where = (element, start + vector) if self.transposed else (start + vector, element)
             raise ValueError(
                 f"{self.label} holds {float(self.matrix[where])} at {where}; allowed: finite "
                 f"values up to {_checks.LARGEST:.2g} in magnitude (sums beyond it overflow float32)"
+            )
+
+    def refuse_underflow(self) -> None:
+        """Raise ValueError where all that was read is too small for float32, and not zero."""
+        if 0 < self.seen.largest < SMALLEST:
+            raise ValueError(
+                f"{self.label} underflows: its largest magnitude is {self.seen.largest:.3g}; "
+                f"allowed: 0, or at least {SMALLEST:.2g} (products run in float32)"
             )
 
 
