@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.quantize import Encoded, Quantizer, usable_scale
-from lrqmm.scaling import power_of_two
+from lrqmm.scaling import near_one, power_of_two
 
 
 class Format(NamedTuple):
@@ -34,6 +34,9 @@ E2M3 = Format(3, 0, 7.5, 6)
 E3M2 = Format(2, -2, 28.0, 6)
 E4M3 = Format(3, -6, 448.0, 8)
 E5M2 = Format(2, -14, 57344.0, 8)
+
+SMALLEST_SHARED = 2.0**-127
+"""The smallest power of two that a block's eight bits hold."""
 
 
 def to_format(xp: ModuleType, x: Array, kind: Format) -> Array:
@@ -54,9 +57,10 @@ class Minifloat(Quantizer):
     bits_a: int | None = field(default=None, init=False)
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        x, power = near_one(x, axes)  # the largest level is far above 1, so scales are far below
         largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
         scale, divisor = usable_scale(xp, largest / self.FORMAT.most)
-        return to_format(xp, x / divisor, self.FORMAT), scale, None
+        return to_format(xp, x / divisor, self.FORMAT), power * scale, None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,5 +97,7 @@ class Microscaling(Minifloat):
                 missed = scaled - to_format(xp, scaled, self.FORMAT)
                 errors.append(s**2 * xp.sum(missed**2, axis=axes, keepdims=True))
             scale = xp.where(errors[0] <= errors[1], floor, ceil)
-        scale, divisor = usable_scale(xp, xp.astype(scale, x.dtype))
-        return to_format(xp, x / divisor, self.FORMAT), scale, None
+        scale = xp.where(scale >= SMALLEST_SHARED, scale, xp.zeros_like(scale))
+        scaled = x / xp.where(scale > 0, scale, xp.full_like(scale, float("inf")))
+        codes = xp.astype(to_format(xp, scaled, self.FORMAT), x.dtype)
+        return codes, xp.astype(scale, x.dtype), None

@@ -20,12 +20,12 @@ from lrqmm.backends import library_of
 from lrqmm.composition import Cost
 from lrqmm.floatproduct import FloatProduct
 from lrqmm.phases import phase
-from lrqmm.quantize import SMALLEST_SCALE
 from lrqmm.scaling import near_one
 
 if TYPE_CHECKING:
     import torch  # in the functions: slow to load, and planning a study needs none of it
 
+SMALLEST_SCALE = 2.0**-133
 LARGEST = 448.0
 """The largest float8_e4m3fn."""
 
@@ -36,7 +36,8 @@ Coded = tuple["torch.Tensor", "torch.Tensor"]
 def encode(X: torch.Tensor) -> Coded:
     """X (rows, k) float32, any strides -> row-major codes and scale, X ≈ scale · codes.
 
-    The scale is 0 where it would be below 2^-126. Errors: 2^-4 |x|, and scale 2^-10 near 0.
+    The scale is 0 where it would be below 2^-133, which has 16 bits. Errors: 2^-4 |x|, and
+    scale 2^-10 near 0.
     """
     import torch
 

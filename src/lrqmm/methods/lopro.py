@@ -152,9 +152,10 @@ def in_float8(low_rank: Factors) -> Factors:
 
     def rounded(X: Array) -> Array:
         xp = array_namespace(X)
+        X, power = near_one(X, 1)
         largest = xp.max(xp.abs(X), axis=1, keepdims=True)
         scale, divisor = usable_scale(xp, largest / E4M3.most)
-        return scale * to_format(xp, X / divisor, E4M3)
+        return power * scale * to_format(xp, X / divisor, E4M3)
 
     U, V = low_rank
     if not U.shape[1]:

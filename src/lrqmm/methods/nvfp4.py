@@ -17,6 +17,7 @@ from lrqmm._checks import Array
 from lrqmm.composition import Preset
 from lrqmm.minifloat import E2M1, E4M3, Format, Minifloat, to_format
 from lrqmm.quantize import SCALE_BITS, Encoded, usable_scale
+from lrqmm.scaling import near_one
 
 SMALLEST = 2.0**-9
 """The smallest positive number of E4M3."""
@@ -37,12 +38,13 @@ class NVFP4(Minifloat):
         return super().stored_bits(rows, k) + SCALE_BITS
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        x, power = near_one(x)
         largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
         whole, divisor = usable_scale(xp, xp.max(largest) / (E2M1.most * E4M3.most))
         block = to_format(xp, largest / (E2M1.most * divisor), E4M3)
         block = xp.where(largest > 0, xp.clip(block, min=SMALLEST), xp.zeros_like(block))
         scale, divisor = usable_scale(xp, whole * block)
-        return to_format(xp, x / divisor, E2M1), scale, None
+        return to_format(xp, x / divisor, E2M1), power * scale, None
 
 
 METHOD = Preset("nvfp4", quantizer=NVFP4, cites=("nvidia2025nvfp4",), usual=False)
