@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from oracle import LIBRARIES, distance, to, to_numpy
+from oracle import LIBRARIES, distance, product, to, to_numpy
 
 import lrqmm
 from lrqmm import decompose
@@ -284,3 +284,36 @@ def test_nvfp4_keeps_the_largest_of_every_block(library):
     for row, x in zip(range(len(EDGES)), EDGES, strict=True):
         found = preset("nvfp4").quantizer().quantize(X[row : row + 1, :]).dequantize()
         assert abs(float(found[0, 0]) / float(x) - 1) < 0.07
+
+
+@pytest.mark.parametrize("power", [119, -119])
+@pytest.mark.parametrize("name", METHODS)
+def test_what_meets_at_the_ends_of_the_range(name, power):
+    if name == "affine":  # 255 levels, and one scale a vector: a normal float32 from 2^-118 up
+        power = int(np.sign(power)) * 118
+    A = np.full((1, 8), 2.0**power, np.float32)
+    B = np.full((8, 1), 2.0**-power, np.float32)
+    expected = multiply(name, A / A, B / B)
+    assert 4 <= expected[0, 0] <= 8.1
+    # residuals, and scales of 2^-119 over the largest float8, are subnormal and lose bits
+    bound = 1e-4 if name in ("e4m3", "e5m2", "nvfp4", "lopro") else 1e-6
+    np.testing.assert_allclose(multiply(name, A, B), expected, rtol=bound)
+    if name in ("direct", "lrqmm", "lrqmm_aware", "two_slice", "ozaki", "sgemm", "fp8"):
+        np.testing.assert_allclose(expected, 8, rtol=1e-6)
+
+
+# sums
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_long_sums_of_the_largest_elements_are_finite(name):
+    """2^120 three hundred times over: its sum is beyond float32, the product is not."""
+    k = 300
+    A = np.full((3, k), 2.0**120, np.float32)
+    B = (floats(2, k, 4) * 2.0**-100).astype(np.float32)
+    A[1] *= np.sign(floats(3, k))
+    for left, right in ((A, B), (B.T, A.T)):
+        C = multiply(name, left, right)
+        assert np.isfinite(C).all()
+        if name not in ("sign", "sigma_delta", "beta", "lbw", "twn", "binary_mean"):
+            assert distance(C, product(left, right)) < 1
