@@ -15,6 +15,8 @@ Array = Any
 
 LARGEST = 2.0**120
 """Largest magnitude of an element: sums and scales of larger ones overflow float32."""
+SMALLEST = 2.0**-119
+"""Of a matrix' largest magnitude: its scale at 8 bits is then still a normal float32."""
 
 
 class Unsupported(RuntimeError):

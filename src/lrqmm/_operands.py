@@ -18,8 +18,6 @@ from lrqmm._checks import Array
 from lrqmm.backends import backend_of, is_array, library_of
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-LEAST = 2.0**-126
-"""Smallest largest magnitude of an operand: float32 holds fewer digits of smaller numbers."""
 USUAL = 40
 """Largest magnitudes from 2^-USUAL to 2^USUAL stay as they are."""
 
@@ -47,7 +45,7 @@ class Operand:
         ------
         TypeError : not an array, one without plain memory, not floating
         ValueError : fewer than two dimensions; with `check_finite` NaN, infinity, a value beyond
-            2^120, a largest magnitude below 2^-126
+            2^120, a largest magnitude below 2^-119
         """
         if not is_array(X):
             raise TypeError(
@@ -88,11 +86,11 @@ def _largest(name: str, X: Array) -> float:
             f"{name} holds {float(X[wrong])} at {wrong}; allowed: finite values up to "
             f"{_checks.LARGEST:.2g} in magnitude (sums beyond it overflow float32)"
         )
-    if 0 < largest < LEAST:
+    if 0 < largest < _checks.SMALLEST:
         raise ValueError(
             f"{name} holds nothing above {largest:.2g} in magnitude; allowed: zeros only, or at "
-            f"least {LEAST:.2g} somewhere (below it float32 loses digits); multiply it by a "
-            "power of two"
+            f"least {_checks.SMALLEST:.2g} somewhere (scales of smaller ones underflow float32); "
+            "multiply it by a power of two"
         )
     return largest
 

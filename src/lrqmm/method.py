@@ -154,7 +154,7 @@ class Method:
         Raises
         ------
         TypeError : not an array of plain memory, not floating
-        ValueError : fewer than two dimensions, NaN, infinity, values beyond 2^120, none of 2^-126
+        ValueError : fewer than two dimensions, NaN, infinity, values beyond 2^120, none of 2^-119
             or more but zeros; a calibration of a method that takes none, or of another inner
             dimension
         """

@@ -19,14 +19,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from lrqmm._checks import LARGEST
+from lrqmm._checks import LARGEST, SMALLEST
 from lrqmm.inputs.distributions import sample
 
 Float32 = NDArray[np.float32]
 Floats = NDArray[np.float32] | NDArray[np.float64]
-
-SMALLEST = 2.0**-119
-"""Of a matrix' largest magnitude: its scale at 8 bits is then still a normal float32."""
 
 
 class InputError(ValueError):

@@ -23,6 +23,7 @@ from lrqmm.backends.numpy import device_name as processor_name
 
 PACKAGE = Path(lrqmm.__file__).parent
 MEASURING_CORE = (
+    "_operands.py",
     "_checks.py",
     "adaptive.py",
     "apriori.py",
