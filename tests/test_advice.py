@@ -64,6 +64,17 @@ def test_what_the_sample_flatters_is_found_out(monkeypatch):
     assert distance(C, product(A.numpy(), B.numpy())) <= 1.05 * wanted  # over sampled entries
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_floats(dtype):
+    A, B = (X.to(dtype) for X in matrices())
+    found = lrqmm.advise(A, B, max_error=0.05, goal="bits", seconds=0.1)
+    C = lrqmm.matmul(A, B, found.best["method"], **found.best["parameters"])
+    assert C.dtype == dtype
+    error = distance(C.float().numpy(), product(A.float().numpy(), B.float().numpy()))
+    assert np.isclose(error, found.best["error"], rtol=1e-2)
+    assert error <= 0.05
+
+
 def test_nothing_is_that_exact():
     A, B = matrices()
     found = lrqmm.advise(A, B, max_error=1e-12)

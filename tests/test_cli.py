@@ -12,6 +12,7 @@ import torch
 import typer
 import yaml
 from oracle import distance
+from safetensors.torch import save_file as save_torch
 from test_verify import measure
 from typer.testing import CliRunner
 
@@ -46,6 +47,18 @@ def test_advise(matrices, tmp_path, monkeypatch):
     exec(best["python"], names)
     assert distance(names["C"], matrices[0] @ matrices[1]) < 0.011
     assert set(yaml.safe_load(best["config"])) == {"methods", "settings"}
+
+
+def test_bfloat16_of_safetensors(matrices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    W = torch.from_numpy(matrices[1].T.copy()).bfloat16()
+    save_torch({"fc": W, "other": W[:1].clone()}, tmp_path / "W.safetensors")
+    words = ["A.npy", "W.safetensors:fc", "--transpose-b"]
+    found = run(app, ["matmul", *words, "--method", "sgemm", "--out", "C.npy"])
+    assert found.exit_code == 0, found.output
+    assert distance(np.load(tmp_path / "C.npy"), matrices[0] @ W.float().numpy().T) < 1e-6
+    found = run(app, ["advise", *words, "--max-error", "0.01", "--goal", "bits"])
+    assert found.exit_code == 0, found.output
 
 
 def test_advise_where_nothing_is_that_exact(matrices, tmp_path, monkeypatch):

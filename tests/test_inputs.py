@@ -1,14 +1,17 @@
 """Seeded matrices are what their names say; matrix files are read whole or refused by name."""
 
 import hashlib
+import json
 import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from oracle import distance
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 from scipy import stats
 
 from lrqmm.inputs.distributions import DISTRIBUTIONS, sample
@@ -390,6 +393,69 @@ def test_pairs_of_float64_come_back_bit_for_bit(tmp_path):
     A, B, _ = read_pair(tmp_path / "pair.safetensors")
     np.testing.assert_array_equal(A, wide)
     assert (A.dtype, B.dtype) == (np.float64, np.float32)
+def test_bfloat16_of_safetensors(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_torch({"weight": torch.from_numpy(X).bfloat16(), "other": torch.zeros(3)}, path)
+    want = (X.view(np.uint32) + 0x7FFF + (X.view(np.uint32) >> 16 & 1)) & 0xFFFF0000  # to nearest
+    source = f"{path}:weight"
+    np.testing.assert_array_equal(read_matrix(source), want.view(np.float32))
+    assert read_matrix(source).dtype == np.float32
+    assert matrix_shape(source) == (30, 20)
+
+
+FORMATS = {  # of safetensors, that are not read, and the bytes that an element takes
+    **{"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F4": 0.5, "I8": 1, "U8": 1, "BOOL": 1},
+    **{"I16": 2, "I32": 4, "I64": 8, "U16": 2, "C64": 8},
+}
+
+
+def write_format(path, dtype, size):
+    """A safetensors file of a 4 x 6 tensor of any number format, all its bits zero."""
+    header = {"w": {"dtype": dtype, "shape": [4, 6], "data_offsets": [0, int(24 * size)]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(int(24 * size)))
+    return f"{path}:w"
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_other_formats_of_safetensors_are_refused_from_the_header(tmp_path, dtype):
+    source = write_format(tmp_path / "x.safetensors", dtype, FORMATS[dtype])
+    for read in (matrix_shape, read_matrix):
+        with pytest.raises(
+            InputError, match=rf"{source} has .* dtype {dtype}; allowed: .* 16 bits"
+        ):
+            read(source)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", "<f4"])
+def test_both_byte_orders(tmp_path, suffix, dtype):
+    source = stored(tmp_path / f"x{suffix}", X.astype(dtype))
+    found = read_matrix(source)
+    np.testing.assert_array_equal(found, X.astype(dtype).astype(np.float32))
+    assert found.dtype == np.float32
+    assert found.dtype.isnative
+    assert matrix_shape(source) == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (np.ones((3, 4), "V2"), r"dtype \|V2; allowed: .* lose bfloat16, so write it as .safetens"),
+        (np.ones((3, 4), "i1"), "dtype int8; allowed"),
+        (np.ones((3, 4), ">i4"), "dtype >i4; allowed"),
+        (np.ones((3, 4), [("a", "f4")]), r"dtype \[\('a', '<f4'\)\]; allowed"),
+        (np.ones((3, 4), "M8[s]"), r"dtype datetime64\[s\]; allowed"),
+        (np.ones((3, 4), complex), "dtype complex128; allowed"),
+        (np.ones((0, 4)), r"shape \(0, 4\).*not empty"),
+    ],
+)
+def test_planning_refuses_what_reading_would(tmp_path, content, said):
+    for suffix in (".npy", ".npz"):
+        source = stored(tmp_path / f"x{suffix}", content)
+        for read in (matrix_shape, read_matrix):
+            with pytest.raises(InputError, match=rf"{source} has .*{said}"):
+                read(source)
 
 
 def test_unknown_extensions_are_refused(tmp_path):

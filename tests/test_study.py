@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 import lrqmm
 from lrqmm import methods
@@ -198,13 +200,30 @@ def test_own_matrices(own):
         ("A.npy", "npy.npz", {}, "npy.npz"),
         ("A.npy", "B.safetensors", {}, "B.safetensors: several arrays.*it has: B, weight"),
         ("A.npy", "B.safetensors:b", {}, "B.safetensors: no array 'b'; it has: B, weight"),
-        ("vector.npy", "B.safetensors:B", {}, r"vector.npy has shape \(8,\); allowed: two dimen"),
+        (
+            "vector.npy",
+            "B.safetensors:B",
+            {},
+            r"vector.npy has shape \(8,\) and dtype float64; allowed: two dimen",
+        ),
         ("A.csv", "B.safetensors:B", {}, r"A.csv: allowed are \.npy"),
     ],
 )
 def test_own_matrices_that_will_not_do(own, A, B, how, said):
     with pytest.raises(ConfigError, match=rf"config: matrices\.mine: .*{said}"):
         with_own(f"{own}/{A}", f"{own}/{B}", **how)
+
+
+def test_own_matrices_of_short_floats(own):
+    B = torch.ones(20, 12)
+    kinds = {"bf16": torch.bfloat16, "f16": torch.float16, "f8": torch.float8_e5m2}
+    save_torch({name: B.to(dtype) for name, dtype in kinds.items()}, own / "short.safetensors")
+    for name in ("bf16", "f16"):
+        (given,) = with_own(f"{own}/A.npy", f"{own}/short.safetensors:{name}").shards[0].inputs
+        assert (given.m, given.k, given.n) == (8, 20, 12)
+    said = r"matrices\.mine: .*:f8 has .* dtype F8_E5M2; allowed: .* floats of 16 bits or more"
+    with pytest.raises(ConfigError, match=said):
+        with_own(f"{own}/A.npy", f"{own}/short.safetensors:f8")
 
 
 @pytest.mark.parametrize("name", ["normal", "resnet50", "all"])

@@ -71,10 +71,17 @@ def from_numpy(x: NDArray[np.float32], library: str, device: str = "auto") -> Ar
 
 
 def to_numpy(x: Array) -> NDArray[Any]:
-    """A copy on the host, or the array itself where it is NumPy's."""
+    """A copy on the host, or the array itself where it is NumPy's.
+
+    bfloat16, which NumPy lacks, as float32, which holds the same values.
+    """
     if isinstance(x, np.ndarray):
         return x
-    found: NDArray[Any] = x.get() if hasattr(x, "get") else x.cpu().numpy()
+    if hasattr(x, "get"):  # CuPy
+        found: NDArray[Any] = x.get()
+        return found
+    x = x.detach().cpu()
+    found = (x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy()
     return found
 
 

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from lrqmm.inputs.distributions import sample
 
 Float32 = NDArray[np.float32]
 Floats = NDArray[np.float32] | NDArray[np.float64]
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Number formats of safetensors that are read."""
 
 
 class InputError(ValueError):
@@ -92,29 +94,26 @@ def _sidecar(path: Path) -> Path:
 
 
 def matrix_shape(source: str) -> tuple[int, int]:
-    """(rows, columns) of a user's matrix from the file's header alone; see `read_matrix`."""
+    """(rows, columns) of a user's matrix; InputError as `read_matrix`, but for its values.
+
+    Of .npy and .safetensors files the header alone is read.
+    """
     path, key = _split(source)
     try:
-        if path.suffix == ".npy":
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-        elif path.suffix == ".npz":
-            shape = _read(path, key).shape
-        else:
-            with safe_open(path, framework="numpy") as stored:
-                shape = tuple(stored.get_slice(_key(path, key, stored.keys())).get_shape())
+        shape, dtype = _header(path, key)
     except Exception as error:  # a damaged header raises almost anything
         raise _unreadable(source, error) from None
-    if len(shape) != 2:
-        raise InputError(f"matrix {source} has shape {shape}; allowed: two dimensions")
+    _check_matrix(source, shape, dtype)
     return shape[0], shape[1]
 
 
 def read_matrix(source: str) -> Float32:
     """A user's matrix as float32: 'file.npy', 'file.npz:name' or 'file.safetensors:name'.
 
-    The name may be left out where the file holds one array only. Raises InputError for files that
-    cannot be read, need unpickling, or hold anything but a two-dimensional finite float matrix, and
-    for values that float32 does not hold: magnitudes above 2^120, or all of them below 2^-119.
+    The name may be left out where the file holds one array only. Floats of 16 bits or more are
+    taken, in either byte order. Raises InputError for files that cannot be read, need unpickling,
+    or hold anything but a two-dimensional finite matrix of such floats, and for values that float32
+    does not hold: magnitudes above 2^120, or all of them below 2^-119.
     """
     return read_values(source).astype(np.float32, copy=False)
 
@@ -123,16 +122,12 @@ def read_values(source: str) -> Floats:
     """A user's matrix as `read_matrix` reads it, but float64 where the file is."""
     path, key = _split(source)
     try:
+        if path.suffix == ".safetensors":  # which reads few of its number formats itself
+            _check_matrix(source, *_header(path, key))
         X = _read(path, key)
-        if not isinstance(X, np.ndarray):  # an archive under another name, or a foreign member
-            raise ValueError("it holds no array")
+        _check_matrix(source, X.shape, X.dtype)
     except Exception as error:  # a damaged file raises almost anything
         raise _unreadable(source, error) from None
-    if X.ndim != 2 or X.dtype.kind != "f" or 0 in X.shape:
-        raise InputError(
-            f"matrix {source} has shape {X.shape} and dtype {X.dtype}; "
-            "allowed: two dimensions, not empty, floats"
-        )
     with np.errstate(over="ignore"):
         X = X.astype(np.float32 if X.dtype.itemsize <= 4 else np.float64, copy=False)
     wrong = np.argwhere(~(np.abs(X) <= LARGEST))  # NaN too
@@ -154,17 +149,45 @@ def _refuse_underflow(source: str, X: Floats) -> None:
         )
 
 
-def _read(path: Path, key: str) -> NDArray[Any]:
+def _check_matrix(source: str, shape: tuple[int, ...], dtype: np.dtype[Any] | str) -> None:
+    floats = dtype in FLOATS if isinstance(dtype, str) else dtype.kind == "f"
+    if len(shape) != 2 or 0 in shape or not floats:
+        lost = not isinstance(dtype, str) and dtype == np.dtype("V2")
+        hint = " (.npy and .npz lose bfloat16, so write it as .safetensors)" if lost else ""
+        raise InputError(
+            f"matrix {source} has shape {shape} and dtype {dtype}; allowed: two dimensions, not "
+            f"empty, floats of 16 bits or more{hint}"
+        )
+
+
+def _header(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any] | str]:
+    """Shape and dtype, of safetensors by its own name for it."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="numpy") as stored:
+            part = stored.get_slice(_key(path, key, stored.keys()))
+            return tuple(part.get_shape()), str(part.get_dtype())
+    X = _read(path, key, "r")
+    return X.shape, X.dtype
+
+
+def _read(path: Path, key: str, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
     if path.suffix == ".npy":
-        X: NDArray[Any] = np.load(path, allow_pickle=False)
-        return X
+        return _array(np.load(path, mmap_mode=mmap_mode, allow_pickle=False))
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as stored:
-            X = stored[_key(path, key, stored.files)]
-            return X
+            return _array(stored[_key(path, key, stored.files)])
     with safe_open(path, framework="numpy") as stored:
-        X = stored.get_tensor(_key(path, key, stored.keys()))
-        return X
+        key = _key(path, key, stored.keys())
+        if stored.get_slice(key).get_dtype() != "BF16":
+            return _array(stored.get_tensor(key))
+    with safe_open(path, framework="pt") as stored:  # NumPy has no bfloat16
+        return _array(stored.get_tensor(key).float().numpy())
+
+
+def _array(X: Any) -> NDArray[Any]:
+    if not isinstance(X, np.ndarray):  # an archive under another name, or a foreign member
+        raise ValueError("it holds no array")
+    return X
 
 
 def _split(source: str) -> tuple[Path, str]:
@@ -181,6 +204,8 @@ def _key(path: Path, key: str, keys: Any) -> str:
     keys = sorted(keys)
     if not key and len(keys) == 1:
         return str(keys[0])
+    if keys.count(key) > 1:
+        raise InputError(f"matrix file {path} holds {key!r} twice; allowed: once")
     if key not in keys:
         asked = f"no array {key!r}" if key else "several arrays, so name one"
         raise InputError(f"matrix file {path}: {asked}; it has: {', '.join(keys)}")
