@@ -269,6 +269,34 @@ def test_wrong_state_dicts_name_file_key_and_shape(small, tmp_path):
         loading()
 
 
+@pytest.mark.parametrize(
+    ("key", "tensor", "said"),
+    [
+        ("fc.bias", torch.full((1000,), torch.nan), "'fc.bias' holds 1000 values that are NaN or"),
+        (
+            "fc.bias",
+            torch.full((1000,), 1e300, dtype=torch.float64),
+            "'fc.bias' holds 1000 values that are NaN",
+        ),
+        ("bn1.running_var", torch.full((64,), -0.5), "'bn1.running_var' holds -0.5; allowed: vari"),
+        ("bn1.weight", torch.ones(64, dtype=torch.int8), "'bn1.weight' is of int8"),
+        ("bn1.weight", torch.ones(64, dtype=torch.complex64), "'bn1.weight' is of complex64"),
+        ("bn1.weight", torch.ones(64).to(torch.float8_e4m3fn), "'bn1.weight' is of float8_e4m3fn"),
+        ("bn1.weight", torch.ones(64).to_sparse(), "is of float32 .sparse_coo, on cpu.; allowed: "),
+        (
+            "bn1.weight",
+            torch.ones(64, device="meta"),
+            "is of float32 .strided, on meta.; allowed: ",
+        ),
+    ],
+)
+def test_values_that_no_network_can_have_are_refused(small, tmp_path, key, tensor, said):
+    small[key] = tensor.contiguous() if tensor.layout == torch.strided else tensor
+    file = save(small, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=f"other.pt: tensor {said}|other.pt: .* {said}"):
+        load_resnet50(file)
+
+
 def test_files_that_are_no_state_dict(tmp_path):
     with pytest.raises(ValueError, match=r"model\.bin .*allowed: \.safetensors, \.pt, \.pth"):
         load_resnet50(tmp_path / "model.bin")

@@ -85,3 +85,12 @@ def test_one_window_at_a_time_without_gradients():
     model = Known(1.0)
     assert not token_losses(model, windows([1] * 12, 4, 3)).requires_grad
     assert model.shapes == [(1, 4)] * 3
+
+
+def test_text_that_is_not_utf8_is_named(tmp_path: Path):
+    path = tmp_path / "text"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match="text cannot be read: 'utf-8' codec"):
+        read_text(path)
+    path.write_bytes(b"a\r\nb\rc\n")
+    assert read_text(path) == "a\r\nb\rc\n"  # line ends too are as they are

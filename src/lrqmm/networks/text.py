@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lrqmm._checks import reading
 from lrqmm.inputs.packages import fetch, read_members
 
 TEXTS = {"wikipedia": "wiki", "c4": "c4", "tinystories": "tiny"}  # name: file in the package
@@ -28,6 +29,8 @@ def read_text(source: str | Path, cache: Path | None = None) -> str:
     ------
     FileNotFoundError
         No such name or file.
+    ValueError
+        A file that is not UTF-8.
     """
     if source not in TEXTS:
         path = Path(source).expanduser()
@@ -35,7 +38,8 @@ def read_text(source: str | Path, cache: Path | None = None) -> str:
             raise FileNotFoundError(
                 f"source={str(source)!r} is no text; allowed: {sorted(TEXTS)} or a UTF-8 file"
             )
-        return path.read_text(encoding="utf-8")
+        with reading(path):
+            return path.read_bytes().decode()
     folder = "exllamav2/conversion/standard_cal_data/"
     files = read_members(fetch("exllamav2", cache), folder + TEXTS[str(source)])
     lines = files[".utf8"].decode().split("\n")
