@@ -13,6 +13,7 @@ Source: Touvron et al., "LLaMA" (arXiv 2302.13971); rotary positions (RoPE), Su 
 Hugging Face's LlamaForCausalLM.
 """
 
+import math
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +25,10 @@ from torch import Tensor, nn
 
 from lrqmm._checks import reading
 from lrqmm.inputs.packages import fetch, read_members
-from lrqmm.networks.llama_files import LlamaConfig, LlamaFile, read_folder
+from lrqmm.networks.llama_files import LlamaConfig, LlamaFile, refuse
+from lrqmm.networks.llama_folder import WANTED, read_folder
 from lrqmm.networks.llama_gguf import read_gguf
+from lrqmm.networks.weights import check_finite
 
 
 class Attention(nn.Module):
@@ -174,8 +177,8 @@ def load_llama(source: str | Path | None = None, cache: Path | None = None) -> L
     Parameters
     ----------
     source : str or Path, optional
-        A ``.gguf`` file, a folder with ``config.json``, ``*.safetensors`` and
-        ``tokenizer.json``, or a name on the Hugging Face hub such as
+        A ``.gguf`` file, a folder with ``config.json``, ``*.safetensors`` (those of the index,
+        where there is one) and ``tokenizer.json``, or a name on the Hugging Face hub such as
         ``"HuggingFaceTB/SmolLM2-135M"``, with ``@`` and a commit to pin it.
         Default: the packaged SmolLM2-135M-Instruct.
     cache : Path, optional
@@ -187,7 +190,9 @@ def load_llama(source: str | Path | None = None, cache: Path | None = None) -> L
     FileNotFoundError
         No such file or folder, the folder is incomplete, or the hub cannot be reached.
     ValueError
-        A network other than LLaMA, or a tensor that is missing, unknown or misshapen.
+        A network other than LLaMA; a key of the file that may change the network and is not
+        honoured; a tensor that is missing, unknown, misshapen or not finite; files that do not fit
+        each other.
     """
     if source is None:
         with tempfile.TemporaryDirectory() as folder:  # `gguf` reads files only
@@ -205,12 +210,20 @@ def _load(path: Path) -> LoadedLlama:
 
 
 def _build(path: Path, file: LlamaFile) -> LoadedLlama:
-    """Put the weights in a network, after a check of their names and shapes."""
+    """Put the weights in a network, after a check of all that must fit."""
+    _check_config(path, file)
     with torch.device("meta"):  # the random initial weights would only be thrown away
         model = Llama(file.config)
     weights = dict(file.weights)
-    if file.config.tie_word_embeddings and "model.embed_tokens.weight" in weights:
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    embeddings = weights.get("model.embed_tokens.weight")
+    if file.config.tie_word_embeddings and embeddings is not None:
+        head = weights.setdefault("lm_head.weight", embeddings)
+        if head is not embeddings and not torch.equal(head, embeddings):
+            raise ValueError(
+                f"{path} has tie_word_embeddings=True and an lm_head.weight that differs from "
+                "model.embed_tokens.weight; allowed: the same, or no lm_head.weight"
+            )
+        weights["lm_head.weight"] = embeddings
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -219,8 +232,30 @@ def _build(path: Path, file: LlamaFile) -> LoadedLlama:
                 f"{path} has {name} of shape {found.get(name, '(none: it is missing)')}; "
                 f"allowed: {expected.get(name, 'no such tensor in a LLaMA network')}"
             )
+    check_finite(path, file.weights)
     model.load_state_dict(weights, assign=True)
     return LoadedLlama(model.requires_grad_(False).eval(), file.tokenizer, file.reference)
+
+
+def _check_config(path: Path, file: LlamaFile) -> None:
+    """Raise ValueError unless the sizes fit each other, the tensors and the tokenizer."""
+    config = file.config
+    heads, shared = config.num_attention_heads, config.num_key_value_heads
+    if heads % shared:
+        refuse(path, "num_key_value_heads", shared, f"a divisor of num_attention_heads={heads}")
+    if config.head_dim % 2:
+        refuse(path, "head_dim", config.head_dim, "an even number, for the elements turn in pairs")
+    if config.num_hidden_layers > len(file.weights):
+        layers, tensors = config.num_hidden_layers, len(file.weights)
+        refuse(path, "num_hidden_layers", layers, f"fewer than the file's {tensors} tensors")
+    if not all(math.isfinite(frequency) for frequency in config.rope_frequencies):
+        refuse(path, "rope_theta", "a base of infinite frequencies", "finite frequencies")
+    largest = max(file.tokenizer.get_vocab(with_added_tokens=False).values(), default=0)
+    if largest >= config.vocab_size:
+        raise ValueError(
+            f"{path} has a tokenizer that gives the token {largest} and vocab_size="
+            f"{config.vocab_size}; allowed: tokens below vocab_size"
+        )
 
 
 def _download(name: str) -> Path:
@@ -229,8 +264,9 @@ def _download(name: str) -> Path:
 
     repository, _, revision = name.partition("@")
     try:
-        wanted = ["config.json", "*.safetensors", "tokenizer.json"]
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+        return Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=list(WANTED))
+        )
     except (OSError, ValueError) as error:  # no connection, no such name, no access
         raise FileNotFoundError(
             f"source={name!r} is no file or folder, and the Hugging Face hub does not give it "

@@ -1,23 +1,25 @@
-"""LLaMA networks in files: what a file says, and folders in the Hugging Face layout.
+"""What a file of a LLaMA network says, and the checks that every such file passes.
 
-GGUF files are read by `lrqmm.networks.llama_gguf`, to the same `LlamaFile`.
+`lrqmm.networks.llama_folder` reads folders in the Hugging Face layout, `lrqmm.networks.llama_gguf`
+GGUF files, both to the same `LlamaFile`. A key of a file is understood, is known to be without
+effect on the logits, has the one value at which it is without effect, or is refused by its name.
 """
 
-import json
 import math
+import reprlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from lrqmm._checks import reading
-
 FLOATS = {"F64", "F32", "F16", "BF16"}  # number formats that are read without dequantising
+LARGEST_SIZE = 2**31 - 1
+LARGEST_HEAD = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,91 +69,51 @@ class LlamaFile:
     reference: str
 
 
-def read_folder(folder: Path) -> LlamaFile:
-    """Read ``config.json``, ``*.safetensors`` (one or several) and ``tokenizer.json``.
+def check_keys(
+    path: Path, given: Mapping[str, Any], known: Collection[str], neutral: Mapping[str, Any]
+) -> None:
+    """Raise ValueError at the first key that may change the logits and is not honoured.
 
-    Raises
-    ------
-    FileNotFoundError
-        One of them is not there.
-    ValueError
-        Another architecture, a missing key, RoPE scaling other than Llama 3's, or weights that
-        are not floating-point numbers of 16 bits or more.
+    Parameters
+    ----------
+    path : of the file, for the message
+    given : the file's keys and values
+    known : keys that are honoured, or are without effect whatever their value
+    neutral : keys that are without effect at the value given here
     """
-    shards = sorted(folder.glob("*.safetensors"))
-    path, words = folder / "config.json", folder / "tokenizer.json"
-    missing = [file.name for file in (path, words) if not file.is_file()]
-    if missing or not shards:
-        raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing or ['*.safetensors'])}; allowed: a folder with "
-            "config.json, *.safetensors and tokenizer.json, or a .gguf file"
-        )
-    with reading(path):
-        config = _config(path, json.loads(path.read_text(encoding="utf-8")))
-    weights, formats = {}, {}
-    for shard in shards:
-        with reading(shard), safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (file is no mapping)
-                if name.endswith("rotary_emb.inv_freq"):  # in old files: config.json says the same
-                    continue
-                formats[name] = file.get_slice(name).get_dtype()
-                if formats[name] not in FLOATS:
-                    refuse(shard, name, formats[name], f"the number formats {sorted(FLOATS)}")
-                weights[name] = file.get_tensor(name).float()
-    with reading(words):
-        tokenizer = Tokenizer.from_file(str(words))
-    return LlamaFile(config, weights, tokenizer, format_name(formats))
+    for key, value in given.items():
+        if key in known or (key in neutral and _same(value, neutral[key])):
+            continue
+        allowed = "a file without this key, which is not known here and may change the network"
+        refuse(path, key, value, repr(neutral[key]) if key in neutral else allowed)
 
 
-def _config(path: Path, given: dict[str, Any]) -> LlamaConfig:
-    for key, only in {"model_type": "llama", "hidden_act": "silu"}.items():
-        if given.get(key) != only:
-            refuse(path, key, given.get(key), repr(only))
-    rope = {"rope_theta": given.get("rope_theta", 10000.0), **(given.get("rope_scaling") or {})}
-    rope |= given.get("rope_parameters") or {}  # the newer name of both
-    try:
-        heads = given["num_attention_heads"]
-        head_dim = given.get("head_dim") or given["hidden_size"] // heads
-        return LlamaConfig(
-            vocab_size=given["vocab_size"],
-            hidden_size=given["hidden_size"],
-            intermediate_size=given["intermediate_size"],
-            num_hidden_layers=given["num_hidden_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=given.get("num_key_value_heads") or heads,
-            head_dim=head_dim,
-            max_position_embeddings=given["max_position_embeddings"],
-            rms_norm_eps=given["rms_norm_eps"],
-            rope_frequencies=tuple(_scaled_frequencies(path, rope, head_dim).tolist()),
-            rope_layout="half",
-            tie_word_embeddings=given.get("tie_word_embeddings", False),
-        )
-    except KeyError as error:
-        raise ValueError(f"{path} lacks the key {error}") from error
+def _same(value: Any, neutral: Any) -> bool:
+    """Whether two values are equal, float32 next to float64 included; 1 is not True."""
+    if isinstance(value, bool) or isinstance(neutral, bool):
+        return value is neutral
+    if isinstance(value, int | float) and isinstance(neutral, int | float):
+        return math.isclose(value, neutral, rel_tol=1e-6)
+    return bool(value == neutral)
+
+
+def whole(path: Path, key: str, value: Any, largest: int = LARGEST_SIZE) -> int:
+    """`value`, or ValueError unless it is an integer from 1 to `largest`."""
+    if type(value) is not int or not 1 <= value <= largest:
+        refuse(path, key, value, f"an integer from 1 to {largest}")
+    return value
+
+
+def positive(path: Path, key: str, value: Any) -> float:
+    """`value`, or ValueError unless it is a finite number above 0."""
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        refuse(path, key, value, "a finite number above 0")
+    return float(value)
 
 
 def rope_frequencies(theta: float, head_dim: int) -> NDArray[np.float64]:
     """θ^(-2i / head_dim) for i < head_dim / 2: Su et al. (arXiv 2104.09864), section 3.2.2."""
     return np.asarray(theta ** (-np.arange(0, head_dim, 2) / head_dim))
-
-
-def _scaled_frequencies(path: Path, rope: dict[str, Any], head_dim: int) -> NDArray[np.float64]:
-    """RoPE's frequencies, with Llama 3's scaling if the file asks for it.
-
-    A pair that makes `turns` turns in the original context keeps its frequency where turns is
-    at least high_freq_factor, has it divided by `factor` where at most low_freq_factor, and a
-    linear mixture of the two between.
-    """
-    frequencies = rope_frequencies(rope["rope_theta"], head_dim)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return frequencies
-    if kind != "llama3":
-        refuse(path, "rope_type", kind, "no RoPE scaling ('default') and Llama 3's ('llama3')")
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
-    kept = np.clip((turns - low) / (high - low), 0, 1)
-    return np.asarray(kept * frequencies + (1 - kept) * frequencies / rope["factor"])
 
 
 def format_name(formats: dict[str, str]) -> str:
@@ -185,4 +147,4 @@ def format_name(formats: dict[str, str]) -> str:
 
 def refuse(path: Path, key: str, value: Any, allowed: str) -> NoReturn:
     """Raise the ValueError of a file that asks for what we do not have."""
-    raise ValueError(f"{path} has {key}={value!r}; allowed: {allowed}")
+    raise ValueError(f"{path} has {key}={reprlib.repr(value)}; allowed: {allowed}")
