@@ -1,7 +1,8 @@
 """Mutated files of every kind that the suite reads: `make fuzz`, or `python tests/fuzz.py 2000`.
 
 Each case is read in a process with bounded memory. It must be read, or refused in one clear error
-that names the file; it must not crash, hang, run code, start a process or open a connection.
+that names the file; it must not crash, hang, run code, start a process or open a connection. Files
+of `fuzz_models` must also be read as what they say.
 """
 
 import json
@@ -14,13 +15,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 import yaml
+from fuzz_models import CASES
 from safetensors.numpy import save_file
 
 from lrqmm.inputs.files import matrix_shape, read_matrix
@@ -49,7 +53,7 @@ WORDS = (
 def seeds(folder: Path) -> dict[str, Path]:
     """One good file of each kind."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from test_llama import make_weights, write_folder, write_gguf
+    from test_llama import make_weights, write_folder, write_gguf, write_indexed
     from test_store import row
 
     from lrqmm.store import table
@@ -64,6 +68,8 @@ def seeds(folder: Path) -> dict[str, Path]:
     save_file({name: w.numpy() for name, w in weights.items()}, folder / "net.safetensors")
     write_gguf(folder / "llama.gguf", make_weights())
     write_folder(folder / "llama", make_weights())
+    (folder / "shards").mkdir()
+    write_indexed(folder / "shards/llama", make_weights())
     write_table(table([row(), row(value=0.5)]), folder / "run/measurements/t.parquet")
     write_json({"machine": "m"}, folder / "run/environment.json")
     write_manifest(folder / "run", [folder / "run/measurements/t.parquet"], {})
@@ -134,9 +140,17 @@ def one(name: str, path: Path, number: int) -> str:
     good = path.read_bytes()
     text = path.suffix in (".yaml", ".json")
     path.write_bytes(mutate(good, random.Random(f"{name} {number}"), text))
+    try:
+        return outcome(path, partial(read, path))
+    finally:
+        path.write_bytes(good)
+
+
+def outcome(path: Path, attempt: Callable[[], None]) -> str:
+    """What became of the attempt to read a file."""
     signal.alarm(SECONDS)
     try:
-        read(path)
+        attempt()
         return "read"
     except (ValueError, FileNotFoundError, yaml.YAMLError) as error:
         named = any(word in str(error) for word in (str(path), str(path.parent), "config: "))
@@ -146,7 +160,6 @@ def one(name: str, path: Path, number: int) -> str:
         return f"crash: {type(error).__name__}: {error}"
     finally:
         signal.alarm(0)
-        path.write_bytes(good)
 
 
 def work(first: int, last: int) -> None:
@@ -158,16 +171,22 @@ def work(first: int, last: int) -> None:
             # what is imported on first use is no code of a file; net.* have a few layers only
             with suppress(ValueError) if path.name.startswith("net.") else nullcontext():
                 read(path)
+        for case in CASES.values():
+            path, attempt = case(random.Random(0), Path(folder))
+            outcome(path, attempt)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         data = psutil.Process().memory_info().data
         resource.setrlimit(resource.RLIMIT_DATA, (data + MEMORY, data + MEMORY))
         seen: list[str] = []
         sys.addaudithook(lambda event, _: seen.append(event) if event in FORBIDDEN else None)
-        names = sorted(files)
+        names = sorted(files) + sorted(CASES)
         for number in range(first, last):
             name = names[number % len(names)]
             print(json.dumps({"number": number, "name": name}), flush=True)
-            found = one(name, files[name], number)
+            if name in CASES:
+                found = outcome(*CASES[name](random.Random(f"{name} {number}"), Path(folder)))
+            else:
+                found = one(name, files[name], number)
             if seen:
                 found = f"ran: {', '.join(seen)} ({found})"
                 seen.clear()
