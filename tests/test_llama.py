@@ -356,6 +356,13 @@ def test_too_many_tokens(tmp_path: Path):
         model(torch.zeros((1, CONTEXT + 1), dtype=torch.int64))
 
 
+@pytest.mark.parametrize("token", [-1, VOCABULARY])
+def test_tokens_that_have_no_row_are_refused(tmp_path: Path, token: int):
+    model = load_llama(write_folder(tmp_path / "folder", make_weights())).model
+    with pytest.raises(ValueError, match=f"tokens has {token}; allowed: 0 to {VOCABULARY - 1}, th"):
+        model(torch.tensor([[3, token, 5]]))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

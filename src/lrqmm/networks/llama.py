@@ -131,13 +131,20 @@ class Llama(nn.Module):
         Raises
         ------
         ValueError
-            More tokens than the network's context.
+            More tokens than the network's context, or a token that is not in its vocabulary.
         """
         if tokens.shape[1] > self.config.max_position_embeddings:
             raise ValueError(
                 f"tokens has length {tokens.shape[1]}; allowed: at most the network's context, "
                 f"{self.config.max_position_embeddings}"
             )
+        if tokens.numel():
+            low, high = (int(token) for token in tokens.aminmax())
+            if low < 0 or high >= self.config.vocab_size:
+                raise ValueError(
+                    f"tokens has {low if low < 0 else high}; allowed: 0 to "
+                    f"{self.config.vocab_size - 1}, the network's vocabulary"
+                )
         logits: Tensor = self.lm_head(self.model(tokens))
         return logits
 

@@ -59,8 +59,8 @@ WITHOUT_EFFECT = {  # on the logits of a text
     *("remove_invalid_values", "exponential_decay_length_penalty", "begin_suppress_tokens"),
     *("finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "prefix"),
     *("task_specific_params", "tf_legacy_loss", "max_sequence_length", "model_max_length"),
-    *("unsloth_version", "unsloth_fixed", "_name_or_path", "_commit_hash"),
-    *("_attn_implementation_autoset", "_attn_implementation", "_flash_attn_2_enabled"),
+    *("gradient_checkpointing", "unsloth_version", "unsloth_fixed", "_name_or_path"),
+    *("_attn_implementation_autoset", "_attn_implementation", "_commit_hash"),
 }
 NEUTRAL = {  # keys that are without effect at this value
     "architectures": ["LlamaForCausalLM"],

@@ -198,7 +198,8 @@ def _weights(path: Path, reader: GGUFReader) -> tuple[dict[str, Tensor], dict[st
         name = _name(path, tensor.name)
         formats[name] = tensor.tensor_type.name
         try:
-            array = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
+            with np.errstate(all="ignore"):  # what is not finite is refused later
+                array = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
         except NotImplementedError:
             refuse(path, tensor.name, formats[name], "number formats that gguf can dequantise")
         weights[name] = torch.from_numpy(array)
