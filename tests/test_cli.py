@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import torch
 import typer
 import yaml
 from oracle import distance
+from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 from test_verify import measure
 from typer.testing import CliRunner
@@ -353,16 +357,93 @@ def test_shards_of_composed_methods_are_of_this_code(tmp_path):
         (["A.npy", "B.npy", "--out", "none/C.npy"], "in an existing folder"),
         (["A.npy", "B.npy", "--memory", "1", "--method", "gptq", "--out", "C.npy"], "'gptq'"),
         (["A.npy", "none.npy", "--memory", "1", "--out", "C.npy"], "none.npy"),
+        (
+            ["A.npy", "B.safetensors:B", "--memory", "1", "--out", "C.npy"],
+            "B is 'B.safetensors:B'; allowed with --memory: a .npy file",
+        ),
+        (
+            ["A.npz:A", "B.npy", "--memory", "1", "--transpose-b", "--out", "C.npy"],
+            "A is 'A.npz:A'; allowed with --memory: a .npy file",
+        ),
+        (
+            ["A.npy", "B.npz", "--memory", "1", "--transpose-b", "--out", "C.npy"],
+            "B is 'B.npz'; allowed with --memory: a .npy file",
+        ),
+        (["A.npy", "text.npy", "--memory", "1", "--out", "C.npy"], "'text.npy', which cannot"),
+        (["A.npy", "text.npy", "--out", "C.npy"], "text.npy cannot be read"),
+        (["A.npy", "text.npz", "--out", "C.npy"], "text.npz cannot be read"),
+        (["A.npy", "objects.npy", "--out", "C.npy"], "objects.npy cannot be read"),
+        (["A.npy", "objects.npy", "--memory", "1", "--out", "C.npy"], "'objects.npy', which can"),
+        (["A.npy", "B.npy", "-p", "bits=4", "-p", "bits=8", "--out", "C.npy"], "bits is given twi"),
+        (["A.npy", "B.npy", "-p", "bits=[4", "--out", "C.npy"], "parameter is 'bits=[4'; allowed"),
+        (["A.npy", "B.npy", "-p", "bits={a: 1, a: 2}", "--out", "C.npy"], "key 'a' stands twice"),
     ],
 )
 def test_wrong_words_are_one_error_and_leave_nothing(words, said, matrices, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "A.npz", A=matrices[0])
+    save_file({"B": matrices[1]}, tmp_path / "B.safetensors")
+    np.save(tmp_path / "objects.npy", np.array([[None]]))
+    for name in ("text.npy", "text.npz"):
+        (tmp_path / name).write_text("1 2 3")
     before = sorted(tmp_path.iterdir())
     found = run(app, ["matmul", *words])
     assert found.exit_code == 1
     assert found.stderr.count("error: ") == 1
     assert said in found.stderr
+    assert "pickle" not in found.stderr.lower()
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        ":smile:",
+        "[bold]b[/bold]",
+        "[/]",
+        "\\[x]",
+        ":warning: [red]",
+        "<b>",
+        "{x}",
+        "$HOME",
+        "a\u0301é",
+    ],
+)
+def test_paths_are_printed_as_they_are(folder, matrices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir(parents=True)
+    for name in ("A.npy", "B.npy"):
+        shutil.move(name, folder)
+    words = ["matmul", f"{folder}/A.npy", f"{folder}/B.npy", "--out", f"{folder}/C.npy"]
+    found = run(app, words)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.endswith(f", in {folder}/C.npy\n")
+    words[2] = f"{folder}/none.npy"
+    found = run(app, words)
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert f"{folder}/none.npy" in found.stderr
+    shutil.copytree(SMALL_RUN, tmp_path / folder / "run")
+    found = run(app, ["compare", f"{folder}/run", f"{folder}/run"], env={"COLUMNS": "200"})
+    assert found.exit_code == 0, found.output
+    assert f"{folder}/run against {folder}/run" in found.stdout
+    found = run(app, ["verify", folder])
+    assert found.exit_code == 1
+    assert f"{folder}/manifest.json" in found.output
+
+
+def test_a_path_that_is_no_text_is_printed(matrices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"C\xff.npy")
+    found = run(app, ["matmul", "A.npy", "B.npy", "--out", name])
+    assert found.exit_code == 0, found.output
+    assert found.stdout.endswith(", in C\\udcff.npy\n")
+    assert (tmp_path / name).exists()
+
+
+def test_the_library_is_a_program_too():
+    words = [sys.executable, "-m", "lrqmm", "methods", "lrqmm", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == json.loads(run(app, words[3:]).stdout)
 
 
 def test_parameters_are_words_of_a_configuration():

@@ -62,8 +62,13 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # readers raise almost anything
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} cannot be read: {reason}") from error
+        raise ValueError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What a reader says of a file, in a line; where NumPy asks to unpickle it, what it is."""
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    return "it is no NumPy file, or one of Python objects" if "pickle" in said.lower() else said
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:

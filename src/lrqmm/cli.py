@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import math
 import sys
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -24,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column, Table
+from rich.text import Text
 
 from lrqmm import _checks
 from lrqmm._progress import Report
@@ -64,16 +65,24 @@ Library = Annotated[str, typer.Option(help="numpy, torch or cupy.")]
 Device = Annotated[str, typer.Option(help="Of torch: auto, cpu or cuda.")]
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """Where words are printed as they are: paths hold brackets, `:smile:`, and broken letters."""
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
 @contextmanager
 def _one_error() -> Iterator[None]:
     """An error is one line and exit code 1; a warning is a line.
 
     One that no check foresaw says what was being done, as `_progress` notes it.
     """
-    err = Console(stderr=True)
+    err = _console(stderr=True)
 
     def say(kind: str, words: object) -> None:
-        err.print(f"{kind}: {escape(' '.join(str(words).split()))}", soft_wrap=True)
+        err.print(f"{kind}: {' '.join(str(words).split())}", soft_wrap=True)
 
     try:
         with warnings.catch_warnings():
@@ -89,16 +98,16 @@ def _one_error() -> Iterator[None]:
 def _progress(as_json: bool) -> Iterator[Report]:
     """A bar on stderr, where that is a terminal."""
     hidden = as_json or not sys.stderr.isatty()
-    words = TextColumn("{task.description}", table_column=Column(no_wrap=True))
+    words = TextColumn("{task.description}", table_column=Column(no_wrap=True), markup=False)
     columns = (BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(), words)
-    with Progress(*columns, console=Console(stderr=True), disable=hidden, transient=True) as bar:
+    with Progress(*columns, console=_console(stderr=True), disable=hidden, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         doing = ""
 
         def report(words: str, share: float) -> None:
             nonlocal doing
             doing = words
-            bar.update(task, description=escape(words), completed=share)
+            bar.update(task, description=words, completed=share)
 
         try:
             yield report
@@ -118,7 +127,7 @@ def _table(*words: str, numbers: Sequence[str] = ()) -> Table:
 
 
 def _say(words: str) -> None:
-    Console().print(escape(words), soft_wrap=True)
+    _console().print(words, soft_wrap=True)
 
 
 @app.command(
@@ -172,7 +181,7 @@ def _show(advice: Advice) -> None:
             f"{1e3 * row.low:.3g} to {1e3 * row.high:.3g}", f"{row.bits:.2f}",
             f"{row.megabytes:.3g}",
         )  # fmt: skip
-    console = Console()
+    console = _console()
     if len(kept):
         best, every = advice.best, len(advice.table)
         console.print(
@@ -184,8 +193,8 @@ def _show(advice: Advice) -> None:
         console.print(table)
         if advice.loaded:
             console.print("Others used the machine meanwhile: times may be too long.")
-        console.print("\nPython:", escape(advice.python), soft_wrap=True)
-        console.print("Study:", escape(advice.config.replace("\n", "; ")), soft_wrap=True)
+        console.print("\nPython:", advice.python, soft_wrap=True)
+        console.print("Study:", advice.config.replace("\n", "; "), soft_wrap=True)
     else:
         least = advice.table.loc[advice.table["error"].idxmin()]
         console.print(
@@ -194,7 +203,7 @@ def _show(advice: Advice) -> None:
             soft_wrap=True,
         )
     for words, why in advice.left_out.items():
-        console.print(f"[dim]left out: {escape(words)}: {escape(why)}[/]", soft_wrap=True)
+        console.print(Text(f"left out: {words}: {why}", style="dim"), soft_wrap=True)
 
 
 @app.command(
@@ -276,6 +285,9 @@ def _multiply_by_tiles(
 
     from lrqmm import tiled
 
+    for name, file in (("A", a), ("B", b)):
+        if not file.endswith(".npy"):
+            raise ValueError(f"{name} is {file!r}; allowed with --memory: a .npy file")
     B: Any = b
     if transpose_b:
         with _checks.reading(Path(b)):
@@ -303,8 +315,8 @@ def list_all(
     elif name is None:
         table = _table("method", "part", "what it does")
         for each in found:
-            table.add_row(each.name, each.part, escape(each.about))
-        Console().print(table)
+            table.add_row(each.name, each.part, each.about)
+        _console().print(table)
     else:
         (only,) = found
         takes = ", ".join(f"{key}={value!r}" for key, value in only.parameters.items())
@@ -359,13 +371,13 @@ def compare(left: RunFolder, right: RunFolder, as_json: AsJson = False) -> None:
         _print_json(json.loads(both.to_json(orient="records")))
         return
     table = _table("metric", "method", numbers=("settings", "equal", "right / left", "range"))
-    table.title = f"{escape(str(right))} against {escape(str(left))}"
+    table.title = f"{right} against {left}"
     for row in by_method(both).itertuples():
         table.add_row(
-            row.metric.replace("_", " "), escape(row.method), str(row.settings), str(row.equal),
+            row.metric.replace("_", " "), row.method, str(row.settings), str(row.equal),
             f"{row.ratio:.3g}", f"{row.least:.3g} to {row.most:.3g}",
         )  # fmt: skip
-    Console().print(table)
+    _console().print(table)
 
 
 @app.command(epilog=_ending("lrqmm new-method my_method"))
@@ -427,12 +439,21 @@ def _parameters(words: list[str]) -> dict[str, Any]:
     """Of NAME=VALUE, values as in a configuration."""
     import yaml
 
+    from lrqmm.configuration import read_yaml
+
     found = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ValueError(f"parameter is {word!r}; allowed: NAME=VALUE")
-        found[name] = yaml.safe_load(value)
+        if name in found:
+            raise ValueError(f"parameter {name} is given twice; allowed: once")
+        try:
+            found[name] = read_yaml(value)
+        except yaml.YAMLError:
+            raise ValueError(
+                f"parameter is {word!r}; allowed: NAME=VALUE, a value as in YAML"
+            ) from None
         if isinstance(found[name], str):
             with suppress(ValueError):  # YAML takes 1e-3 for a word
                 found[name] = float(value)
@@ -449,10 +470,11 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         _print_json([asdict(finding) for finding in findings])
     else:
-        marks = {"ok": "[green]ok     [/]", "note": "[yellow]note   [/]", "bad": "[red]missing[/]"}
+        marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("missing", "red")}
         for finding in findings:
+            mark, colour = marks[finding.state]
             about = f"{finding.what}: {finding.found}"
-            Console().print(marks[finding.state], escape(about), soft_wrap=True)
+            _console().print(Text(f"{mark:7}", style=colour), about, soft_wrap=True)
             if finding.advice:
                 _say(f"         {finding.advice}")
     raise typer.Exit(any(finding.state == "bad" for finding in findings))

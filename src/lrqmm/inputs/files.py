@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from lrqmm._checks import LARGEST, SMALLEST
+from lrqmm._checks import LARGEST, SMALLEST, reason
 from lrqmm.inputs.distributions import sample
 
 Float32 = NDArray[np.float32]
@@ -91,6 +91,11 @@ def check_pair(path: str | Path) -> str:
 
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
+
+
+def matrix_file(source: str) -> Path:
+    """The file of a user's matrix, without the name of an array in it; see `read_matrix`."""
+    return _split(source)[0]
 
 
 def matrix_shape(source: str) -> tuple[int, int]:
@@ -215,4 +220,4 @@ def _key(path: Path, key: str, keys: Any) -> str:
 def _unreadable(source: str, error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error
-    return InputError(f"matrix {source} cannot be read: {error}")
+    return InputError(f"matrix {source} cannot be read: {reason(error)}")

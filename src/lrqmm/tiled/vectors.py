@@ -158,7 +158,8 @@ def open_vectors(name: str, source: Any) -> Vectors:
             matrix = np.load(source, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(
-                f"{name} is {str(source)!r}, which cannot be read: {error}; allowed: a .npy file"
+                f"{name} is {str(source)!r}, which cannot be read: {_checks.reason(error)}; "
+                "allowed: a .npy file"
             ) from None
     if isinstance(matrix, np.memmap) and matrix.filename is not None:
         label = f"{name} ({matrix.filename})"

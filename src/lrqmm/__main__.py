@@ -1,0 +1,5 @@
+"""`python -m lrqmm`: the command line."""
+
+from lrqmm.cli import app
+
+app(prog_name="lrqmm")

@@ -1,0 +1,124 @@
+"""Configurations as they are written: in files, and as KEY=VALUE on a command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Config = Mapping[str, Any]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names the key, its value, what is allowed."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own, but a key that stands twice in one mapping is an error."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key.start_mark.line + 1
+            if (key.tag, key.value) in lines:
+                first = lines[key.tag, key.value]
+                where = f"line {line}" if first == line else f"lines {first} and {line}"
+                raise ConfigError(f"key {key.value!r} stands twice, in {where}; allowed: once")
+            lines[key.tag, key.value] = line
+        return node
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML text says.
+
+    Raises
+    ------
+    ConfigError : a key stands twice in one mapping; the message gives the lines
+    yaml.YAMLError : it is no YAML
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def check_keys(path: str | Path) -> None:
+    """Raise ConfigError where a key stands twice in one mapping of a YAML or JSON file.
+
+    Snakemake reads the file itself, and keeps the last of them without a word.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        try:
+            json.loads(text, object_pairs_hook=_once)
+        except json.JSONDecodeError:
+            yaml.compose(text, _Loader)
+    except ConfigError as error:
+        raise ConfigError(f"config: {path}: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(f"key {key!r} stands twice; allowed: once")
+    return dict(pairs)
+
+
+def as_typed(config: Config, words: Sequence[str], schema: Config) -> Config:
+    """The configuration, with what was typed for single keys read as in a file.
+
+    Snakemake takes `run=007` for the number 7, and every number in braces for text. Here the words
+    stand as they were typed where the schema wants text, and are YAML elsewhere.
+
+    Parameters
+    ----------
+    config : as Snakemake made it of files and words
+    words : KEY=VALUE each, a later one above an earlier one
+    schema : what a configuration may hold
+
+    Raises
+    ------
+    ConfigError : a key stands twice in one mapping of a value
+    """
+    for word in words:
+        key, _, text = word.partition("=")
+        try:
+            value = _value(text, schema, schema["properties"].get(key, {}))
+        except ConfigError as error:
+            raise ConfigError(f"config: {key}: {error}") from None
+        config = _merged(config, {key: value})
+    return config
+
+
+def _value(text: str, schema: Config, part: Config) -> Any:
+    part = schema["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+    kinds = {choice.get("type") for choice in part.get("anyOf", [part])}
+    takes_text = "string" in kinds or "enum" in part
+    if not text:
+        return None
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if takes_text and "array" not in kinds and not quoted:
+        return text
+    try:
+        value = read_yaml(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, str | list) or not takes_text else text
+
+
+def _merged(config: Config, typed: Config) -> dict[str, Any]:
+    merged = dict(config)
+    for key, value in typed.items():
+        before = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            value = _merged(before, value)
+        merged[key] = value
+    return merged
