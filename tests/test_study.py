@@ -1,6 +1,7 @@
 """From a configuration to shards; every mistake in one is named before anything is measured."""
 
 import copy
+import datetime
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import save_file as save_torch
 
 import lrqmm
 from lrqmm import methods
+from lrqmm.configuration import as_typed, check_keys
 from lrqmm.inputs.distributions import DISTRIBUTIONS
 from lrqmm.measure import environment
 from lrqmm.study import ConfigError, plan
@@ -157,6 +159,90 @@ def test_subsets_change_no_shard_that_is_left():
         assert shard == everything[name]
 
 
+# what was typed
+
+
+@pytest.mark.parametrize(
+    ("word", "asked"),
+    [
+        ("run=20261129", "20261129"),
+        ("run=007", "007"),
+        ("run=1_000", "1_000"),
+        ("run=1e5", "1e5"),
+        ("run=true", "true"),
+        ("run=null", "null"),
+        ("run=~", "~"),
+        ("run=2026-11-29", "2026-11-29"),
+        ("run='007'", "007"),
+        ("run=a: b", "a: b"),
+        ("run=[a]", "[a]"),
+        ("run=a=b", "a=b"),
+        ("run=it's", "it's"),
+        ("run=results/a #b", "results/a #b"),
+        ("device=cpu", "cpu"),
+        ("methods=direct,lrqmm", "direct,lrqmm"),
+        ("methods=[direct, lrqmm]", ["direct", "lrqmm"]),
+        ("inputs=1024", "1024"),
+        ("leave_out=[direct]", ["direct"]),
+        ("resnet50={pictures: 3}", {"pictures": 3}),
+        ("experiments={one: {settings: {bits: [4, 8], zero_point: null}}}", None),
+        ("run=", None),
+    ],
+)
+def test_words_of_the_command_line_stand_as_typed(word, asked):
+    key = word.partition("=")[0]
+    found = as_typed({}, [word], SCHEMA)[key]
+    if key == "experiments":
+        asked = {"one": {"settings": {"bits": [4, 8], "zero_point": None}}}
+    assert found == asked
+    assert type(found) is type(asked)
+
+
+def test_a_number_in_braces_is_a_number():
+    merged = config(resnet50={"pictures": "3"})  # as Snakemake makes it
+    study = plan(merged, SCHEMA, ["resnet50={pictures: 3}"])
+    assert study.config["resnet50"] == {"pictures": 3}
+    own = "experiments={one: {sizes: [32], settings: {bits: 5}}}"
+    (direct, _) = plan(config(), SCHEMA, ["run=x", own, "run=2026"]).shards
+    assert direct.settings == ({"bits": 5},)  # other keys of the experiment stay
+    assert direct.inputs[0].path == "inputs/uniform01/32x32x32-seed0.safetensors"
+    assert plan(config(), SCHEMA, ["run=x", "run=2026"]).run == "2026"
+
+
+def test_a_key_that_is_typed_twice_in_braces_is_refused():
+    word = "resnet50={pictures: 3, pictures: 4}"
+    with pytest.raises(ConfigError, match="config: resnet50: key 'pictures' stands twice, in line"):
+        plan(config(), SCHEMA, [word])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("run: a\nexperiments:\n  x: {}\n  y: {}\n  x: {}\n", "'x' stands twice, in lines 3 and 5"),
+        ("run: a\nrun: b\n", "'run' stands twice, in lines 1 and 2"),
+        ("a: {bits: 4, 'bits': 8}\n", "'bits' stands twice, in line 1;"),
+        ("a:\n- b: 1\n  b: 2\n", "'b' stands twice, in lines 2 and 3"),
+        ('{"experiments": {"x": 1, "x": 2}}', "'x' stands twice; allowed: once"),
+        ('{"a":\t[{"x": 1,\t"x": 2}]}', "'x' stands twice; allowed: once"),
+    ],
+)
+def test_a_key_that_stands_twice_in_a_file_is_refused(text, said, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"config: {path}: key {said}"):
+        check_keys(path)
+
+
+def test_keys_that_are_merged_stand_once(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "a: &a {x: 1, y: 2}\nb: &b\n  <<: *a\n  x: 3\nc:\n  <<: *b\n  x: 4\nd: {x: 1, y: {x: 1}}\n"
+    )
+    check_keys(path)
+    for path in (ROOT / "config").rglob("*.yaml"):
+        check_keys(path)
+
+
 # users' own matrices
 
 
@@ -244,6 +330,29 @@ def test_own_matrices_need_a_name_of_their_own(own, name):
         ),
         ({"device": "gpu"}, r"device is 'gpu' \(did you mean 'cpu'\?\); allowed: auto, cpu, cuda"),
         ({"run": ""}, "at run: ''"),
+        ({"run": None}, "run is empty; allowed: text"),
+        ({"run": 20261129}, "run is 20261129, a number in YAML; allowed: text, so put quotes"),
+        ({"run": 1e5}, r"run is 100000\.0, a number in YAML; allowed: text, so put quotes"),
+        ({"run": True}, "run is True, yes or no in YAML; allowed: text, so put quotes"),
+        ({"run": datetime.date(2026, 11, 29)}, "run is 2026-11-29, a date in YAML; allowed: text"),
+        ({"run": "results/{shard}"}, r"run is 'results/\{shard\}'; allowed: .* without \{ and \}"),
+        ({"run": "a}"}, r"run is 'a\}'; allowed: .* without \{ and \}"),
+        ({"run": "~/run"}, "run is '~/run'; allowed: the path of a folder, in full, without ~"),
+        ({"run": "a\nb"}, r"run is 'a\\nb'; allowed: .* that can be printed"),
+        ({"run": "a\udcff"}, r"run is 'a\\udcff'; allowed: .* that can be printed"),
+        ({"run": __file__}, r"test_study\.py', which is a file; allowed: the path of a folder"),
+        ({"device": 3}, "device is 3; allowed: auto, cpu, cuda"),
+        ({"methods": 3}, "methods is 3, a number in YAML; allowed: text"),
+        ({"inputs": ["normal", 1024]}, r"inputs\.1 is 1024, a number in YAML; allowed: text"),
+        ({2026: {}}, "at the top: key 2026 is a number in YAML; allowed: text, so put quotes"),
+        (
+            {"experiments": {True: {"measure": "error"}}},
+            "at experiments: key True is yes or no in YAML; allowed: text, so put quotes",
+        ),
+        (
+            {"experiments": {"x": {"overrides": {"direct": {None: 1}}}}},
+            r"at experiments\.x\.overrides\.direct: key None is nothing in YAML; allowed: text",
+        ),
         (
             {"methods": "direct,lrqmn"},
             r"methods: unknown name 'lrqmn' \(did you mean 'lrqmm'\?\); all",
@@ -270,7 +379,7 @@ def test_own_matrices_need_a_name_of_their_own(own, name):
 )
 def test_mistakes_at_the_top(change, said):
     with pytest.raises(ConfigError, match=said):
-        planned(**change)
+        plan({**config(), **change}, SCHEMA)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,18 @@ method changes its own shards only.
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrqmm import _checks, methods
+from lrqmm.configuration import Config, as_typed
+from lrqmm.configuration import ConfigError as ConfigError
 from lrqmm.inputs.distributions import DISTRIBUTIONS
 from lrqmm.inputs.files import InputError, matrix_shape
 from lrqmm.method import get_method
@@ -24,7 +28,6 @@ from lrqmm.workloads import list_workloads, workload
 if TYPE_CHECKING:
     import jsonschema
 
-Config = Mapping[str, Any]
 ARRAYS = ("spectrum", "steps", "pictures")
 """Measurements that are small matrices; of a whole experiment in one process."""
 WITHOUT_METHOD = ("spectrum", "steps")
@@ -38,10 +41,6 @@ NETWORK_KEYS = (
 """Keys of an experiment that say how a network is measured."""
 SCHEMA = Path(__file__).parents[2] / "workflow/schemas/config.schema.yaml"
 """What a configuration may hold."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names the key, its value, what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,14 @@ class Study:
         return {given.path: given for shard in self.shards for given in shard.inputs}
 
 
-def plan(config: Config, schema: Config) -> Study:
+def plan(config: Config, schema: Config, typed: Sequence[str] = ()) -> Study:
     """The study that a configuration describes.
+
+    Parameters
+    ----------
+    config : what files and command line say, as Snakemake merged them
+    schema : what a configuration may hold
+    typed : the KEY=VALUE of the command line, as they were typed
 
     Raises
     ------
@@ -136,7 +141,9 @@ def plan(config: Config, schema: Config) -> Study:
         does not know, an unknown method or input, a setting that no method takes or that does not
         fit an input, a matrix file that cannot be read
     """
-    config = _with_defaults(validate(config, schema), schema)
+    config = validate(as_typed(config, typed, schema), schema)
+    _check_run_folder(config["run"])
+    config = _with_defaults(config, schema)
     left_out = _names(config["leave_out"], "leave_out", methods.list_methods())
     usual = [
         name
@@ -174,8 +181,22 @@ def plan(config: Config, schema: Config) -> Study:
     return Study(config["run"], config["device"], tuple(shards), config)
 
 
+def _check_run_folder(run: str) -> None:
+    """Raise ConfigError for a folder whose files Snakemake or the shell would take for others."""
+    allowed = "allowed: the path of a folder, in full"
+    if any(character in "{}" for character in run):
+        raise ConfigError(f"config: run is {run!r}; {allowed}, without {{ and }}")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in run):
+        raise ConfigError(f"config: run is {run!r}; {allowed}, of characters that can be printed")
+    if run.startswith("~"):
+        raise ConfigError(f"config: run is {run!r}; {allowed}, without ~")
+    if Path(run).is_file():
+        raise ConfigError(f"config: run is {run!r}, which is a file; {allowed}")
+
+
 def validate(config: Config, schema: Config) -> Config:
     """The configuration as it is, or ConfigError in words."""
+    _check_keys_are_text(config, "the top")
     jsonschema = _jsonschema()
     base = jsonschema.Draft202012Validator
     whole = base.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int)  # 2.0 is none
@@ -184,6 +205,24 @@ def validate(config: Config, schema: Config) -> Config:
     if errors:
         raise ConfigError(_explain(jsonschema.exceptions.best_match(errors)))
     return config
+
+
+def _check_keys_are_text(part: Any, where: str) -> None:
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"config: at {where}: key {key!r} is {_as_read(key)}")
+            _check_keys_are_text(value, key if where == "the top" else f"{where}.{key}")
+    if isinstance(part, list):
+        for number, value in enumerate(part):
+            _check_keys_are_text(value, f"{where}.{number}")
+
+
+def _as_read(value: Any) -> str:
+    """What YAML took text for, and what to do about it."""
+    kinds = {bool: "yes or no", int: "a number", float: "a number", type(None): "nothing"}
+    kind = "a date" if isinstance(value, datetime.date) else kinds.get(type(value), "no text")
+    return f"{kind} in YAML; allowed: text, so put quotes around what you wrote"
 
 
 def _jsonschema() -> Any:
@@ -211,6 +250,12 @@ def _explain(error: jsonschema.ValidationError) -> str:
         hint = _checks.suggestion(error.instance, error.validator_value)
         allowed = ", ".join(str(value) for value in error.validator_value)
         return f"config: {where} is {error.instance!r}{hint}; allowed: {allowed}"
+    scalar = not isinstance(error.instance, Mapping | list | str)
+    wanted = [choice.get("type") for choice in error.schema.get("anyOf", [error.schema])]
+    if scalar and wanted in (["string"], ["string", "array"]):
+        if error.instance is None:
+            return f"config: {where} is empty; allowed: text"
+        return f"config: {where} is {error.instance}, {_as_read(error.instance)}"
     about = error.schema.get("description")
     return f"config: at {where}: {error.message}" + (f" ({about})" if about else "")
 
