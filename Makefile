@@ -7,84 +7,85 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 EXTRAS ?=
-BIN := .venv/bin
+# The scripts beside it name it in their first line, which holds no path as it is.
+PY := .venv/bin/python
 READY := .venv/.ready
 
 .PHONY: env run run-all bench reference figures notebooks docs test test-cluster faults fuzz load sanitize lint clean lock
 
 run: env
-	$(BIN)/snakemake --cores all
-	$(BIN)/snakemake --report results/default/report.html
+	$(PY) -m snakemake --cores all
+	$(PY) -m snakemake --report results/default/report.html
 
 env: $(READY)
 
 $(READY): envs/torch.txt envs/requirements.lock pyproject.toml setup.py src/lrqmm/fused/passes.cpp
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r envs/requirements.lock
-	$(BIN)/pip install --disable-pip-version-check --quiet -r envs/torch.txt \
+	$(PY) -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r envs/requirements.lock
+	$(PY) -m pip install --disable-pip-version-check --quiet -r envs/torch.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --editable .
-	$(if $(EXTRAS),$(BIN)/pip install --disable-pip-version-check --editable ".$(EXTRAS)")
+	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+	$(if $(EXTRAS),$(PY) -m pip install --disable-pip-version-check --editable ".$(EXTRAS)")
 	touch $@
 
 figures: env
-	$(BIN)/snakemake figures --cores all
+	$(PY) -m snakemake figures --cores all
 
 notebooks: env
-	$(BIN)/snakemake notebooks --cores all
+	$(PY) -m snakemake notebooks --cores all
 
 # The documentation: docs/_build/index.html, to open from disk.
 docs: env
-	$(BIN)/sphinx-build --quiet --fail-on-warning -b html docs docs/_build
+	$(PY) -m sphinx --quiet --fail-on-warning -b html docs docs/_build
 
 # Every study whose data is packaged: some hours on 2 cores.
 run-all: run
 	for study in rivals workloads workloads_networks networks perplexity perplexity_groups compositions bench; do \
-	    $(BIN)/snakemake --cores all --configfile config/$$study.yaml || exit 1; done
+	    $(PY) -m snakemake --cores all --configfile config/$$study.yaml || exit 1; done
 
 # Times beside SGEMM and direct, with intervals; for an idle machine.
 bench: env
-	$(BIN)/snakemake --cores all --configfile config/bench.yaml
-	$(BIN)/python -c 'from lrqmm.store import read_run; from lrqmm.figures import table5_speed; \
+	$(PY) -m snakemake --cores all --configfile config/bench.yaml
+	$(PY) -c 'from lrqmm.store import read_run; from lrqmm.figures import table5_speed; \
 		print(table5_speed.text(read_run("results/bench")))'
 
 # The study, or that of CONFIG, from a clean checkout on an idle machine, as results/reference/NAME.
 NAME ?= $(error say which machine: make reference NAME=cpu-2core)
 reference: env
-	$(BIN)/snakemake --cores all $(if $(CONFIG),--configfile $(CONFIG)) --config run=results/$(NAME)
-	$(BIN)/lrqmm keep results/$(NAME) results/reference/$(NAME)
+	$(PY) -m snakemake --cores all $(if $(CONFIG),--configfile $(CONFIG)) --config run=results/$(NAME)
+	$(PY) -m lrqmm keep results/$(NAME) results/reference/$(NAME)
 
 test: env lint
-	$(BIN)/pytest -n auto --dist loadfile
+	$(PY) -m pytest -n auto --dist loadfile
 
 # On a real Slurm of one node, which it starts: as root, with Debian's slurm-wlm and munge.
 test-cluster: env
-	$(BIN)/pytest -m cluster -s
+	$(PY) -m pytest -m cluster -s
 
 # Faults, injected: a table of what was injected, what the user saw, and what was kept.
 faults: env
-	$(BIN)/pytest -n auto --dist loadfile --faults tests/test_faults.py tests/test_workflow_faults.py
+	$(PY) -m pytest -n auto --dist loadfile --faults tests/test_faults.py tests/test_workflow_faults.py
 
 # What the workflow costs on top of measuring: 200 shards of 20 s, on two cores.
 load: env
-	$(BIN)/python tests/load.py
+	$(PY) tests/load.py
 
 # Mutated files of every kind that is read.
 fuzz: env
-	$(BIN)/python tests/fuzz.py 2000
+	$(PY) tests/fuzz.py 2000
 
 # Compiled code with every access checked, over the shapes of the tests.
 sanitize: env
 	$(BIN)/python tests/sanitize.py
 
 lint: env
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src workflow
-	$(BIN)/snakefmt --check Snakefile workflow
-	$(BIN)/snakemake --lint
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m bandit --quiet --recursive --configfile pyproject.toml src workflow
+	$(PY) -m snakefmt --check Snakefile workflow
+	$(PY) -m snakemake --lint
 
 # Everything that the workflow made, but for the reference runs; .venv stays.
 clean:
@@ -93,8 +94,8 @@ clean:
 # Pin again, with hashes: the newest versions that pyproject.toml allows, for Python 3.11 and later.
 # torch and what its CUDA builds bring along stay outside: their builds differ.
 lock: env
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra notebooks --extra test --extra docs \
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --extra notebooks --extra test --extra docs \
 		--extra cluster --constraint envs/torch.txt --generate-hashes --no-annotate --no-header pyproject.toml \
 		| awk '/^[^ ]/ {keep = $$0 !~ /^(torch|nvidia-|cuda-)/} keep' > envs/requirements.lock.part
 	mv envs/requirements.lock.part envs/requirements.lock

@@ -23,6 +23,8 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.python = sys.executable
+        self.log = ""
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
@@ -35,14 +37,16 @@ class Project:
 
     def command(self, *arguments: str) -> list[str]:
         here = () if "--workflow-profile" in arguments else ("--cores", "2")
-        return [sys.executable, "-m", "snakemake", *here, *arguments]
+        return [self.python, "-m", "snakemake", *here, *arguments]
 
     def snakemake(
         self,
         *arguments: str,
         minutes: float = 20,  # enough on a slow or busy machine
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        """Run it; `log` is then what it wrote about every job, of which the console shows less."""
+        before = set(self.folder.glob(".snakemake/log/*"))
+        result = subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
             env=self.environment,
@@ -50,6 +54,9 @@ class Project:
             text=True,
             timeout=60 * minutes,
         )
+        written = sorted(set(self.folder.glob(".snakemake/log/*")) - before)
+        self.log = "".join(path.read_text() for path in written)
+        return result
 
     def run(self, *arguments: str, minutes: float = 20) -> str:
         """Output of a `snakemake` call that must succeed."""

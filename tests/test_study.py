@@ -335,8 +335,20 @@ def test_own_matrices_need_a_name_of_their_own(own, name):
         ({"run": 1e5}, r"run is 100000\.0, a number in YAML; allowed: text, so put quotes"),
         ({"run": True}, "run is True, yes or no in YAML; allowed: text, so put quotes"),
         ({"run": datetime.date(2026, 11, 29)}, "run is 2026-11-29, a date in YAML; allowed: text"),
-        ({"run": "results/{shard}"}, r"run is 'results/\{shard\}'; allowed: .* without \{ and \}"),
+        (
+            {"run": "results/{shard}"},
+            r"run is 'results/\{shard\}'; allowed: .* without \{ and \}",
+        ),
         ({"run": "a}"}, r"run is 'a\}'; allowed: .* without \{ and \}"),
+        ({"run": "a/<results>"}, "run is 'a/<results>'; allowed: a path without <results>"),
+        (
+            {"matrices": {"mine": {"A": "a.npy", "B": "<b>/b.npy"}}},
+            r"matrices\.mine\.B is '<b>/b\.npy'; allowed: a path without <b>",
+        ),
+        (
+            {"experiments": {"x": {"measure": "network", "network": "llama", "data": "<temp>"}}},
+            r"experiments\.x\.data is '<temp>'; allowed: a path without <temp>",
+        ),
         ({"run": "~/run"}, "run is '~/run'; allowed: the path of a folder, in full, without ~"),
         ({"run": "a\nb"}, r"run is 'a\\nb'; allowed: .* that can be printed"),
         ({"run": "a\udcff"}, r"run is 'a\\udcff'; allowed: .* that can be printed"),

@@ -1,10 +1,17 @@
 """The workflow as a user meets it: runs, reruns, redraws, errors, interruption, a new method."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
+import yaml
 
 from lrqmm.figures import list_figures
 from lrqmm.store import read_run
@@ -60,8 +67,9 @@ def test_figures_are_redrawn_from_a_run_folder_alone(small, project):
     for part in ("environment.json", "manifest.json"):
         shutil.copy(source / part, copy / part)
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.*")}
-    output = project.run("figures", "--config", f"run={copy}")
-    assert "measure_" not in output
+    project.run("figures", "--config", f"run={copy}")
+    assert "rule figures" in project.log
+    assert "measure_" not in project.log
     assert shown(copy) == every_drawing()
     assert all(path.stat().st_mtime_ns == old for path, old in before.items())
 
@@ -84,3 +92,144 @@ def test_report(small):
     small.run(*SMALL, "--report", "results/small/report.html")
     report = (small.folder / "results/small/report.html").read_text()
     assert all(drawing.name in report for drawing in list_figures())
+
+
+MANY = {
+    "run": "results/many",
+    "device": "cpu",
+    "experiments": {
+        "distributions": {
+            "measure": "error",
+            "inputs": ["uniform01", "normal"],
+            "sizes": list(range(8, 20)),
+            "methods": ["direct"],
+            "settings": {"bits": 4},
+        }
+    },
+}
+"""24 jobs that make inputs, and one that takes all of them."""
+
+
+@pytest.fixture(scope="module")
+def many(make_project):
+    """A run of many short jobs: the project, its console, threads of Snakemake each moment."""
+    project = make_project("many")
+    (project.folder / "many.yaml").write_text(yaml.safe_dump(MANY))
+    console = project.folder / "console"
+    with console.open("w") as stream:
+        process = subprocess.Popen(
+            project.command("measurements", "--configfile", "many.yaml"),
+            cwd=project.folder, env=project.environment, stdout=stream, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        threads = []
+        while process.poll() is None:
+            threads.append(psutil.Process(process.pid).num_threads())
+            time.sleep(0.2)
+    assert process.returncode == 0, console.read_text()
+    return project, console.read_text(), threads
+
+
+def test_the_scheduler_sleeps_while_jobs_run(many):
+    """Snakemake's timers, a thread for each job that ended, are not there."""
+    _, _, threads = many
+    assert len(threads) > 20
+    assert max(threads) < 16  # 24 jobs ended; 2 at once, and Snakemake's own seven
+
+
+def test_the_console_shows_progress_and_not_each_job(many):
+    project, console, _ = many
+    lines = console.splitlines()
+    assert sum("steps" in line for line in lines) == 10
+    assert sum(line.endswith("(100%) done") for line in lines) == 1
+    assert len(lines) < 50
+    assert max(map(len, lines)) < 200
+    assert not any(word in console for word in ("jobid", "Select jobs", "rule generate"))
+    (log,) = (project.folder / ".snakemake/log").iterdir()
+    assert str(log) in console
+    assert log.read_text().count("localrule generate:") == 24
+
+
+def test_a_plan_of_jobs_shows_each_job_in_short_lines(many):
+    project, _, _ = many
+    shown = project.run("--dry-run", "--forceall", "measurements", "--configfile", "many.yaml")
+    assert any(re.search("^    input: .* and 2[0-9] more$", line) for line in shown.splitlines())
+    assert max(map(len, shown.splitlines())) < 300
+
+
+def test_a_job_that_fails_is_shown_with_its_log(many, project):
+    shutil.copytree(many[0].folder / "results", project.folder / "results")
+    (project.folder / "many.yaml").write_text(yaml.safe_dump(MANY))
+    script = project.folder / "workflow/scripts/measure.py"
+    script.write_text(script.read_text().replace("    shard = ", "    1 / 0\n    shard = "))
+    result = project.snakemake("measurements", "--forceall", "--configfile", "many.yaml")
+    assert result.returncode != 0
+    assert "error: division by zero" in result.stderr
+    log = "results/many/logs/measure/distributions-direct-torch-0.log"
+    assert "Error in rule measure_errors:" in result.stderr
+    assert f"    log: {log} (check log file(s) for error details)" in result.stderr
+    assert "ZeroDivisionError" in (project.folder / log).read_text()
+    assert (
+        "    output: results/many/measurements/distributions-direct-torch-0.parquet"
+        in result.stderr
+    )
+    assert max(map(len, result.stderr.splitlines())) < 300
+
+
+ODD = "it's 100% of $HOME & #1; ~ü [a-z] (x) <B> *?"
+
+
+def test_below_any_path(make_project):
+    """Checkout, environment, configuration, run and matrices lie where a shell would stumble."""
+    project = make_project("below")
+    folder = project.folder / ODD
+    folder.mkdir()
+    for part in [*project.folder.iterdir()]:
+        if part != folder:
+            part.rename(folder / part.name)
+    project.folder = folder
+    (folder / ".venv").symlink_to(sys.prefix)
+    project.python = str(folder / ".venv/bin/python")
+    project.environment["PYTHONPATH"] = str(folder / "src")
+    A = np.random.default_rng(0).random((16, 16), np.float32)
+    matrix, config, run = f"{folder}/:{ODD}{{}}.npz", f"{folder}/{ODD}.yaml", f"results/:{ODD}:"
+    np.savez(matrix, A=A)
+    study = {
+        "run": "unused",
+        "device": "cpu",
+        "matrices": {"mine": {"A": f"{matrix}:A", "B": f"{matrix}:A"}},
+        "experiments": {
+            "distributions": {
+                "measure": "error", "inputs": ["mine", "normal"], "sizes": [16],
+                "methods": ["direct"], "settings": {"bits": 4},
+            },
+        },
+    }  # fmt: skip
+    Path(config).write_text(yaml.safe_dump(study))
+    project.run("--configfile", config, "--config", f"run={run}")
+    table = read_run(folder / run).measurements
+    assert set(table["input"]) == {"mine", "normal"}
+    assert (table["status"] == "ok").all()
+    assert shown(folder / run) == every_drawing()
+    report = "report of it's run.html"  # Snakemake puts the variable in the place of $HOME here
+    project.run("--configfile", config, "--config", f"run={run}", "--report", report)
+    assert (folder / report).stat().st_size > 1e5
+
+
+def test_words_of_the_command_line_in_the_workflow(project):
+    tiny = ("measurements", "--dry-run", "--configfile", "config/test/tiny.yaml", "--config")
+    shown = project.run(*tiny, "run=results/007", "methods=direct")
+    assert "results/007/measurements/distributions-direct-torch-0.parquet" in shown
+    assert "resnet50-3pictures" in project.run(
+        "--dry-run", "measurements", "--config", "resnet50={pictures: 3}", "run=20261129"
+    )
+
+
+def test_a_key_that_stands_twice_in_a_configuration(project):
+    path = project.folder / "config/test/tiny.yaml"
+    again = path.read_text().partition("experiments:\n")[2]
+    path.write_text(path.read_text().rstrip("\n") + "\n" + again)
+    result = project.snakemake("--dry-run", "--configfile", "config/test/tiny.yaml")
+    assert result.returncode != 0
+    said = result.stdout + result.stderr
+    assert "tiny.yaml: key 'distributions' stands twice, in lines 7 and 13" in said
+    assert "Traceback" not in said

@@ -59,6 +59,11 @@ def test_an_interrupted_run_is_resumed(tiny, project, fault):
     process.wait()
     finished = {path: path.stat().st_mtime_ns for path in run.glob("measurements/*.parquet")}
     assert 0 < len(finished) < 3
+    locked = project.snakemake("measurements", *TINY)
+    assert locked.returncode != 0
+    said = re.search(r"No process of this machine works in it.*?\n    (\S.*)\n", locked.stderr)
+    assert said, locked.stderr
+    assert said[1].endswith("python -m snakemake --unlock")
     project.run("--unlock", *TINY)
     project.run("measurements", *TINY)
     assert not list(run.rglob("*.part"))
@@ -75,10 +80,10 @@ def test_a_new_method_is_one_file_and_reruns_nothing_else(make_project):
     run = project.folder / "results/tiny"
     before = {path: path.stat().st_mtime_ns for path in run.glob("measurements/*.parquet")}
     (project.folder / "src/lrqmm/methods/brand_new.py").write_text(NEW_METHOD)
-    output = project.run(table, *TINY)
-    shards = set(re.findall(r"wildcards: shard=(\S+)", output))
+    project.run(table, *TINY)
+    shards = set(re.findall(r"wildcards: shard=(\S+)", project.log))
     assert shards == {"distributions-brand_new-torch-0"}
-    assert "rule generate" not in output
+    assert "rule generate" not in project.log
     assert all(path.stat().st_mtime_ns == old for path, old in before.items())
     assert "brand_new" in pd.read_csv(run / "tables/table2_distributions.csv").columns
     assert "Nothing to be done" in project.run(table, *TINY)
@@ -166,7 +171,7 @@ def test_wrong_input_is_one_clear_error_before_measuring(
     assert result.returncode != 0
     assert len(re.findall(culprit, output)) == 1, output
     assert "Traceback" not in output
-    assert "rule measure" not in output
+    assert "rule measure" not in project.log
     pd.testing.assert_frame_equal(errors(run), before[0])
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")} == before[1]
     said = re.search(f".*{culprit}.*", output).group().replace(str(project.folder), "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -181,9 +182,20 @@ def plan(config: Config, schema: Config, typed: Sequence[str] = ()) -> Study:
     return Study(config["run"], config["device"], tuple(shards), config)
 
 
+def _check_path(where: str, path: str) -> None:
+    """Raise ConfigError for a path that Snakemake would take for another one."""
+    found = re.search("<[a-z][a-z0-9_]*>", path)
+    if found:
+        raise ConfigError(
+            f"config: {where} is {path!r}; allowed: a path without {found[0]}, which Snakemake "
+            "replaces"
+        )
+
+
 def _check_run_folder(run: str) -> None:
     """Raise ConfigError for a folder whose files Snakemake or the shell would take for others."""
     allowed = "allowed: the path of a folder, in full"
+    _check_path("run", run)
     if any(character in "{}" for character in run):
         raise ConfigError(f"config: run is {run!r}; {allowed}, without {{ and }}")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in run):
@@ -387,6 +399,8 @@ def _network_shards(
             f"config: {where}: per_gemm is {max(experiment['per_gemm'])}; "
             f"allowed: up to items = {experiment['items']}"
         )
+    for key in ("weights", "data"):
+        _check_path(f"{where}.{key}", experiment[key])
     source = experiment["weights"]
     if source != "packaged" and not Path(source).exists():
         raise ConfigError(f"config: {where}: weights is {source!r}, which is not there")
@@ -455,6 +469,8 @@ def _inputs(
 
 
 def _own_shape(source: str, files: Config) -> tuple[int, int, int]:
+    for side in "AB":
+        _check_path(f"matrices.{source}.{side}", files[side])
     try:
         left, right = matrix_shape(files["A"]), matrix_shape(files["B"])
     except InputError as error:

@@ -1,25 +1,42 @@
 import json
 import os
+import shlex
+import sys
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from lrqmm import figures
-from lrqmm.inputs.files import InputError, check_pair, sha256
+from lrqmm.configuration import ConfigError, check_keys
+from lrqmm.inputs.files import InputError, check_pair, matrix_file, sha256
 from lrqmm.inputs.packages import PackageError, check_archives
 from lrqmm.measure import progress
 from lrqmm.measure.devices import gpus
 from lrqmm.measure.environment import PACKAGE, available_cores, code_hash, file_hash
-from lrqmm.study import ConfigError, plan
+from lrqmm.study import plan
 from lrqmm.workloads import list_workloads, workload
 
 with open(workflow.source_path("../schemas/config.schema.yaml")) as stream:
     SCHEMA = yaml.safe_load(stream)
 try:
-    study = plan(config, SCHEMA)
+    for path in workflow.configfiles:
+        check_keys(path)
+    study = plan(config, SCHEMA, workflow.config_settings.config_args or [])
 except ConfigError as error:
     raise WorkflowError(str(error))
+
+# Snakemake puts it into the shell's command of each job without quotes.
+if os.path.exists(sys.executable):
+    sys.executable = shlex.quote(sys.executable)
+
+# The console. Where --logger puts another in its place, that one is left alone.
+CONSOLES = [
+    handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"
+]
+for console in CONSOLES:
+    console.setFormatter(progress.Readable(console.formatter))
 
 # Jobs in environments of their own find lrqmm in this checkout.
 os.environ.update(PYTHONPATH=str(PACKAGE.parent))
@@ -108,3 +125,21 @@ def check_inputs():
                 check_pair(path)
             except InputError as error:
                 raise WorkflowError(str(error))
+
+
+def show_less():
+    """No lines about each job, unless --verbose asks for them; the log file has them."""
+    if not workflow.output_settings.verbose:
+        for console in CONSOLES:
+            console.addFilter(progress.Brief())
+
+
+def let_scheduler_sleep():
+    """Drop Snakemake's usual limit of 100 starts a second, unless another one was asked for.
+
+    To keep it, each look for jobs starts a timer for the next look, and each job that ends begins
+    a chain of them: after 300 jobs the scheduler looks 300 times a second.
+    """
+    limiter = workflow.scheduler.job_rate_limiter
+    if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None

@@ -1,4 +1,4 @@
-FOLDER = f"{RUN.parent}/inputs"
+FOLDER = (RUN.parent / "inputs").as_posix()
 PICTURES = study.config["resnet50"]["pictures"]
 WORKLOADS = list_workloads()
 # Made of what comes from a package registry.
@@ -58,8 +58,7 @@ rule make_workload:
 rule import_matrices:
     input:
         lambda wildcards: [
-            study.config["matrices"][wildcards.name][side].rpartition(":")[0]
-            or study.config["matrices"][wildcards.name][side]
+            str(matrix_file(study.config["matrices"][wildcards.name][side]))
             for side in "AB"
         ],
     output:

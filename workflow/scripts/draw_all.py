@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 
 from lrqmm.figures import save_all
 from lrqmm.measure.progress import logged
@@ -15,5 +16,6 @@ with logged(snakemake.log[0]):
     if len(run.machines) > 1 and "merged" in run.environment:
         names = {machine: re.sub(r"[^A-Za-z0-9]+", "-", machine) for machine in run.machines}
         parts = {run.folder / name: run.on(machine) for machine, name in names.items()}
-    for path in save_all(parts, snakemake.threads):
-        print(path, file=sys.__stderr__)
+    drawn = Counter(path.parent for path in save_all(parts, snakemake.threads))
+    for folder, files in drawn.items():
+        print(f"{files} files in {folder}", file=sys.__stderr__)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lrqmm.measure.environment import available_cores
 from lrqmm.measure.job import measure
-from lrqmm.measure.progress import logged, process_seconds, report
+from lrqmm.measure.progress import announce, logged, process_seconds
 
 target = Path(snakemake.output[0])
 with logged(snakemake.log[0]):
@@ -16,5 +16,4 @@ with logged(snakemake.log[0]):
     attempt = snakemake.resources.attempt
     measure(shard, files, target, snakemake.params.device, threads, attempt)
     print(f"took {process_seconds():.2f} s, imports included", file=sys.stderr)
-progress = report(Path(snakemake.params.progress), target.parent.parent)
-print(f"{shard['name']}: {progress}", file=sys.stderr)
+announce(Path(snakemake.params.progress), target.parent.parent, shard["name"])

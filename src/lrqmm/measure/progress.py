@@ -1,8 +1,10 @@
-"""Progress of a run in words: shards done, and about how long the rest will take."""
+"""A run on the screen: shards done, about how long the rest will take, and what went wrong."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import sys
 import time
 import traceback
@@ -16,6 +18,8 @@ from lrqmm.study import Shard
 
 START_UP = 5e9  # multiply-adds that starting a process and loading libraries is worth
 PER_PRODUCT = 3e8  # and the passes and thin products of one setting on one input
+PAUSE = 10.0  # seconds of a run between two lines about its shards
+WIDTH = 160  # characters of a list of files on the screen
 
 
 def begin(path: Path, folder: Path, shards: Iterable[Shard]) -> None:
@@ -52,6 +56,91 @@ def report(path: Path, folder: Path) -> str:
     worth, total = sum(todo[name] for name in done), sum(todo.values())
     left = f", about {_words(gone * (total - worth) / worth)} left" if worth else ""
     return f"{len(done)} of {len(todo)} shards in {_words(gone)}{left}"
+
+
+def announce(path: Path, folder: Path, name: str) -> None:
+    """Print a shard's `report`, but one in PAUSE seconds only: of several, of the first to end."""
+    with contextlib.suppress(OSError):
+        if 0 <= time.time() - path.stat().st_mtime < PAUSE:
+            return
+        os.utime(path)
+    print(f"{name}: {report(path, folder)}", file=sys.stderr)
+
+
+class Brief(logging.Filter):
+    """Of Snakemake's lines those that matter: no job that starts or ends, but each that fails.
+
+    Of its count of jobs one line in each tenth is left. Its log file keeps them all.
+    """
+
+    ROUTINE = ("job_info", "job_started", "job_finished", "group_info")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tenths = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is shown."""
+        event = getattr(record, "event", None)
+        if event == "progress":
+            done, total = (getattr(record, name) for name in ("done", "total"))
+            before, self.tenths = self.tenths, 10 * done // total
+            return self.tenths > before
+        return event not in self.ROUTINE and record.msg != "Select jobs to execute..."
+
+
+class Readable(logging.Formatter):
+    """Snakemake's own words, but long lists of files are cut, and a lock is explained."""
+
+    LISTS = ("input: ", "output: ", "reason: ")
+
+    def __init__(self, usual: logging.Formatter) -> None:
+        super().__init__()
+        self.usual = usual
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record in words."""
+        words = self.usual.format(record)
+        if getattr(record, "exception", None) == "LockException":
+            return f"{words}\n{about_lock()}"
+        if getattr(record, "event", None) is None:
+            return words
+        lines = words.split("\n")
+        return "\n".join(_cut(x) if x.lstrip().startswith(self.LISTS) else x for x in lines)
+
+
+def _cut(line: str) -> str:
+    kept = line if len(line) <= WIDTH else line[:WIDTH].rpartition(", ")[0]
+    rest = line[len(kept) :].count(", ")
+    return f"{kept} and {rest} more" if kept and rest else line
+
+
+def about_lock() -> str:
+    """Of a folder that Snakemake finds locked: who works in it, or how to go on where nobody does.
+
+    A process of another machine is not seen.
+    """
+    mine = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+    here = os.path.realpath(".")
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            words = process.cmdline()
+            if (
+                process.pid not in mine
+                and words
+                and "python" in words[0]
+                and any("snakemake" in word for word in words)
+                and os.path.realpath(process.cwd()) == here
+            ):
+                return (
+                    f"Process {process.pid} of this machine works in it: wait until it has ended."
+                )
+    return (
+        "No process of this machine works in it, so the run that did was killed. Unless another "
+        "machine works in it, type\n"
+        f"    {os.path.relpath(sys.prefix)}/bin/python -m snakemake --unlock\n"
+        "and then the same command again: what was measured is kept."
+    )
 
 
 def process_seconds() -> float:
