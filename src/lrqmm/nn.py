@@ -15,16 +15,21 @@ __all__ = ["Linear"]
 class Linear(Product):
     """A linear layer Y = X Wᵀ + b whose product is one by a method; from `from_float`.
 
+    It takes what the float layer takes and has its attributes. When the weight changes it is
+    prepared anew at the next call; what torch does not count, as `weight.data.mul_(2)`, needs
+    `prepare_again`. Rows of the input with NaN, infinity or values beyond 2^120 are multiplied in
+    float.
+
     Attributes
     ----------
     layer : the float layer, whose weight (out_features, in_features) and bias are used
     method : what multiplies
-    sample : (rows, in_features) inputs that it was calibrated on, or None
     shape : (m, k, n) of the latest product; None before the first
 
     Raises
     ------
-    RuntimeError : in training mode, or where a gradient is asked for
+    RuntimeError : in training mode, or where a gradient is asked for; an input of another shape,
+        dtype or device than the float layer takes; a weight that changed after a calibration
 
     Examples
     --------
@@ -58,9 +63,13 @@ class Linear(Product):
 
         Raises
         ------
-        TypeError : not an `nn.Linear`; a method that is no name and no `Method`
+        TypeError : not an `nn.Linear`, or one that does more (a `forward` of its own, a weight
+            that is computed at each call); a method that is no name and no `Method`
         ValueError : a name or parameter that is not allowed, a weight that is not finite
         """
         if not isinstance(layer, nn.Linear):
-            raise TypeError(f"layer is a {type(layer).__name__}; allowed: torch.nn.Linear")
+            replaced = ", which is replaced already" if isinstance(layer, Product) else ""
+            raise TypeError(
+                f"layer is a {type(layer).__name__}{replaced}; allowed: torch.nn.Linear"
+            )
         return cls(layer, named_or_given(method, params), calibration)

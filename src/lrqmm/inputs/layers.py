@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lrqmm.inputs.pictures import labelled_pictures
-from lrqmm.networks.products import im2col, weight_matrix
+from lrqmm.networks.im2col import im2col, weight_matrix
+from lrqmm.networks.products import first_input
 from lrqmm.networks.resnet50 import load_resnet50
 
 Matrix = NDArray[np.float32]
@@ -89,7 +90,10 @@ def capture(model: nn.Module, batch: Tensor) -> Iterator[LayerProduct]:
     inputs: list[tuple[str, nn.Conv2d | nn.Linear, Tensor]] = []
     hooks = [
         layer.register_forward_pre_hook(
-            lambda layer, args, name=name: inputs.append((name, layer, args[0]))
+            lambda layer, args, kwargs, name=name: inputs.append(
+                (name, layer, first_input(args, kwargs))
+            ),
+            with_kwargs=True,
         )
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Conv2d | nn.Linear)

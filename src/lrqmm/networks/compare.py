@@ -36,7 +36,8 @@ def compare(
 
     Parameters
     ----------
-    model : float32 module that maps a batch to logits (items, classes), or to other vectors
+    model : float32 module that maps a batch to logits (items, classes), or to other vectors; it is
+        run in evaluation mode, and left in the one it was in
     batch : (items, ...) its input; all of it shares each layer's product
     methods : of `lrqmm.get_method`
     labels : (items,) right classes, for top-1 and top-5
@@ -47,7 +48,8 @@ def compare(
     DataFrame, a row a method: its name, bits and rank; top1 and top5 with labels, agreement with
     float, kl, relative_error of the outputs, average_bits of all operands, weight_bits of the
     weights, operations an item, seconds_per_item, times_float_speed, and the layer with the
-    largest own error
+    largest own error. Bits and operations are those of `nn.Conv2d` and `nn.Linear` layers, kept
+    ones at 32 bits; a warning names what else multiplies
 
     Raises
     ------
@@ -67,21 +69,25 @@ def compare(
     >>> bool(table["relative_error"][1] < table["relative_error"][0])
     True
     """
+    modes = {module: module.training for module in model.modules()}
     task = Task(
         model.eval(), "float32", "given", "classes",
         lambda _: iter([Batch(batch, len(batch), labels)]), lambda _: None,
         lambda network, inputs: network(inputs), lambda a, b: (a, 0),
     )  # fmt: skip
     rows = []
-    for method in methods:
-        found = list(
-            score(task, replace_layers(model, method, keep=keep), len(batch), batch.device)
-        )
-        own = {row["layer"]: row["value"] for row in found if row["metric"] == "own_error"}
-        whole = {row["metric"]: row["value"] for row in found if "layer" not in row}
-        worst = max(own, key=lambda layer: own[layer])
-        setting = {key: method.parameters.get(key) for key in ("bits", "rank")}
-        rows.append({"method": method.name, **setting, **whole, "worst layer": worst})
+    try:
+        for method in methods:
+            low = replace_layers(model, method, keep=keep)
+            found = list(score(task, low, len(batch), batch.device))
+            own = {row["layer"]: row["value"] for row in found if row["metric"] == "own_error"}
+            whole = {row["metric"]: row["value"] for row in found if "layer" not in row}
+            worst = max(own, key=lambda layer: own[layer])
+            setting = {key: method.parameters.get(key) for key in ("bits", "rank")}
+            rows.append({"method": method.name, **setting, **whole, "worst layer": worst})
+    finally:
+        for module, training in modes.items():
+            module.training = training
     return pd.DataFrame(rows)
 
 

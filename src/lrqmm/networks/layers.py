@@ -14,16 +14,10 @@ from torch import Tensor, nn
 
 from lrqmm.composition import Cost
 from lrqmm.method import Method, get_method
-from lrqmm.networks.products import (
-    Layer,
-    Product,
-    Run,
-    call,
-    gemm_layers,
-    im2col,
-    products,
-    weight_matrix,
-)
+from lrqmm.networks.counting import Kept
+from lrqmm.networks.im2col import Layer, im2col, weight_matrix
+from lrqmm.networks.left import gemm_layers, left_out
+from lrqmm.networks.products import Product, Run, call, first_input, products
 
 
 @dataclass(frozen=True)
@@ -69,21 +63,27 @@ def layer_errors(
 
     def alone(name: str, x: Tensor, y: Tensor) -> None:
         kept.setdefault(name, []).append(y)
-        add(name, 0, replaced[name](x), y)
+        product = replaced[name]
+        add(name, 0, product.aside(x) if isinstance(product, Product) else y, y)
 
     def beside(name: str, x: Tensor, y: Tensor) -> None:
-        add(name, 2, y, replaced[name].layer(x))
+        product = replaced[name]
+        add(name, 2, y, product.layer.forward(x) if isinstance(product, Product) else y)
         add(name, 4, y, kept[name].pop(0))
 
     for batch in batches:
         with _watched(gemm_layers(reference), alone):
             run(reference, batch)
-        with _watched(replaced, beside):
+        with _watched({name: _called(layer) for name, layer in replaced.items()}, beside):
             run(low, batch)
     return {
         name: LayerError(*(_ratio(*found[i : i + 2]) for i in (0, 2, 4)))
         for name, found in sums.items()
     }
+
+
+def _called(layer: Product | Kept) -> nn.Module:
+    return layer if isinstance(layer, Product) else layer.layer
 
 
 def _ratio(error: float, size: float) -> float:
@@ -94,9 +94,18 @@ def _ratio(error: float, size: float) -> float:
 def _watched(
     layers: Mapping[str, nn.Module], see: Callable[[str, Tensor, Tensor], None]
 ) -> Iterator[None]:
-    """Calls see(name, input, output) whenever a layer runs."""
+    """Calls see(name, input, output) whenever a layer runs, with the output of the layer itself,
+    before hooks of others change it."""
+
+    def watcher(name: str) -> Callable[..., None]:
+        def watch(_: nn.Module, args: Any, kwargs: Any, y: Any) -> None:
+            if isinstance(y, Tensor):
+                see(name, first_input(args, kwargs), y)
+
+        return watch
+
     hooks = [
-        layer.register_forward_hook(lambda _, x, y, name=name: see(name, x[0], y))
+        layer.register_forward_hook(watcher(name), prepend=True, with_kwargs=True)
         for name, layer in layers.items()
     ]
     try:
@@ -153,7 +162,8 @@ def choose_ranks(
     ranks : to choose from, rising; a layer goes up to its own limit
     error : stop once the predicted relative error of the output is this small
     average_bits : never exceed this many bits an element
-    keep : patterns of layers that stay in float32; their bits count
+    keep : patterns of layers that stay in float32; their bits count, as do those of layers that
+        `replace_layers` leaves as they are. One that does not run on the batch takes the first rank
     run : how the network takes the batch
 
     Raises
@@ -176,14 +186,16 @@ def choose_ranks(
     """
     if (error is None) == (average_bits is None):
         raise ValueError("allowed: one of error and average_bits")
+    if isinstance(keep, str):
+        raise TypeError(f"keep is {keep!r}; allowed: a list of patterns, as [{keep!r}]")
     if list(ranks) != sorted(set(ranks)):
         raise ValueError(f"ranks is {tuple(ranks)}; allowed: rising ranks")
     patterns = tuple(keep)
-    layers = gemm_layers(model)
+    layers, left = gemm_layers(model), left_out(model)
     ranked = {
         name: layer
         for name, layer in layers.items()
-        if not any(fnmatchcase(name, pattern) for pattern in patterns)
+        if name not in left and not any(fnmatchcase(name, pattern) for pattern in patterns)
     }
     if not ranked:
         raise ValueError(f"keep is {patterns}, which is every layer; allowed: to leave some")
@@ -194,7 +206,8 @@ def choose_ranks(
         {name: tried if name in ranked else in_float for name in layers},
         lambda: run(model, batch),
     )
-    effects = _effects(ranked, method(ranks[0]), lambda: run(model, batch))
+    running = {name: layer for name, layer in ranked.items() if name in options}
+    effects = _effects(running, method(ranks[0]), lambda: run(model, batch))
     for name, steps in options.items():
         weight = effects.get(name, 0.0) / steps[0].error if steps[0].error else 0.0
         options[name] = [replace(step, error=weight * step.error) for step in steps]
@@ -223,7 +236,8 @@ def choose_ranks(
             break
         name, to = max(gains, key=lambda step: gains[step])
         level[name] = to
-    return RankPlan({name: total(name).rank for name in ranked}, reached, bits / elements)
+    chosen = {name: total(name).rank if name in options else ranks[0] for name in ranked}
+    return RankPlan(chosen, reached, bits / elements)
 
 
 @dataclass(frozen=True)
@@ -253,7 +267,7 @@ def _options(
         for rank, own in tried[name]:
             if rank > max(min(m, k), min(k, n)):
                 break
-            missed = torch.linalg.norm(own.matmul(A, B, check_finite=False) - exact)
+            missed = torch.linalg.norm(own.matmul(A, B) - exact)
             bits = groups * own.cost(m, k, n).operand_bits
             relative = _ratio(float(missed) ** 2, float(torch.linalg.norm(exact)) ** 2)
             elements = groups * (m * k + k * n)
@@ -271,7 +285,10 @@ def _effects(
     exact, found = run(), {}
     for name, layer in layers.items():
         product = Product(layer, method)
-        hook = layer.register_forward_hook(lambda _, x, y, own=product: own(x[0]))
+        hook = layer.register_forward_hook(
+            lambda _, args, kwargs, y, own=product: own.aside(first_input(args, kwargs)),
+            prepend=True, with_kwargs=True,
+        )  # fmt: skip
         try:
             missed = run() - exact
         finally:
@@ -281,14 +298,37 @@ def _effects(
 
 
 def total_cost(low: nn.Module) -> tuple[Cost, float]:
-    """Cost of the latest forward pass, and average bits an element of the products' operands."""
-    replaced: list[Product] = list(products(low).values())
-    cost = sum((product.cost for product in replaced), Cost())
-    return cost, cost.operand_bits / sum(product.elements for product in replaced)
+    """Cost of the latest forward pass, and average bits an element of the products' operands.
+
+    Every product since the network was last called counts, those of kept layers in float too, and a
+    layer that runs twice counts twice. Products that are no `nn.Conv2d`'s or `nn.Linear`'s do not
+    count: those of attention and of other kinds of layer (`networks.products.left_out`).
+
+    Parameters
+    ----------
+    low : of `replace_layers`
+
+    Raises
+    ------
+    ValueError : no product yet
+    """
+    totals = [layer.total() for layer in products(low).values()]
+    cost = sum((cost for cost, _ in totals), Cost())
+    elements = sum(elements for _, elements in totals)
+    if not elements:
+        raise ValueError("no product was computed yet; allowed: after a forward pass")
+    return cost, cost.operand_bits / elements
 
 
 def weight_bits(low: nn.Module) -> float:
-    """Bits an element of the replaced layers' weights alone, after a forward pass."""
-    replaced: list[Product] = list(products(low).values())
-    elements = sum(product.layer.weight.numel() for product in replaced)
-    return sum(product.weight_bits for product in replaced) / elements
+    """Bits an element of the weights of all its convolutions and linear layers, kept ones' too.
+
+    Raises
+    ------
+    ValueError : a network that is not of `replace_layers`
+    """
+    layers = products(low).values()
+    if not layers:
+        raise ValueError("the network has no product; allowed: what replace_layers returns")
+    elements = sum(layer.weight_elements for layer in layers)
+    return sum(layer.weight_bits for layer in layers) / elements
