@@ -393,6 +393,8 @@ def test_pairs_of_float64_come_back_bit_for_bit(tmp_path):
     A, B, _ = read_pair(tmp_path / "pair.safetensors")
     np.testing.assert_array_equal(A, wide)
     assert (A.dtype, B.dtype) == (np.float64, np.float32)
+
+
 def test_bfloat16_of_safetensors(tmp_path):
     path = tmp_path / "x.safetensors"
     save_torch({"weight": torch.from_numpy(X).bfloat16(), "other": torch.zeros(3)}, path)

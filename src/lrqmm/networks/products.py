@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lrqmm import _checks
+from lrqmm._operands import USUAL
 from lrqmm.method import Method, Prepared, get_method
 from lrqmm.networks.counting import (
     Counted,
@@ -179,7 +180,7 @@ class Product(Counted, Replaced, nn.Module):
             self.prepare_again()
         with torch.autocast(kind, enabled=False) if cast else nullcontext():
             A, places = im2col(layer, x)
-            C = self._product(A, _usable(x))
+            C = self._product(A, _largest(x))
             shape = (A.shape[-2], A.shape[-1], C.shape[-1])
             if C.ndim == 3:  # groups x m x n: the channels of all groups side by side
                 C = C.transpose(0, 1).flatten(1)
@@ -190,10 +191,11 @@ class Product(Counted, Replaced, nn.Module):
             C = C.to(torch.get_autocast_dtype(kind))
         return C if isinstance(layer, nn.Linear) else C.movedim(-1, -3), shape
 
-    def _product(self, A: Tensor, usable: bool) -> Tensor:
+    def _product(self, A: Tensor, largest: float) -> Tensor:
         """A B by the method; the rows of values that it cannot take in float."""
-        if usable:
-            C: Tensor = self.method.matmul(A, self._prepared, check_finite=False)
+        if largest <= _checks.LARGEST:
+            far = largest > 2.0**USUAL  # from 1, which the door then sees to
+            C: Tensor = self.method.matmul(A, self._prepared, check_finite=far)
             return C
         B = weight_matrix(self.layer)
         good = (A.float().abs() <= _checks.LARGEST).all(-1)  # False for NaN
@@ -201,7 +203,7 @@ class Product(Counted, Replaced, nn.Module):
         C = A.new_empty((*A.shape[:-1], B.shape[-1]), dtype=B.dtype)
         C[..., ~good, :] = A[..., ~good, :].to(B.dtype) @ B
         if bool(good.any()):
-            rows = self.method.matmul(A[..., good, :], self._prepared, check_finite=False)
+            rows = self.method.matmul(A[..., good, :], self._prepared)
             C[..., good, :] = rows.to(C.dtype)
         return C
 
@@ -310,12 +312,12 @@ def _fingerprint(weight: Tensor) -> str:
     return hashlib.blake2b(values.data, key=str(weight.dtype).encode()).hexdigest()
 
 
-def _usable(x: Tensor) -> bool:
-    """Whether a method can multiply all of x: no NaN, no infinity, nothing too large."""
+def _largest(x: Tensor) -> float:
+    """The largest magnitude; NaN where there is one."""
     if x.numel() == 0:
-        return True
-    low, high = torch.aminmax(x.detach())  # NaN where there is one
-    return float(torch.maximum(high, -low)) <= _checks.LARGEST
+        return 0.0
+    low, high = torch.aminmax(x.detach())
+    return float(torch.maximum(high, -low))
 
 
 def replace_layers(
@@ -544,8 +546,9 @@ def _samples(model: nn.Module, plan: _Plan, batch: Any, run: Run) -> dict[Layer,
                 f"layer {plan.name(layer)!r} is a grouped convolution; allowed with a "
                 "calibration: to keep it"
             )
-        chances = torch.Generator().manual_seed(0)
-        rows = torch.randperm(A.shape[0], generator=chances)[:SAMPLE_ROWS].sort().values
+        chances = torch.Generator("cpu").manual_seed(0)
+        rows = torch.randperm(A.shape[0], generator=chances, device="cpu")[:SAMPLE_ROWS]
+        rows = rows.sort().values
         found[layer] = A[rows.to(A.device)]
 
     layers = [layer for layer, method in plan.methods.items() if method.calibrated]

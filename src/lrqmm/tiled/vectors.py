@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrqmm import _checks
-from lrqmm.inputs.files import SMALLEST
 from lrqmm.quantize import Quantized, Quantizer
 
 DTYPES = ("float16", "float32", "float64")
@@ -143,10 +142,10 @@ class Vectors:
 
     def refuse_underflow(self) -> None:
         """Raise ValueError where all that was read is too small for float32, and not zero."""
-        if 0 < self.seen.largest < SMALLEST:
+        if 0 < self.seen.largest < _checks.SMALLEST:
             raise ValueError(
                 f"{self.label} underflows: its largest magnitude is {self.seen.largest:.3g}; "
-                f"allowed: 0, or at least {SMALLEST:.2g} (products run in float32)"
+                f"allowed: 0, or at least {_checks.SMALLEST:.2g} (products run in float32)"
             )
 
 
