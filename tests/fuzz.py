@@ -24,7 +24,8 @@ import numpy as np
 import psutil
 import torch
 import yaml
-from fuzz_models import CASES
+from fuzz_models import CASES as MODELS
+from fuzz_products import CASES as PRODUCTS
 from safetensors.numpy import save_file
 
 from lrqmm.inputs.files import matrix_shape, read_matrix
@@ -34,6 +35,7 @@ from lrqmm.runfolder import write_json, write_manifest
 from lrqmm.store import read_run, write_table
 from lrqmm.study import SCHEMA, plan
 
+CASES = {**MODELS, **PRODUCTS}
 SECONDS = 20  # a case that takes longer hangs
 MEMORY = 2**30  # bytes that the process may grow by
 CHUNK = 100  # cases of one process

@@ -66,7 +66,7 @@ NUMPY = {
     "float64, other byte order": lambda X: X.astype(">f8"),
 }
 TORCH = {
-    "parameter": lambda X: nn.Parameter(X),
+    "parameter": lambda X: nn.Parameter(X.clone()),
     "with a gradient": lambda X: X.clone().requires_grad_() * 1,
     "negated view": lambda X: torch.complex(torch.zeros_like(X), -X).conj().imag,
     "column-major": lambda X: X.T.contiguous().T,

@@ -78,7 +78,8 @@ def _largest(name: str, X: Array) -> float:
     if math.prod(X.shape) == 0:
         return 0.0
     xp = compat.array_namespace(X)
-    sizes = xp.abs(X)
+    wide = xp.float64 if X.dtype == xp.float64 else xp.float32  # float16 has no 2^120
+    sizes = xp.abs(xp.astype(X, wide, copy=False))
     largest = float(xp.max(sizes))  # NaN where there is one
     if not largest <= _checks.LARGEST:
         wrong = tuple(int(i[0]) for i in xp.nonzero(~(sizes <= _checks.LARGEST)))

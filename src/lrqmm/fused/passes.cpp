@@ -98,8 +98,9 @@ void update_block(const int32_t* sums, int64_t ld_sums, const float* s, const fl
     for (int i = 0; i < ROWS; ++i)
         for (int v = 0; v < VECTORS; ++v) {
             const floats scale = s[i] * *reinterpret_cast<const floats*>(t + v * LANES);
-            const auto* sum = reinterpret_cast<const ints*>(sums + i * ld_sums + v * LANES);
-            c[i][v] = __builtin_convertvector(*sum, floats) * scale;
+            // not by `auto`, which would lose that these vectors may begin anywhere
+            const ints sum = *reinterpret_cast<const ints*>(sums + i * ld_sums + v * LANES);
+            c[i][v] = __builtin_convertvector(sum, floats) * scale;
         }
     for (int64_t l = 0; l < q; ++l)
         for (int v = 0; v < VECTORS; ++v) {
