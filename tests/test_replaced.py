@@ -280,11 +280,15 @@ def test_encoders_decoders_and_attention_run():
     encoder = nn.TransformerEncoder(encoder_layer(), 2).eval()
     low, fine = (replace_layers(encoder, "direct", bits=b, keep=keep[:1]) for b in (2, 8))
     with torch.no_grad():
-        exact = encoder(x, src_key_padding_mask=mask)[~mask]
-        assert error(low(x, src_key_padding_mask=mask)[~mask], exact) > 0.02
-        assert error(fine(x, src_key_padding_mask=mask)[~mask], exact) < 0.02
+        exact = encoder(x, src_key_padding_mask=mask)  # 0 where it is masked
+        assert error(low(x, src_key_padding_mask=mask), exact) > 0.02
+        assert low.layers[1].linear1.shape == (19, 32, 64)
+        assert error(fine(x, src_key_padding_mask=mask), exact) < 0.02
         every = replace_layers(encoder, "direct", keep=["*"])
-        assert error(every(x, src_key_padding_mask=mask)[~mask], exact) < 1e-5
+        assert error(every(x, src_key_padding_mask=mask), exact) < 1e-5
+        assert products(every)["layers.1.linear1"].shape == (19, 32, 64)
+    run = lambda network, x: network(x, src_key_padding_mask=mask)  # noqa: E731
+    assert len(layer_errors(fine, encoder, [x], run)) == 4
     decoder = nn.TransformerDecoderLayer(32, 4, 64, batch_first=True).eval()
     low = replace_layers(decoder, "direct", bits=2, keep=keep)
     assert error(low(x, x), decoder(x, x)) > 0.02
@@ -508,6 +512,18 @@ def test_inputs_by_name_and_odd_layouts():
     torch.testing.assert_close(inside, low(x.expand(2, 3, 8, 8)))
 
 
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+def test_nested_inputs_of_linear_layers(layout):
+    layer, parts = linear(), [rows(3), rows(5)]
+    low = replace_layers(layer, "direct", bits=8)
+    x = torch.nested.nested_tensor(parts, layout=layout)
+    y = low(x)
+    assert y.is_nested
+    for mine, part in zip(y.unbind(), parts, strict=True):
+        torch.testing.assert_close(mine, low(part))
+    (y + layer(x)).unbind()  # of the same parts as the float layer's
+
+
 def test_a_network_that_was_replaced_in_inference_mode_runs_outside(model):
     with torch.inference_mode():
         low = replace_layers(model, "lrqmm", bits=8, rank=2)
@@ -523,7 +539,7 @@ def test_a_network_that_was_replaced_in_inference_mode_runs_outside(model):
         (linear(), torch.zeros(3, 64, dtype=torch.int64), RuntimeError, "dtype torch.int64; allow"),
         (linear(), torch.zeros(3, 64).double(), RuntimeError, "allowed: torch.float32"),
         (linear(), [[0.0] * 64], TypeError, "input is a list; allowed: a torch tensor"),
-        (linear(), torch.eye(64).to_sparse(), RuntimeError, "sparse or nested"),
+        (linear(), torch.eye(64).to_sparse(), RuntimeError, "input is sparse or nested; allowed"),
         (linear(), torch.empty(3, 64, device="meta"), RuntimeError, "input is on meta; allowed: c"),
         (nn.Conv2d(3, 4, 3), torch.randn(2, 4, 8, 8), RuntimeError, "allowed: pictures x 3 x hei"),
         (nn.Conv2d(3, 4, 3), torch.randn(8, 8), RuntimeError, "shape 8 x 8; allowed"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lrqmm.composition import Cost
 from lrqmm.method import Method, get_method
-from lrqmm.networks.im2col import Layer
+from lrqmm.networks.im2col import Layer, dense
 
 Shape = tuple[int, int, int]
 
@@ -145,7 +145,7 @@ class KeptHook:
         if isinstance(output, Tensor):
             k, n = _weight_shape(layer)
             outputs = n * getattr(layer, "groups", 1)
-            self.tally.add((output.numel() // outputs if outputs else 0, k, n))
+            self.tally.add((dense(output).numel() // outputs if outputs else 0, k, n))
 
 
 def counts(hook: Any) -> bool:

@@ -67,6 +67,26 @@ def im2col(layer: Layer, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     return windows.reshape(layer.groups, m, k), rows
 
 
+def dense(x: Tensor) -> Tensor:
+    """The rows of all parts of a nested tensor, one below the other; any other as it is."""
+    if not x.is_nested:
+        return x
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in x.unbind()])
+
+
+def nested(y: Tensor, like: Tensor) -> Tensor:
+    """Rows as `dense` gives them as a nested tensor of the same parts as another."""
+    n = y.shape[-1]
+    if like.layout == torch.jagged:
+        values = y.reshape(*like.values().shape[:-1], n)
+        offsets = like.offsets()  # type: ignore[attr-defined]
+        return torch.nested.nested_tensor_from_jagged(values, offsets)
+    shapes = [part.shape[:-1] for part in like.unbind()]
+    parts = torch.split(y, [math.prod(shape) for shape in shapes])
+    reshaped = [part.reshape(*shape, n) for part, shape in zip(parts, shapes, strict=True)]
+    return torch.nested.as_nested_tensor(reshaped, layout=like.layout)
+
+
 def check_input(layer: Layer, x: Tensor, *, any_dtype: bool = False) -> None:
     """Raise where the float layer would too.
 
@@ -76,13 +96,10 @@ def check_input(layer: Layer, x: Tensor, *, any_dtype: bool = False) -> None:
 
     Raises
     ------
-    TypeError : no tensor
-    RuntimeError : another device, dtype or shape than the layer takes; a sparse or nested tensor
+    RuntimeError : another device, dtype or shape than the layer takes; a sparse or nested one
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"input is a {type(x).__name__}; allowed: a torch tensor")
     weight = layer.weight
-    if x.layout != torch.strided or x.is_nested:
+    if x.layout != torch.strided or x.is_nested:  # where no linear layer has taken it apart
         raise RuntimeError("input is sparse or nested; allowed with low-bit products: dense")
     if x.device != weight.device:
         raise RuntimeError(f"input is on {x.device}; allowed: {weight.device}, as the weight")

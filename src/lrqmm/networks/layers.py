@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lrqmm.composition import Cost
 from lrqmm.method import Method, get_method
 from lrqmm.networks.counting import Kept
-from lrqmm.networks.im2col import Layer, im2col, weight_matrix
+from lrqmm.networks.im2col import Layer, dense, im2col, weight_matrix
 from lrqmm.networks.left import gemm_layers, left_out
 from lrqmm.networks.products import Product, Run, call, first_input, products
 
@@ -100,7 +100,7 @@ def _watched(
     def watcher(name: str) -> Callable[..., None]:
         def watch(_: nn.Module, args: Any, kwargs: Any, y: Any) -> None:
             if isinstance(y, Tensor):
-                see(name, first_input(args, kwargs), y)
+                see(name, dense(first_input(args, kwargs)), dense(y))
 
         return watch
 
@@ -168,8 +168,9 @@ def choose_ranks(
 
     Raises
     ------
+    TypeError : `keep` that is a string
     ValueError : neither or both of `error` and `average_bits`, ranks that do not rise, every layer
-        kept
+        kept; activations that are not finite
 
     Examples
     --------

@@ -33,7 +33,7 @@ from lrqmm.networks.counting import (
     forget,
     kept,
 )
-from lrqmm.networks.im2col import Layer, check_input, im2col, weight_matrix
+from lrqmm.networks.im2col import Layer, check_input, dense, im2col, nested, weight_matrix
 from lrqmm.networks.left import ATTENTION, Replaced, gemm_layers, left_out, walk, why_not
 
 __all__ = [
@@ -173,7 +173,12 @@ class Product(Counted, Replaced, nn.Module):
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, Shape]:
         layer = self.layer
-        kind = x.device.type if isinstance(x, Tensor) else "cpu"
+        if not isinstance(x, Tensor):
+            raise TypeError(f"input is a {type(x).__name__}; allowed: a torch tensor")
+        if x.is_nested and isinstance(layer, nn.Linear):
+            y, shape = self._outputs(dense(x))
+            return nested(y, like=x), shape
+        kind = x.device.type
         cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         check_input(layer, x, any_dtype=cast)
         if not self._current():
@@ -409,8 +414,6 @@ def replace_layers(
         if reason != ATTENTION:  # it is never called
             layer.register_forward_hook(KeptHook(reason, Tally(passes)))
     for name, module, parent in list(walk(replaced)):
-        if isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False  # which only its own fused pass takes
         if module in product_of and parent is None:
             return product_of[module]
         if module in product_of:
@@ -540,7 +543,7 @@ def _samples(model: nn.Module, plan: _Plan, batch: Any, run: Run) -> dict[Layer,
     def keep(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor) -> None:
         if layer in found:
             return
-        A = im2col(layer, first_input(args, kwargs))[0]
+        A = im2col(layer, dense(first_input(args, kwargs)))[0]
         if A.ndim == 3:
             raise ValueError(
                 f"layer {plan.name(layer)!r} is a grouped convolution; allowed with a "
