@@ -355,6 +355,10 @@ def test_what_was_replaced_before_is_told(model):
     both(x)
     expected = sum(layer.cost.operand_bits for layer in products(both).values())
     assert total_cost(both)[0].operand_bits == expected
+    with pytest.raises(ValueError, match="reference has no float layers '0', '2'; allowed"):
+        layer_errors(once, once, [x])
+    with pytest.raises(ValueError, match="no layer to replace; allowed: the float network"):
+        choose_ranks(once, x, lambda rank: lrqmm.get_method("lrqmm", rank=rank), error=0.1)
     mine = nn.Sequential(Linear.from_float(model[0], "direct"), nn.Linear(48, 10)).eval()
     with pytest.raises(ValueError, match="replaced before: 0;"):
         replace_layers(mine, "direct")

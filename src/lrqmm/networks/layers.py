@@ -51,10 +51,21 @@ def layer_errors(
     reference : the network that it was made from
     batches : inputs of both, one batch in memory at a time
     run : how a network takes them
+
+    Raises
+    ------
+    ValueError : a reference that lacks a layer, as one that was replaced itself
     """
     sums: dict[str, list[float]] = {}
     kept: dict[str, list[Tensor]] = {}  # a layer may run several times
     replaced = products(low)
+    float_layers = gemm_layers(reference)
+    missing = [name for name in replaced if name not in float_layers]
+    if missing:
+        raise ValueError(
+            f"reference has no float layers {', '.join(map(repr, missing))}; allowed: the network "
+            "that the other was made from"
+        )
 
     def add(name: str, first: int, y: Tensor, exact: Tensor) -> None:
         found = sums.setdefault(name, [0.0] * 6)
@@ -72,7 +83,7 @@ def layer_errors(
         add(name, 4, y, kept[name].pop(0))
 
     for batch in batches:
-        with _watched(gemm_layers(reference), alone):
+        with _watched({name: float_layers[name] for name in replaced}, alone):
             run(reference, batch)
         with _watched({name: _called(layer) for name, layer in replaced.items()}, beside):
             run(low, batch)
@@ -193,6 +204,8 @@ def choose_ranks(
         raise ValueError(f"ranks is {tuple(ranks)}; allowed: rising ranks")
     patterns = tuple(keep)
     layers, left = gemm_layers(model), left_out(model)
+    if not layers:
+        raise ValueError("the network has no layer to replace; allowed: the float network")
     ranked = {
         name: layer
         for name, layer in layers.items()
