@@ -198,6 +198,16 @@ def test_a_product_beyond_float32_is_an_error(tmp_path, monkeypatch):
     assert not Path("C.npy").exists()
 
 
+def test_a_product_that_should_be_zero_has_no_relative_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = float64_files(np.ones((4, 8)), np.tile([[1.0], [-1.0]], (4, 3)))
+    words = ["matmul", *files, "--method", "dsvd", "--out", "C.npy"]
+    found = run(app, words)
+    assert np.load("C.npy").any()
+    assert "AB is zero and this is not" in found.stdout
+    assert json.loads(run(app, [*words, "--json"]).stdout)["relative_error"] is None
+
+
 FAILURES = [
     np.linalg.LinAlgError("SVD did not converge"),
     torch.linalg.LinAlgError("linalg.svd: the algorithm failed\nto converge"),

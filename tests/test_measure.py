@@ -166,6 +166,16 @@ def test_a_pair_that_underflows_is_refused(files):
         measured(files)
 
 
+def test_a_result_that_should_be_zero_is_a_failed_row(tmp_path):
+    path = tmp_path / "pair.safetensors"
+    write_pair(path, np.ones((12, 20), "f"), np.tile(np.float32([[1], [-1]]), (10, 16)), {})
+    asked = shard("dsvd", settings=({},))
+    asked["inputs"] = asked["inputs"][:1]
+    (row,) = measure_shard(asked, [path], "cpu", threads=1)
+    assert row["status"] == "failed"
+    assert "the result is not zero and A B is (relative error inf)" in row["reason"]
+
+
 def test_errors_of_tiny_and_huge_products():
     exact = np.array([[3.0, 4.0]])
     for size in (1e-200, 1e200):

@@ -250,7 +250,8 @@ def matmul(
         about = {"method": method, "parameters": own.parameters, "relative_error": error}
         _print_json({**about, "shape": shape, "out": str(out)})
     else:
-        said = "error not measured" if error is None else f"relative error {error:.3g}"
+        none = "AB is zero and this is not" if memory is None else "error not measured"
+        said = none if error is None else f"relative error {error:.3g}"
         _say(f"{own!r}: {shape[0]} x {shape[1]}, {said}, in {out}")
 
 

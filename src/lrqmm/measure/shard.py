@@ -179,9 +179,11 @@ def _errors(shard: Mapping[str, Any], method: Method, given: Input) -> Iterator[
 def _error_row(C: Array, given: Input) -> Row:
     if tuple(C.shape) != given.exact.shape:
         raise ValueError(f"the result has shape {tuple(C.shape)}, not {given.exact.shape}")
-    error = relative_error(to_numpy(C), given.exact)
+    found = to_numpy(C)
+    error = relative_error(found, given.exact)
     if not math.isfinite(error):
-        raise ValueError(f"the result holds NaN or infinity (relative error {error})")
+        wrong = "is not zero and A B is" if np.isfinite(found).all() else "holds NaN or infinity"
+        raise ValueError(f"the result {wrong} (relative error {error})")
     return {"metric": "relative_error", "value": error}
 
 
