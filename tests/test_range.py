@@ -97,6 +97,16 @@ def test_the_predicted_error_does_not_depend_on_the_size():
             assert predicted_error(np.ldexp(A, s), np.ldexp(B, t), bits=4, **how) == expected
 
 
+def test_the_predicted_error_where_the_product_is_zero():
+    A, B = np.ones((4, 8), np.float32), np.tile(np.float32([[1], [-1]]), (4, 3))
+    assert predicted_error(A, 0 * B, bits=4) == 0
+    assert predicted_error(A, B, bits=4) == 0  # its codes are exact
+    assert predicted_error(A * np.float32(0.3), B, bits=4) == 0
+    uneven = np.float32([[1, 0.3, 0.3]])
+    assert predicted_error(uneven, np.float32([[0], [1], [-1]]), bits=4) == 0  # errors cancel too
+    assert predicted_error(uneven, np.float32([[0.3], [-1], [0]]), bits=4) == np.inf
+
+
 # matrices that are special
 
 

@@ -95,7 +95,10 @@ def _predict(A: Array, B: Array, quantizer: Uniform, mean_removed: bool) -> floa
     if not mean_removed:
         D = _energy(lambda Y: A @ (m_B @ Y) + m_A @ (B @ Y) - m_A @ (m_B @ Y), B)
     C = _energy(lambda Y: A @ (B @ Y), B)
-    return float(((D + float(V)) / C) ** 0.5) if C > 0 else 0.0
+    missed = D + float(V)
+    if C == 0:  # as of a measured error
+        return 0.0 if missed == 0 else float("inf")
+    return float((missed / C) ** 0.5)
 
 
 def means_by_sign(X: Array, R: Array) -> Array:
