@@ -1,6 +1,7 @@
 """The workflow as a user meets it: runs, reruns, redraws, errors, interruption, a new method."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 import yaml
 
 from lrqmm.figures import list_figures
+from lrqmm.measure import progress
+from lrqmm.runfolder import write_json
 from lrqmm.store import read_run
 
 SMALL = ("--configfile", "config/test/small.yaml")
@@ -147,6 +150,21 @@ def test_the_console_shows_progress_and_not_each_job(many):
     (log,) = (project.folder / ".snakemake/log").iterdir()
     assert str(log) in console
     assert log.read_text().count("localrule generate:") == 24
+
+
+def test_shards_are_announced_once_in_a_while(tmp_path, capsys):
+    record = tmp_path / "progress.json"
+    write_json({"started": time.time() - 60, "todo": {"a.parquet": 1.0, "b.parquet": 3.0}}, record)
+    (tmp_path / "a.parquet").touch()
+    progress.announce(record, tmp_path, "a")
+    assert capsys.readouterr().err == ""  # the run has just begun
+    os.utime(record, (0, time.time() - progress.PAUSE))
+    progress.announce(record, tmp_path, "a")
+    assert capsys.readouterr().err == "a: 1 of 2 shards in 60 s, about 3.0 min left\n"
+    progress.announce(record, tmp_path, "b")
+    assert capsys.readouterr().err == ""
+    progress.announce(tmp_path / "none.json", tmp_path, "a")  # of a run that another began
+    assert capsys.readouterr().err == "a: shard done\n"
 
 
 def test_a_plan_of_jobs_shows_each_job_in_short_lines(many):
