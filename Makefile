@@ -77,7 +77,7 @@ fuzz: env
 
 # Compiled code with every access checked, over the shapes of the tests.
 sanitize: env
-	$(BIN)/python tests/sanitize.py
+	$(PY) tests/sanitize.py
 
 lint: env
 	$(PY) -m ruff check .
