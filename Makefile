@@ -21,6 +21,8 @@ env: $(READY)
 
 $(READY): envs/torch.txt envs/requirements.lock pyproject.toml setup.py src/lrqmm/fused/passes.cpp
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(PYTHON) -c 'import os, sys; here = os.getcwd(); sys.exit(not set(":$${}").isdisjoint(here) and \
+		f"This folder is {here}; allowed for an environment: a path without : $$ {{ }}")'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r envs/requirements.lock
 	$(PY) -m pip install --disable-pip-version-check --quiet -r envs/torch.txt \

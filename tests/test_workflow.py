@@ -19,6 +19,7 @@ from lrqmm.measure import progress
 from lrqmm.runfolder import write_json
 from lrqmm.store import read_run
 
+ROOT = Path(__file__).parent.parent
 SMALL = ("--configfile", "config/test/small.yaml")
 
 
@@ -251,3 +252,19 @@ def test_a_key_that_stands_twice_in_a_configuration(project):
     said = result.stdout + result.stderr
     assert "tiny.yaml: key 'distributions' stands twice, in lines 7 and 13" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("name", ["a:b", "$HOME", "a {b}"])
+def test_where_no_environment_can_be_none_is_begun(name, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    for part in ("Makefile", "pyproject.toml", "setup.py", "envs", "src/lrqmm/fused/passes.cpp"):
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / part).symlink_to(ROOT / part)
+    done = subprocess.run(
+        ["make", "run", f"PYTHON={sys.executable}"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    said = f"This folder is {folder}; allowed for an environment: a path without : $ {{ }}\n"
+    assert done.stderr.startswith(said)
+    assert not (folder / ".venv").exists()
