@@ -481,7 +481,7 @@ def test_allocates_nothing_of_the_matrices_size(method, on_cuda):
     own = lrqmm.get_method(method, execution="fused", **rank)
     prepared, out = own.prepare(B), torch.empty_like(A)
     own.matmul(A, prepared, out=out)  # the work space is made here
-    coded, spaces = prepared.states[0].coded, vars(own._implementation._spaces).values()
+    coded, spaces = prepared.states[0].coded, own._implementation._spaces.named.values()
     known = [A, out, coded.room, *(buffer for space in spaces for buffer in space.values())]
     if coded.digits is not None:
         known.append(coded.digits)

@@ -21,9 +21,11 @@ torch = pytest.importorskip("torch")
 
 METHODS = [name for name in lrqmm.list_methods() if name != "tf32"]
 """All but what needs CUDA."""
+FUSED = ("direct", "mean_fix", "lrqmm", "lrqmm_aware")
 TORCH_ONLY = ("bf16", "fp8")
 SETTINGS = [
     *((name, {}) for name in METHODS),
+    *((name, {"execution": "fused"}) for name in FUSED),
     ("lrqmm", {"bits": 4, "rank": 3, "terms": "exact", "factor_dtype": "int8"}),
     ("lrqmm_aware", {"bits": 4, "rank": "auto", "tolerance": 0.11}),
     ("lrqmm_first", {"bits": 4, "rank": "auto", "tolerance": 0.11}),

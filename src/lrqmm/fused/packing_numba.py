@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 from numba import njit, prange
 
 from lrqmm.packing import BLOCK, LANES, WIDTH, packed_length
@@ -30,7 +30,7 @@ def pack(codes: Array, bits: int) -> tuple[Array, bool]:
     shape = (*codes.shape[:-1], packed_length(codes.shape[-1], bits))
     packed = np.empty((math.prod(shape[:-1]), shape[-1]), np.uint8)
     fits = _packer(bits)(_rows(codes), packed) if packed.size else True
-    return xp.asarray(packed.reshape(shape)), bool(fits)
+    return xp.asarray(packed.reshape(shape), device=device(codes)), bool(fits)
 
 
 def unpack(packed: Array, bits: int, k: int) -> Array:
@@ -39,7 +39,7 @@ def unpack(packed: Array, bits: int, k: int) -> Array:
     codes = np.empty((math.prod(packed.shape[:-1]), k), np.int8)
     if codes.size:
         _unpacker(bits)(_rows(packed), codes)
-    return xp.asarray(codes.reshape(*packed.shape[:-1], k))
+    return xp.asarray(codes.reshape(*packed.shape[:-1], k), device=device(packed))
 
 
 def _rows(x: Array) -> Array:

@@ -275,7 +275,7 @@ def _options(
             return
         layer = layers[name]
         A, B = im2col(layer, x)[0], weight_matrix(layer)
-        exact = A @ B
+        exact = get_method("sgemm").matmul(A, B)
         m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
         groups = math.prod(A.shape[:-2])
         for rank, own in tried[name]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lrqmm import _checks, methods
 from lrqmm._progress import Report, silent
+from lrqmm.backends import backend_of
 from lrqmm.lowrank import LowRank
 from lrqmm.quantize import Quantized, group_length, product
 from lrqmm.tiled.lowrank import low_rank_parts, ranks
@@ -98,7 +99,7 @@ def matmul(
     shape = (m, k, n)
     sizes = _sizes(method, composition, shape, memory_limit, kept) if 0 not in shape else None
     left, right = replace(left, sizes=sizes), replace(right, sizes=sizes)
-    with _result(out, (m, n), dtype) as C:
+    with backend_of(np.empty(0)).usual_state(None, "ieee"), _result(out, (m, n), dtype) as C:
         if sizes is None:
             C[...] = 0
         elif method == "sgemm":
