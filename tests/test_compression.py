@@ -26,7 +26,7 @@ def steep(seed, rows, columns):
 
 
 def compressed(name, B, calibration=None, **params):
-    return preset(name).build(**params).compress(B, calibration)
+    return preset(name).build(**params).prepare(B, calibration=calibration)
 
 
 def approximation(name, B, calibration=None, **params):

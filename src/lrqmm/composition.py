@@ -17,6 +17,7 @@ from lrqmm._checks import Array
 from lrqmm._repr import Shown
 from lrqmm.backends import integer_route
 from lrqmm.phases import phase
+from lrqmm.precision import summed_in_float64
 from lrqmm.quantize import Quantized, Quantizer, Uniform, product
 
 EIGHT_BITS = Uniform(bits=8)
@@ -161,11 +162,11 @@ class Basis(Transform):
 
     def left(self, A: Array, fitted: Any) -> Array:
         with phase("transform"):
-            return A @ fitted
+            return summed_in_float64(A, fitted)
 
     def right(self, B: Array, fitted: Any) -> Array:
         with phase("transform"):
-            return fitted.T @ B
+            return summed_in_float64(fitted.T, B)
 
 
 @dataclass(frozen=True, kw_only=True)

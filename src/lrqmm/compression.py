@@ -19,6 +19,7 @@ from lrqmm.composition import Cost, Uncalibrated
 from lrqmm.decompose import pinv
 from lrqmm.lowrank import Factors
 from lrqmm.phases import phase
+from lrqmm.precision import in_float32, in_float64
 from lrqmm.quantize import Uniform, group_length
 from lrqmm.scaling import near_one
 from lrqmm.wholeproduct import WholeProduct
@@ -34,7 +35,7 @@ class Compressed:
 
     Attributes
     ----------
-    factors : pairs L (k x r) and R (r x n), as they are read back, float32
+    factors : pairs L (k x r) and R (r x n), as they are read back
     dense : D (k x n), or None
     """
 
@@ -62,6 +63,12 @@ class Compressed:
         dense = None if self.dense is None else power * self.dense
         return replace(self, factors=factors, dense=dense, shift=power * self.shift)
 
+    def in_float32(self) -> Compressed:
+        """The same with float32 arrays, as they are multiplied."""
+        factors = tuple((in_float32(L), in_float32(R)) for L, R in self.factors)
+        dense = None if self.dense is None else in_float32(self.dense)
+        return replace(self, factors=factors, dense=dense)
+
 
 @dataclass(frozen=True)
 class Compressor(WholeProduct):
@@ -85,7 +92,11 @@ class Compressor(WholeProduct):
 
     @abstractmethod
     def compress(self, B: Array, calibration: Array | None) -> Compressed:
-        """B (k x n) float32 in few bits; `calibration` (s x k) where the method is calibrated."""
+        """B (k x n) in few bits; `calibration` (s x k float32) where the method is calibrated.
+
+        B and the answer are float64: what is rounded must not depend on the order of a sum, which
+        changes with the number of threads.
+        """
 
     @abstractmethod
     def stored_bits(self, k: int, n: int) -> int:
@@ -113,7 +124,8 @@ class Compressor(WholeProduct):
 
     def _compressed(self, B: Array, calibration: Array | None) -> Compressed:
         near, power = near_one(B)  # squares and half precision have their range too
-        return self.compress(near, calibration).times(float(power[0, 0]))
+        compressed = self.compress(in_float64(near), calibration)
+        return compressed.times(float(power[0, 0])).in_float32()
 
     def integer_route(self, like: Array) -> str:
         return "none: the left operand is float32"
@@ -186,18 +198,17 @@ def affordable_rank(bits: float, k: int, n: int, bits_left: int, bits_right: int
 
 
 def kept(X: Array, bits: int, granularity: str) -> Array:
-    """X (rows x columns) as it is read back from `bits` bits an element, float32.
+    """X (rows x columns) as it is read back from `bits` bits an element, in its own dtype.
 
     Up to 8 bits: 2^bits equally spaced levels from the minimum to the maximum, both included, of
     the tensor or of each row or group.
     """
     xp = array_namespace(X)
-    if bits == FLOAT_BITS:
-        return X
-    if bits == 16:
-        return xp.astype(xp.astype(X, xp.float16), xp.float32)
+    if bits >= 16:
+        return xp.astype(xp.astype(X, xp.float16 if bits == 16 else xp.float32), X.dtype)
     with phase("quantize"):
-        return _levels(bits, granularity).quantize(X).dequantize()
+        stored = _levels(bits, granularity).quantize(in_float32(X))
+        return xp.astype(stored.dequantize(), X.dtype)
 
 
 def kept_bits(rows: int, columns: int, bits: int, granularity: str) -> int:

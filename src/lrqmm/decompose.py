@@ -14,10 +14,15 @@ from lrqmm.scaling import near_one
 
 
 def svd(X: Array) -> tuple[Array, Array, Array]:
-    """The thin SVD: U (m x r), s (r,) and Vᵀ (r x n) with X = U diag(s) Vᵀ, r = min(m, n)."""
+    """The thin SVD: U (m x r), s (r,) and Vᵀ (r x n) with X = U diag(s) Vᵀ, r = min(m, n).
+
+    The largest entry of each column of U is positive: libraries, and one library at several thread
+    counts, choose the signs differently.
+    """
     X, power = _sound(X)
     U, s, Vt = array_namespace(X).linalg.svd(X, full_matrices=False)
-    return U, s * power[0, :], Vt
+    signs = _signs(U)
+    return U * signs, s * power[0, :], signs[:, None] * Vt
 
 
 def singular_values(X: Array) -> Array:
@@ -27,10 +32,11 @@ def singular_values(X: Array) -> Array:
 
 
 def eigh(S: Array) -> tuple[Array, Array]:
-    """Eigenvalues (k,), the smallest first, and eigenvectors (k x k) of a symmetric matrix."""
+    """Eigenvalues (k,), the smallest first, and eigenvectors (k x k) of a symmetric matrix, with
+    signs as `svd`'s."""
     S, power = _sound(S)
     values, vectors = array_namespace(S).linalg.eigh(S)
-    return values * power[0, :], vectors
+    return values * power[0, :], vectors * _signs(vectors)
 
 
 def basis(Y: Array) -> Array:
@@ -51,6 +57,13 @@ def inverse_root(H: Array) -> Array:
     if not bool(xp.all(xp.isfinite(H))):
         H = xp.eye(H.shape[0], dtype=H.dtype, device=device(H))
     return xp.linalg.cholesky(xp.linalg.inv(H), upper=True)
+
+
+def _signs(U: Array) -> Array:
+    """+1 or -1 for each column of U: that of its entry of largest magnitude."""
+    xp = array_namespace(U)
+    turned = xp.max(U, axis=0) < -xp.min(U, axis=0)
+    return xp.where(turned, -xp.ones_like(U[0, :]), xp.ones_like(U[0, :]))
 
 
 def _sound(X: Array) -> tuple[Array, Array]:

@@ -88,8 +88,9 @@ def rsvd(
     sketch: str = "ones+gaussian",
     seed: int | tuple[int, ...] = 0,
 ) -> tuple[Array, Array, Array]:
-    """Randomised SVD of M (m x n, float32): U (m x r), s (r,), Vᵀ (r x n) with M ≈ U diag(s) Vᵀ.
+    """Randomised SVD of M (m x n): U (m x r), s (r,), Vᵀ (r x n) with M ≈ U diag(s) Vᵀ.
 
+    M is float32 or float64, and so are the factors.
     r = min(rank, m, n); the sketch has r + oversampling columns, at most min(m, n).
     """
     _checks.integer("rank", rank, 0)
@@ -102,6 +103,7 @@ def rsvd(
     seed = seed if isinstance(seed, tuple) else (seed,)
     with backend_of(M).usual_state(M, "ieee"):
         omega = sketch_matrix(M, M.shape[1], width, sketch, seed)
+        omega = array_namespace(M).astype(omega, M.dtype, copy=False)
         Q = range_basis(lambda X: M @ X, lambda Y: M.T @ Y, omega, power_iterations)
         with phase("sketch"):
             small = Q.T @ M

@@ -21,6 +21,7 @@ from lrqmm.composition import Compensator, Cost, Operand
 from lrqmm.decompose import eigh, svd
 from lrqmm.lowrank import DEFAULT_RANK, Factors, round_factors
 from lrqmm.phases import phase
+from lrqmm.precision import in_float64
 from lrqmm.scaling import near_one
 
 Metric = tuple[Array, Array] | None
@@ -108,6 +109,18 @@ def best_low_rank(T: Array, rank: int, metric: Metric) -> Factors:
 
 def apply_metric(S: Array, X: Array) -> Array:
     return S[:, None] * X if S.ndim == 1 else S @ X
+
+
+def principal_directions(sample: Array, most: int) -> Array:
+    """Eigenvectors of E[x xᵀ] over the rows x of a sample (s x k), (k x d) float64.
+
+    The largest first, at most `most`, and only those in which the sample has something: the others'
+    choice would be the library's, and differ with its number of threads.
+    """
+    xp = array_namespace(sample)
+    values, U = second_moment(in_float64(sample))
+    d = min(most, int(xp.sum(xp.astype(values > xp.min(values), xp.int64))))
+    return xp.flip(U, axis=1)[:, :d]
 
 
 def second_moment(sample: Array) -> tuple[Array, Array]:

@@ -39,6 +39,7 @@ MEASURING_CORE = (
     "methods/two_slice.py",  # of adaptive.py
     "packing.py",
     "phases.py",
+    "precision.py",
     "quantize.py",
     "rsvd.py",
     "scaling.py",

@@ -32,6 +32,7 @@ from lrqmm.compression import (
 from lrqmm.lowrank import Factors
 from lrqmm.methods.gptq import GPTQ
 from lrqmm.methods.qera import QERA
+from lrqmm.precision import in_float32, in_float64
 from lrqmm.quantize import Uniform
 from lrqmm.weightside import Metric, best_low_rank
 
@@ -95,7 +96,7 @@ class CALDERA(Compressor):
         xp = array_namespace(B)
         metric = QERA().fitted_metric(calibration)
         assert metric is not None
-        S = xp.astype(metric[0], xp.float32)
+        S = metric[0]
 
         def lost(D: Array, L: Array, R: Array) -> float:
             return float(xp.sum((S @ (B - D - L @ R)) ** 2))
@@ -103,7 +104,9 @@ class CALDERA(Compressor):
         L, R = B[:, :0], B[:0, :]
         best, least = None, float("inf")
         for _ in range(self.iterations):
-            D = self.quantizer.quantize((B - L @ R).T, calibration=calibration).dequantize().T
+            rest = in_float32(B - L @ R)
+            coded = self.quantizer.quantize(rest.T, calibration=calibration)
+            D = in_float64(coded.dequantize().T)
             pairs = self._in_turns(S, B - D, metric)
             errors = [lost(D, *pair) for pair in pairs]
             error = min(errors)
@@ -116,7 +119,7 @@ class CALDERA(Compressor):
     def _in_turns(self, S: Array, T: Array, metric: Metric) -> list[Factors]:
         """Pairs of rounded factors of T (k x n): those of the best of its rank, then each fitted to
         the other."""
-        L, R = best_low_rank(T, self.rank_of(*map(int, T.shape)), metric)
+        L, R = map(in_float64, best_low_rank(T, self.rank_of(*map(int, T.shape)), metric))
         found = []
         for turn in range(1 + self.inner_iterations):
             if turn:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace
-
 from lrqmm._checks import Array
 from lrqmm.compression import Compressed, Factorizer
 from lrqmm.decompose import svd
@@ -21,15 +19,10 @@ from lrqmm.phases import phase
 
 
 def truncated_svd(B: Array, rank: int) -> Factors:
-    """U_r (k x r) and Σ_r V_rᵀ (r x n), exact; the largest entry of each column of U is positive,
-    so that every library rounds the same numbers."""
-    xp = array_namespace(B)
+    """U_r (k x r) and Σ_r V_rᵀ (r x n), exact."""
     with phase("factorize"):
         U, s, Vt = svd(B)
-        U, R = U[:, :rank], s[:rank, None] * Vt[:rank, :]
-        turned = xp.max(U, axis=0) < -xp.min(U, axis=0)
-        signs = xp.where(turned, -xp.ones_like(s[:rank]), xp.ones_like(s[:rank]))
-        return U * signs, signs[:, None] * R
+        return U[:, :rank], s[:rank, None] * Vt[:rank, :]
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,12 @@ from array_api_compat import array_namespace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Basis, Cost, Preset
+from lrqmm.decompose import basis
 from lrqmm.phases import phase
+from lrqmm.precision import in_float32, in_float64
 from lrqmm.quantize import Quantizer
-from lrqmm.weightside import second_moment
+from lrqmm.rsvd import sketch_matrix
+from lrqmm.weightside import principal_directions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +51,14 @@ class ESPACE(Basis):
         """P (k x l)."""
         xp = array_namespace(B)
         with phase("transform"):
-            _, U = second_moment(xp.astype(calibration, xp.float64))
-            kept = self.inner(int(B.shape[0]))
-            return xp.astype(xp.flip(U, axis=1)[:, :kept], xp.float32)
+            k = int(B.shape[0])
+            P = principal_directions(calibration, self.inner(k))
+            d = int(P.shape[1])
+            if d < self.inner(k):  # the sample says nothing of the rest: random directions
+                random = in_float64(sketch_matrix(B, k, self.inner(k) - d, "gaussian", (0,)))
+                rest = basis(xp.concat([P, random], axis=1))[:, d:]
+                P = xp.concat([P, rest], axis=1)
+            return in_float32(P)
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         l = self.inner(k)  # noqa: E741 - the paper's name

@@ -23,6 +23,7 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Cost, Preset, Transform
 from lrqmm.phases import phase
+from lrqmm.precision import summed_in_float64
 from lrqmm.quantize import Quantizer
 from lrqmm.rsvd import sketch_matrix
 
@@ -61,7 +62,9 @@ def rotate(X: Array) -> Array:
     for size in factors(k):
         H = xp.asarray(orthogonal(size), device=device(X), copy=True)
         split = xp.reshape(X, (rows, size, k // size))
-        X = xp.reshape(xp.matrix_transpose(split) @ H.T, (rows, k))
+        parts = xp.matrix_transpose(split)
+        turned = parts @ H.T if size <= LARGEST else summed_in_float64(parts, H.T)
+        X = xp.reshape(turned, (rows, k))
     return X
 
 

@@ -17,6 +17,7 @@ from types import ModuleType
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Preset
+from lrqmm.precision import in_float32, in_float64
 from lrqmm.quantize import SCALE_BITS, Encoded, WeightOnly, usable_scale
 
 P = 0.7
@@ -51,7 +52,7 @@ class HQQ(WeightOnly):
         bottom, levels = -(2 ** (self.bits - 1)), 2**self.bits - 1
         low, high = (f(x, axis=axes, keepdims=True) for f in (xp.min, xp.max))
         scale, divisor = usable_scale(xp, (high - low) / levels)
-        w = x / divisor
+        w = in_float64(x) / in_float64(divisor)  # where a search ends, sums decide
 
         def codes(z: Array) -> Array:
             return xp.clip(xp.round(w + z), bottom, bottom + levels)
@@ -59,7 +60,7 @@ class HQQ(WeightOnly):
         def missed(z: Array) -> Array:
             return xp.sum(xp.abs(w - (codes(z) - z)) ** P, axis=axes, keepdims=True)
 
-        z = bottom - low / divisor
+        z = bottom - in_float64(low) / divisor
         best, least, beta = z, missed(z), BETA
         for _ in range(self.iterations):
             q = codes(z)
@@ -71,8 +72,10 @@ class HQQ(WeightOnly):
             error = missed(z)
             best, least = xp.where(error < least, z, best), xp.where(error < least, error, least)
             beta *= GROWTH
-        offset = xp.where(scale > 0, -scale * best, low)  # a constant group is its value
-        return xp.where(scale > 0, codes(best), xp.zeros_like(x)), scale, offset
+        offset = xp.where(
+            scale > 0, in_float32(-scale * best), low
+        )  # a constant group is its value
+        return xp.where(scale > 0, in_float32(codes(best)), xp.zeros_like(x)), scale, offset
 
 
 METHOD = Preset("hqq", quantizer=HQQ, cites=("badri2023hqq",), usual=False)

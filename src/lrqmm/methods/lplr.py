@@ -23,6 +23,7 @@ from lrqmm.compression import FLOAT_BITS, Compressed, Factorizer, least_squares
 from lrqmm.decompose import basis
 from lrqmm.lowrank import Factors
 from lrqmm.phases import phase
+from lrqmm.precision import in_float64
 from lrqmm.rsvd import sketch_matrix
 
 NONZEROS = 4
@@ -77,7 +78,7 @@ class LPLR(Factorizer):
     def factorize(self, X: Array, rank: int, number: int) -> Factors:
         """L (k x r) and R (r x n) of one matrix, as they are kept."""
         with phase("sketch"):
-            Y = X @ self._sketch(X, int(X.shape[1]), rank, number)
+            Y = X @ in_float64(self._sketch(X, int(X.shape[1]), rank, number))
         for _ in range(self.power_iterations):
             with phase("factorize"):
                 Y = X @ basis(X.T @ basis(Y))
@@ -99,7 +100,7 @@ class LPLR(Factorizer):
 def fitted(B: Array, approx: Array) -> tuple[float, float]:
     """α and β that make ‖B - α B̂ - β 1 1ᵀ‖ least."""
     xp = array_namespace(B)
-    x, y = (xp.astype(xp.reshape(X, (-1,)), xp.float64) for X in (B, approx))
+    x, y = (xp.reshape(X, (-1,)) for X in (B, approx))
     x_mean, y_mean = xp.mean(x), xp.mean(y)
     spread = float(xp.sum((y - y_mean) ** 2))
     gain = float(xp.sum((x - x_mean) * (y - y_mean))) / spread if spread else 1.0

@@ -18,6 +18,7 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.compression import Compressed, Factorizer, least_squares
 from lrqmm.methods.dsvd import truncated_svd
+from lrqmm.precision import in_float64
 from lrqmm.rsvd import sketch_matrix
 
 
@@ -45,7 +46,8 @@ class LPLRSVD(Factorizer):
         U, R = truncated_svd(B, rank)
         Z = U * array_namespace(B).linalg.vector_norm(R, axis=1)  # U Σ: R is Σ Vᵀ
         if self.sketch == "gaussian":
-            Z = Z @ sketch_matrix(B, rank, rank, "gaussian", (self.seed, 0)) / rank**0.5
+            S = in_float64(sketch_matrix(B, rank, rank, "gaussian", (self.seed, 0)))
+            Z = Z @ S / rank**0.5
         L = self.left(Z)
         return Compressed(((L, self.right(least_squares(L, B))),))
 

@@ -6,7 +6,7 @@ with L_A = U_A, R_A = Σ_A V_Aᵀ, L_B = U_B Σ_B, R_B = V_Bᵀ (so a scale a si
 integer products, and each result in between quantised again at `bits_between`.
 LRQMM keeps A and B and approximates what quantisation threw away; this throws away
 all but the leading directions, and so pays where the spectrum falls fast.
-Cost: 2r(mr + kr + mn) operations in integers, 4 (q + 1)(mk + kn)(r + p) for the factors.
+Cost: 2r(mr + kr + mn) operations in integers, 4 (q + 1)(mk + kn)(r + p) in float64 for the factors.
 Source: Gu, arXiv 2405.16917, of which the three products and four widths d0 to d3 are known
 to us. Unverified: which factor has which width, where Σ goes, and how the middle is rounded.
 """
@@ -21,6 +21,7 @@ from lrqmm.backends import integer_route
 from lrqmm.composition import Cost
 from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT
 from lrqmm.phases import phase
+from lrqmm.precision import in_float32, in_float64
 from lrqmm.quantize import Quantized, Uniform, product
 from lrqmm.rsvd import SKETCHES, rsvd
 from lrqmm.scaling import near_one
@@ -91,14 +92,16 @@ class LRAMM(WholeProduct):
             return product(self._quantized(left * power, self.bits_between), R_B)
 
     def _svd(self, X: Array, side: int) -> tuple[Array, Array, Array]:
-        return rsvd(
-            X,
+        """In float64, since the factors are quantised; rounded to float32."""
+        U, s, Vt = rsvd(
+            in_float64(X),
             DEFAULT_RANK if self.rank is None else self.rank,
             oversampling=self.oversampling,
             power_iterations=self.power_iterations,
             sketch=self.sketch,
             seed=(self.seed, side),
         )
+        return in_float32(U), in_float32(s), in_float32(Vt)
 
     def _quantized(self, X: Array, bits: int | None) -> Quantized:
         return self._uniform(bits).quantize(X)

@@ -37,6 +37,7 @@ class LRQMM(LowRank):
         return factors
 
     def _factors(self, R: Array, rank: int, side: int) -> Factors:
+        """U (rows x r) and V (r x columns) of R, in R's dtype."""
         U, s, Vt = rsvd(
             R,
             rank,

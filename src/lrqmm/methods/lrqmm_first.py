@@ -17,6 +17,7 @@ from lrqmm.composition import Cost, Operand, Preset
 from lrqmm.lowrank import LEFT, RIGHT, Factors
 from lrqmm.methods.lrqmm import LRQMM
 from lrqmm.phases import phase
+from lrqmm.precision import in_float32, in_float64
 from lrqmm.quantize import Quantizer
 
 
@@ -24,10 +25,15 @@ from lrqmm.quantize import Quantizer
 class LRQMMFirst(LRQMM):
     """Factors from the operands themselves, before they are quantised."""
 
+    def _first(self, X: Array, side: int) -> Factors:
+        """Factors of X, in float64 and then rounded: what they leave of X is quantised."""
+        U, V = self._factors(in_float64(X), self._limit(X), side)
+        return in_float32(U), in_float32(V)
+
     def quantize_left(self, A: Array, quantizer: Quantizer) -> Operand:
         if self.rank == 0 or "a" not in self.sides:
             return super().quantize_left(A, quantizer)
-        factors = self._factors(A, self._limit(A), LEFT)
+        factors = self._first(A, LEFT)
         with phase("residual"):
             rest = A - factors[0] @ factors[1]
         made = Operand.quantize(rest, quantizer)
@@ -38,7 +44,7 @@ class LRQMMFirst(LRQMM):
     ) -> tuple[Operand, Factors | None]:
         if self.rank == 0 or "b" not in self.sides:
             return Operand.quantize(B, quantizer, right=True, calibration=calibration), None
-        V, U = self._factors(B.T, self._limit(B), RIGHT)
+        V, U = self._first(B.T, RIGHT)
         factors = (U.T, V.T)
         with phase("residual"):
             rest = B - factors[0] @ factors[1]

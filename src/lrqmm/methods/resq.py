@@ -2,9 +2,11 @@
 
     E[x xᵀ] = U Λ Uᵀ,    A B = (A U₁)(U₁ᵀ B) + (A U₂)(U₂ᵀ B)
 
-U₁ holds the k/8 directions of largest variance over the sample; their product runs at 8 bits, the
-other at the quantiser's. A random rotation inside each part spreads what is left of outliers.
-Cost: 2mk² operations for the change of basis; eigenvectors once a weight.
+U₁ spans the k/8 directions of largest variance over the sample; their product runs at 8 bits, the
+other at the quantiser's. Each part's basis is a random one of its span, which spreads what is left
+of outliers. It depends on the span alone, and not on how the eigenvectors of equal eigenvalues
+were chosen.
+Cost: 2mk² operations in float64 for the change of basis; eigenvectors once a weight.
 Source: Saxena et al., arXiv 2412.14363.
 """
 
@@ -18,10 +20,12 @@ from array_api_compat import array_namespace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.composition import Basis, Cost, Preset
+from lrqmm.decompose import basis
 from lrqmm.phases import phase
+from lrqmm.precision import in_float32, in_float64
 from lrqmm.quantize import Quantizer
 from lrqmm.rsvd import sketch_matrix
-from lrqmm.weightside import second_moment
+from lrqmm.weightside import principal_directions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +53,13 @@ class ResQ(Basis):
     def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Any:
         """U (k x k), the principal directions first."""
         xp = array_namespace(B)
-        k = B.shape[0]
+        k = int(B.shape[0])
         with phase("transform"):
-            _, U = second_moment(xp.astype(calibration, xp.float64))
-            U = xp.flip(xp.astype(U, xp.float32), axis=1)
-            first_row = U[:1, :]  # eigenvectors have no sign of their own
-            U = U * xp.where(first_row < 0, -xp.ones_like(first_row), xp.ones_like(first_row))
-            first = self.kept(k)
-            parts = [
-                part @ self._rotation(part, number)
-                for number, part in enumerate((U[:, :first], U[:, first:]))
-                if part.shape[1]
-            ]
-            return xp.concat(parts, axis=1)
-
-    def _rotation(self, like: Array, number: int) -> Array:
-        size = like.shape[1]
-        G = sketch_matrix(like, size, size, "gaussian", (self.seed, number))
-        return array_namespace(like).linalg.qr(G)[0]
+            principal = principal_directions(calibration, self.kept(k))
+            random = in_float64(sketch_matrix(B, k, k, "gaussian", (self.seed,)))
+            d = int(principal.shape[1])
+            inside = principal @ (principal.T @ random[:, :d])
+            return in_float32(basis(xp.concat([inside, random[:, d:]], axis=1)))
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         more = 4 * self.kept(k) * (m + n)  # a scale a vector for each part; bits beyond the rest's
