@@ -49,7 +49,7 @@ run-all: run
 # Times beside SGEMM and direct, with intervals; for an idle machine.
 bench: env
 	$(PY) -m snakemake --cores all --configfile config/bench.yaml
-	$(PY) -c 'from lrqmm.store import read_run; from lrqmm.figures import table5_speed; \
+	$(PY) -c 'from lrqmm.run.read import read_run; from lrqmm.figures import table5_speed; \
 		print(table5_speed.text(read_run("results/bench")))'
 
 # The study, or that of CONFIG, from a clean checkout on an idle machine, as results/reference/NAME.

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lrqmm.figures import NothingToDraw, _data, _style, list_figures, make
-from lrqmm.store import Run, read_run
+from lrqmm.run.read import Run, read_run
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)
 ROOT = Path(__file__).parent.parent

@@ -28,12 +28,12 @@ from fuzz_models import CASES as MODELS
 from fuzz_products import CASES as PRODUCTS
 from safetensors.numpy import save_file
 
-from lrqmm.inputs.files import matrix_shape, read_matrix
-from lrqmm.networks.llama import load_llama
-from lrqmm.networks.resnet50 import load_resnet50
-from lrqmm.runfolder import write_json, write_manifest
-from lrqmm.store import read_run, write_table
-from lrqmm.study import SCHEMA, plan
+from lrqmm.bench.networks.llama import load_llama
+from lrqmm.bench.networks.resnet50 import load_resnet50
+from lrqmm.bench.sources.files import matrix_shape, read_matrix
+from lrqmm.bench.study import SCHEMA, plan
+from lrqmm.run.folder import write_json, write_manifest
+from lrqmm.run.read import read_run, write_table
 
 CASES = {**MODELS, **PRODUCTS}
 SECONDS = 20  # a case that takes longer hangs
@@ -58,7 +58,7 @@ def seeds(folder: Path) -> dict[str, Path]:
     from test_llama import make_weights, write_folder, write_gguf, write_indexed
     from test_store import row
 
-    from lrqmm.store import table
+    from lrqmm.run.read import table
 
     X = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
     np.save(folder / "a.npy", X)

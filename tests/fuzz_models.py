@@ -37,8 +37,8 @@ from test_llama import (
     write_indexed,
 )
 
-from lrqmm.inputs.files import InputError, matrix_shape, read_matrix
-from lrqmm.networks.llama import load_llama
+from lrqmm.bench.networks.llama import load_llama
+from lrqmm.bench.sources.files import InputError, matrix_shape, read_matrix
 
 Check = Callable[[], None]
 TEXT = [5, 200, 17, 3, 99]

@@ -7,11 +7,11 @@ import pytest
 from oracle import distance, product
 
 import lrqmm
-from lrqmm.adaptive import MARGIN, Search, ToleranceNotReached
-from lrqmm.composition import Operand
-from lrqmm.inputs.distributions import sample
+from lrqmm.bench.sources.distributions import sample
 from lrqmm.methods import preset
-from lrqmm.quantize import Uniform
+from lrqmm.products.adaptive import MARGIN, Search, ToleranceNotReached
+from lrqmm.products.composition import Operand
+from lrqmm.products.quantize import Uniform
 
 KINDS = ("lowrank", "outliers", "correlated", "exponential", "lognormal")
 

@@ -9,7 +9,7 @@ from oracle import distance, product
 
 import lrqmm
 from lrqmm import advice
-from lrqmm.inputs.distributions import sample
+from lrqmm.bench.sources.distributions import sample
 
 
 def matrices(distribution="uniform01", shape=(70, 90, 50), seed=0):

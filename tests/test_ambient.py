@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 import lrqmm
-from lrqmm.backends import torch as backend
-from lrqmm.packing import Packed, pack, unpack
-from lrqmm.quantize import Uniform, product
-from lrqmm.rsvd import rsvd
+from lrqmm.products.backends import torch as backend
+from lrqmm.products.packing import Packed, pack, unpack
+from lrqmm.products.quantize import Uniform, product
+from lrqmm.products.rsvd import rsvd
 
 
 @contextmanager
@@ -72,7 +72,7 @@ STATES = {
 }
 ROUNDED = ("one thread",)
 """States in which BLAS may add up in another order: 1e-6 there, since nothing that is rounded to
-codes may depend on it (`lrqmm.precision`)."""
+codes may depend on it (`lrqmm.products.precision`)."""
 FUSED = ("direct", "mean_fix", "lrqmm", "lrqmm_aware")
 CASES = [(name, {}) for name in lrqmm.list_methods()] + [
     (name, {"execution": "fused"}) for name in FUSED
@@ -247,7 +247,7 @@ PUBLIC = {
     "packed operand": lambda A, B: Packed.of(Uniform(bits=3).quantize(A), 3).quantized().codes,
     "rsvd": lambda A, B: rsvd(A, 4)[1],
     "predicted_error": lambda A, B: torch.tensor(
-        lrqmm.apriori.predicted_error(A, B, bits=4), dtype=torch.float64, device="cpu"
+        lrqmm.products.apriori.predicted_error(A, B, bits=4), dtype=torch.float64, device="cpu"
     ),
     "tiles": lambda A, B: torch.from_numpy(
         lrqmm.matmul(A.numpy(), B.numpy(), "lrqmm", rank=4, memory_limit=1 << 22)

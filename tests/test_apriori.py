@@ -5,8 +5,8 @@ import pytest
 from oracle import distance, product
 
 import lrqmm
-from lrqmm.apriori import means_by_sign, predicted_error
-from lrqmm.inputs.distributions import DISTRIBUTIONS, sample
+from lrqmm.bench.sources.distributions import DISTRIBUTIONS, sample
+from lrqmm.products.apriori import means_by_sign, predicted_error
 
 CASES = [
     (name, bits, rounding)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lrqmm
-from lrqmm.packing import pack, unpack
+from lrqmm.products.packing import pack, unpack
 
 RNG = np.random.default_rng(5)
 A, B = RNG.random((12, 20), np.float32), RNG.standard_normal((20, 9), np.float32)

@@ -6,7 +6,7 @@ import torch
 from oracle import LIBRARIES, distance, product, to, to_numpy
 
 import lrqmm
-from lrqmm.backends import torch as torch_backend
+from lrqmm.products.backends import torch as torch_backend
 
 SIZES = (1, 2, 3, 5, 8, 13, 16, 17, 31, 64, 97)
 DEPTHS = (1, 2, 7, 8, 61, 100, 127, 1009, 1024, 1100, 2053)

@@ -21,9 +21,11 @@ from test_verify import measure
 from typer.testing import CliRunner
 
 import lrqmm
-from lrqmm import comparison, methods, template, tiled
+from lrqmm import methods, tiled
+from lrqmm.bench import template
 from lrqmm.cli import _parameters, app
-from lrqmm.store import read_run
+from lrqmm.run import compare as comparison
+from lrqmm.run.read import read_run
 
 ROOT = Path(__file__).parent.parent
 run = CliRunner().invoke

@@ -7,10 +7,10 @@ import pytest
 from oracle import LIBRARIES, distance, low_rank, product, to, to_numpy
 
 import lrqmm
-from lrqmm.compression import affordable_rank, kept, kept_bits, least_squares
-from lrqmm.inputs.distributions import sample
+from lrqmm.bench.sources import workload
+from lrqmm.bench.sources.distributions import sample
 from lrqmm.methods import caldera, lplr, preset
-from lrqmm.workloads import workload
+from lrqmm.products.compression import affordable_rank, kept, kept_bits, least_squares
 
 FACTORIZERS = ("dsvd", "lplr", "lplr_svd")
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 import yaml
 
-from lrqmm.inputs.files import write_sample
-from lrqmm.study import SCHEMA, plan
+from lrqmm.bench.sources.files import write_sample
+from lrqmm.bench.study import SCHEMA, plan
 
 STUDY = {
     "run": "run",
@@ -32,7 +32,7 @@ STUDY = {
 MEASURE = """
 import json, sys
 import torch
-from lrqmm.measure.shard import measure_shard
+from lrqmm.bench.measures.shard import measure_shard
 found = {}
 for shard, files in json.load(open(sys.argv[1])):
     for row in measure_shard(shard, files, "cpu", int(sys.argv[2])):

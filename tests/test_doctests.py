@@ -18,24 +18,33 @@ HOLDING = sorted(
 )
 """Modules that hold an example."""
 
-FACES = ("lrqmm", "lrqmm.apriori", "lrqmm.nn", "lrqmm.packing", "lrqmm.quantize")
+FACES = (
+    "lrqmm",
+    "lrqmm.products.apriori",
+    "lrqmm.nn",
+    "lrqmm.products.packing",
+    "lrqmm.products.quantize",
+)
 """Modules all of whose names in `__all__` are public."""
 PUBLIC = [
     *(f"{face}.{name}" for face in FACES for name in importlib.import_module(face).__all__),
     "lrqmm.advice.Advice",
-    "lrqmm.networks.compare.compare",
-    "lrqmm.networks.layers.choose_ranks",
-    "lrqmm.store.Run",
-    "lrqmm.store.read_run",
+    "lrqmm.bench.networks.compare.compare",
+    "lrqmm.nn.ranks.choose_ranks",
+    "lrqmm.run.read.Run",
+    "lrqmm.run.read.read_run",
 ]
 PUBLIC.remove("lrqmm.apriori")  # a module, and a face itself
 NEVER_RAISE = ("list_components", "list_methods", "integer_route", "packed_length")
 SOURCED = (
     "lrqmm.ToleranceNotReached",
-    "lrqmm.apriori.predicted_error",
-    "lrqmm.networks.layers.choose_ranks",
-    *(f"lrqmm.packing.{name}" for name in ("Packed", "pack", "unpack")),
-    *(f"lrqmm.quantize.{name}" for name in ("Quantizer", "Uniform", "WeightOnly", "product")),
+    "lrqmm.products.apriori.predicted_error",
+    "lrqmm.nn.ranks.choose_ranks",
+    *(f"lrqmm.products.packing.{name}" for name in ("Packed", "pack", "unpack")),
+    *(
+        f"lrqmm.products.quantize.{name}"
+        for name in ("Quantizer", "Uniform", "WeightOnly", "product")
+    ),
 )
 """Names that implement something, and say whose, themselves or in their module; methods are in
 `test_methods.py`."""

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from lrqmm import explorer, methods
-from lrqmm.store import read_run
+from lrqmm.run.read import read_run
 
 REFERENCE = Path(__file__).parent.parent / "results/reference"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -261,7 +261,9 @@ def tips(page, chart, marks="path[aria-roledescription=point]"):
 def test_an_added_method_is_ticked(runs, show, tmp_path, monkeypatch):
     for name, usual in (("added", True), ("aside", False)):
         text = f"METHOD = Preset({name!r}, cites=(), usual={usual})\n"
-        (tmp_path / f"{name}.py").write_text("from lrqmm.composition import Preset\n" + text)
+        (tmp_path / f"{name}.py").write_text(
+            "from lrqmm.products.composition import Preset\n" + text
+        )
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     table = timed(runs[0]).measurements
     copies = [

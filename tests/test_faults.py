@@ -12,9 +12,9 @@ import pytest
 from test_workflow_faults import TINY, errors, set_config, tiny  # noqa: F401
 
 import lrqmm
-from lrqmm.measure.progress import report
-from lrqmm.runfolder import StoreError, write_json
-from lrqmm.store import read_run
+from lrqmm.bench.progress import report
+from lrqmm.run.folder import StoreError, write_json
+from lrqmm.run.read import read_run
 
 BROKEN = '''"""Direct, broken: a method for the test.
 
@@ -24,7 +24,7 @@ Source: none.
 import os, signal
 from dataclasses import dataclass
 import torch
-from lrqmm.composition import Compensator, Cost, Preset
+from lrqmm.products.composition import Compensator, Cost, Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +229,7 @@ def test_a_full_disk(tiny, project, fault):  # noqa: F811
 def test_a_read_only_results_folder(tiny, project, fault):  # noqa: F811
     run = copy_of(tiny, project)
     before = errors(run)
-    (project.folder / "src/lrqmm/measure/error.py").open("a").write("\n# touched\n")
+    (project.folder / "src/lrqmm/error.py").open("a").write("\n# touched\n")
     folders = [run, *(path for path in run.rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)

@@ -26,7 +26,7 @@ from lrqmm.figures import (
     show,
 )  # fmt: skip
 from lrqmm.figures.figure4_transformers import _short
-from lrqmm.store import read_run
+from lrqmm.run.read import read_run
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "results/reference/networks-cpu-2core"

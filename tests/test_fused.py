@@ -11,8 +11,8 @@ import torch
 import lrqmm
 from lrqmm.fused import COVERED, LARGEST_K, algorithm, cpu, passes, passes_numba
 from lrqmm.fused.algorithm import UNIT
-from lrqmm.lowrank import LEFT, RIGHT
-from lrqmm.rsvd import sketch_numbers
+from lrqmm.products.lowrank import LEFT, RIGHT
+from lrqmm.products.rsvd import sketch_numbers
 
 METHODS = ("direct", "mean_fix", "lrqmm", "lrqmm_aware")
 

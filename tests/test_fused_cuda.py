@@ -24,9 +24,10 @@ pytest.importorskip("triton")
 import triton
 
 import lrqmm
-from lrqmm import fused, packing
+from lrqmm import fused
 from lrqmm.fused import cpu, cuda, packing_triton, thin, triton_products, triton_quantize
 from lrqmm.fused.algorithm import Coded
+from lrqmm.products import packing
 
 TIE = 2e-5  # x · (1 / scale) has two roundings: 127 · 2^-23 from x / scale
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 from scipy import stats
 
-from lrqmm.inputs.distributions import DISTRIBUTIONS, sample
-from lrqmm.inputs.files import (
+from lrqmm.bench.sources.distributions import DISTRIBUTIONS, sample
+from lrqmm.bench.sources.files import (
     InputError,
     check_pair,
     matrix_shape,

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import lrqmm
-from lrqmm.networks import layers
-from lrqmm.networks.layers import choose_ranks, layer_errors, total_cost
-from lrqmm.networks.products import (
+from lrqmm.nn import ranks as layers
+from lrqmm.nn.ranks import choose_ranks, layer_errors, total_cost
+from lrqmm.nn.replace import (
     Product,
     gemm_layers,
     im2col,

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from lrqmm.networks.llama import Llama, LoadedLlama, load_llama
-from lrqmm.networks.llama_files import format_name
-from lrqmm.networks.llama_gguf import NAMES, WORDS
-from lrqmm.networks.text import perplexity, read_text, windows
-from lrqmm.quantize import Uniform
+from lrqmm.bench.data.text import perplexity, read_text, windows
+from lrqmm.bench.networks.llama import Llama, LoadedLlama, load_llama
+from lrqmm.bench.networks.llama_files import format_name
+from lrqmm.bench.networks.llama_gguf import NAMES, WORDS
+from lrqmm.products.quantize import Uniform
 
 HEADS, HEAD_DIM, WIDTH, FEED_FORWARD, LAYERS, CONTEXT = 4, 8, 32, 64, 2, 16
 THETA, EPS = 1000.0, 1e-5

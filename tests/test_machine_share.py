@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from lrqmm.measure import devices, job
-from lrqmm.measure.devices import VISIBLE, gpus, one_gpu
-from lrqmm.runfolder import StoreError
+from lrqmm.bench import devices, job
+from lrqmm.bench.devices import VISIBLE, gpus, one_gpu
+from lrqmm.run.folder import StoreError
 
 HOLD = """
 import sys, time
-from lrqmm.measure.devices import one_gpu
+from lrqmm.bench.devices import one_gpu
 with one_gpu(["0", "1"], sys.argv[1]) as gpu:
     begun = time.time()
     time.sleep(float(sys.argv[2]))
@@ -75,7 +75,7 @@ def test_no_gpu(tmp_path, monkeypatch):
 
 TOO_MUCH = """
 import numpy as np, torch
-from lrqmm.measure.memory import free_memory, limit_memory
+from lrqmm.bench.memory import free_memory, limit_memory
 limit_memory()
 wanted = 2 * free_memory()
 by_numpy = lambda: np.zeros(wanted, np.uint8)

@@ -16,20 +16,23 @@ import torch
 from oracle import distance, low_rank, product
 
 import lrqmm
-from lrqmm import phases, schema, store
-from lrqmm.apriori import predicted_error
-from lrqmm.composition import Compensator, Cost, Preset
-from lrqmm.inputs.distributions import sample
-from lrqmm.inputs.files import InputError, write_pair
-from lrqmm.measure import arrays, environment, machine
-from lrqmm.measure.count import count
-from lrqmm.measure.error import exact_product, relative_error
-from lrqmm.measure.progress import begin, output, report
-from lrqmm.measure.shard import measure_arrays, measure_shard
-from lrqmm.measure.timing import WARM_UP, time_phases, time_products
+from lrqmm.bench import environment, machine
+from lrqmm.bench.measures import arrays
+from lrqmm.bench.measures.count import count
+from lrqmm.bench.measures.shard import measure_arrays, measure_shard
+from lrqmm.bench.progress import begin, output, report
+from lrqmm.bench.sources.distributions import sample
+from lrqmm.bench.sources.files import InputError, write_pair
+from lrqmm.bench.study import Input, Shard
+from lrqmm.error import exact_product, relative_error
 from lrqmm.methods.hadamard import Hadamard
-from lrqmm.quantize import Uniform
-from lrqmm.study import Input, Shard
+from lrqmm.products import phases
+from lrqmm.products.apriori import predicted_error
+from lrqmm.products.composition import Compensator, Cost, Preset
+from lrqmm.products.quantize import Uniform
+from lrqmm.run import read as store
+from lrqmm.run import schema
+from lrqmm.timing import WARM_UP, time_phases, time_products
 
 
 @pytest.fixture(autouse=True)
@@ -573,7 +576,7 @@ def hashes():
         ("methods/bf16.py", {"bf16"}),
         ("methods/smoothquant.py", {"smoothquant", "awq", "svdquant", "flrq"}),
         (
-            "weightside.py",
+            "products/weightside.py",
             {
                 "flrq",
                 "lopro",
@@ -592,14 +595,14 @@ def hashes():
         ),
         ("methods/fp8.py", {"fp8"}),
         ("figures/_style.py", set()),
-        ("measure/progress.py", set()),
-        ("inputs/packages.py", set()),
-        ("store.py", set()),
-        ("quantize.py", "all"),
-        ("lowrank.py", "all"),
-        ("adaptive.py", "all"),
-        ("backends/torch.py", "all"),
-        ("measure/error.py", "all"),
+        ("bench/progress.py", set()),
+        ("bench/data/packages.py", set()),
+        ("run/read.py", set()),
+        ("products/quantize.py", "all"),
+        ("products/lowrank.py", "all"),
+        ("products/adaptive.py", "all"),
+        ("products/backends/torch.py", "all"),
+        ("error.py", "all"),
     ],
 )
 def test_code_hash_follows_the_code_that_decides(package, file, whose):
@@ -654,7 +657,7 @@ def test_load_by_others_is_noticed(monkeypatch, others, loaded):
 def test_seconds_of_a_process():
     script = (
         "import time\nbegun = time.monotonic()\n"
-        "from lrqmm.measure.progress import process_seconds\n"
+        "from lrqmm.bench.progress import process_seconds\n"
         "print(process_seconds() - (time.monotonic() - begun))"
     )
     done = subprocess.run(

@@ -7,11 +7,11 @@ import pytest
 from oracle import LIBRARIES, distance, low_rank, product, to, to_numpy
 
 import lrqmm
-from lrqmm.backends import torch as torch_backend
-from lrqmm.inputs.distributions import sample
-from lrqmm.measure.count import count
-from lrqmm.packing import Packed
-from lrqmm.quantize import Uniform
+from lrqmm.bench.measures.count import count
+from lrqmm.bench.sources.distributions import sample
+from lrqmm.products.backends import torch as torch_backend
+from lrqmm.products.packing import Packed
+from lrqmm.products.quantize import Uniform
 
 OFFLINE = ("lqer", "lowrank_first", "naive", "dsvd", "lplr", "lplr_svd")
 """Data-free, but with an SVD that is done once a weight and not counted."""

@@ -8,13 +8,14 @@ from PIL import Image
 from torch import nn
 
 import lrqmm
-from lrqmm import schema, store
-from lrqmm.measure import network
-from lrqmm.measure.network import measure_network
-from lrqmm.networks import tasks
-from lrqmm.networks.compare import compare
-from lrqmm.networks.products import call, replace_layers
-from lrqmm.networks.tasks import Batch, Task, load_task
+from lrqmm.bench.measures import network
+from lrqmm.bench.measures.network import measure_network
+from lrqmm.bench.networks import tasks
+from lrqmm.bench.networks.compare import compare
+from lrqmm.bench.networks.tasks import Batch, Task, load_task
+from lrqmm.nn.replace import call, replace_layers
+from lrqmm.run import read as store
+from lrqmm.run import schema
 
 
 def tiny(scores="classes"):

@@ -5,8 +5,8 @@ import pytest
 from oracle import LIBRARIES, distance, product, to, to_numpy
 
 import lrqmm
+from lrqmm.bench.sources import workload
 from lrqmm.methods import preset
-from lrqmm.workloads import workload
 
 NAMES = ("sign", "sigma_delta", "beta")
 

@@ -41,7 +41,7 @@ assert np.isclose(bits["lrqmm", 16], eight, rtol=0.01)
 """
 
 OWN_MATRICES = """
-from lrqmm.study import SCHEMA, plan
+from lrqmm.bench.study import SCHEMA, plan
 
 assert (read_matrix(left) == A).all() and (A >= 0).all() and (B == weight.T).all()
 assert np.isclose(error, advice.best["error"], rtol=1e-3) and error <= advice.max_error

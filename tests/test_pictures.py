@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lrqmm.inputs.pictures import Preprocessing, labelled_pictures
+from lrqmm.bench.data.pictures import Preprocessing, labelled_pictures
 
 BGR = Preprocessing("BGR", mean=(1, 2, 3), std=(1, 1, 1))
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import lrqmm
-from lrqmm.inputs.distributions import sample
-from lrqmm.lowrank import LEFT, RIGHT
+from lrqmm.bench.sources.distributions import sample
 from lrqmm.methods.lrqmm_aware import LRQMMAware
+from lrqmm.products.lowrank import LEFT, RIGHT
 
 M, K, N = 50, 60, 40
 SHAPES = [(512, 512, 512), (6272, 576, 64), (392, 1024, 256)]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import lrqmm
-from lrqmm.networks.products import (
+from lrqmm.nn.replace import (
     Product,
     gemm_layers,
     im2col,
@@ -98,7 +98,7 @@ def test_each_layer_is_the_methods_product(pictures, method, execution):
 
 
 def test_layers_calibrate_on_the_float_networks_inputs(pictures, monkeypatch):
-    monkeypatch.setattr("lrqmm.networks.products.SAMPLE_ROWS", 50)
+    monkeypatch.setattr("lrqmm.nn.replace.SAMPLE_ROWS", 50)
     model, others = small(), torch.randn(5, 3, 9, 9, generator=torch.Generator().manual_seed(2))
     low = replace_layers(model, "qera", bits=4, rank=2, calibration=others)
     inputs, seen = {}, {}

@@ -8,14 +8,14 @@ import pytest
 from oracle import LIBRARIES, distance, product, to, to_numpy
 
 import lrqmm
-from lrqmm import decompose
-from lrqmm.apriori import predicted_error
 from lrqmm.methods import preset
 from lrqmm.methods.ozaki import split
-from lrqmm.minifloat import E4M3, to_format
-from lrqmm.rsvd import rsvd
-from lrqmm.scaling import near_one, power_of_two
-from lrqmm.splitfloat import ROUNDED
+from lrqmm.products import decompose
+from lrqmm.products.apriori import predicted_error
+from lrqmm.products.minifloat import E4M3, to_format
+from lrqmm.products.rsvd import rsvd
+from lrqmm.products.scaling import near_one, power_of_two
+from lrqmm.products.splitfloat import ROUNDED
 
 torch = pytest.importorskip("torch")
 

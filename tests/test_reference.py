@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lrqmm import reference
+from lrqmm.bench import keep as reference
+from lrqmm.bench.keep import keep, objections
 from lrqmm.figures import NothingToDraw, list_figures, make
-from lrqmm.reference import keep, objections
-from lrqmm.runfolder import StoreError
-from lrqmm.store import read_run
+from lrqmm.run.folder import StoreError
+from lrqmm.run.read import read_run
 
 RUNS = sorted((Path(__file__).parent.parent / "results/reference").iterdir())
 

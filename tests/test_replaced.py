@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import lrqmm
-from lrqmm.networks.compare import compare
-from lrqmm.networks.layers import choose_ranks, layer_errors, total_cost, weight_bits
-from lrqmm.networks.products import (
+from lrqmm.bench.networks.compare import compare
+from lrqmm.nn import Linear
+from lrqmm.nn.ranks import choose_ranks, layer_errors, total_cost, weight_bits
+from lrqmm.nn.replace import (
     Product,
     gemm_layers,
     im2col,
@@ -21,7 +22,6 @@ from lrqmm.networks.products import (
     replace_layers,
     weight_matrix,
 )
-from lrqmm.nn import Linear
 
 
 def error(y, exact):

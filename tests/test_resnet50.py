@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lrqmm.inputs.layers import LayerProduct, capture, capture_resnet50, operands
-from lrqmm.inputs.packages import fetch, read_members
-from lrqmm.inputs.pictures import Picture, Pictures, labelled_pictures
-from lrqmm.networks.resnet50 import KERAS, TORCHVISION, ResNet50, load_resnet50, top1
+from lrqmm.bench.data.packages import fetch, read_members
+from lrqmm.bench.data.pictures import Picture, Pictures, labelled_pictures
+from lrqmm.bench.networks.resnet50 import KERAS, TORCHVISION, ResNet50, load_resnet50, top1
+from lrqmm.bench.sources.resnet50 import LayerProduct, capture, capture_resnet50, operands
 
 # (side of the output, columns of A, columns of B): a stage's blocks, in the order they run
 STAGE_2 = [(56, 64, 64), (56, 576, 64), (56, 64, 256)]

@@ -8,9 +8,7 @@ import torch
 from oracle import distance, product
 
 import lrqmm
-from lrqmm import minifloat
-from lrqmm.composition import Operand
-from lrqmm.inputs.distributions import sample
+from lrqmm.bench.sources.distributions import sample
 from lrqmm.methods import (
     flrq,
     gptq,
@@ -24,8 +22,10 @@ from lrqmm.methods import (
     preset,
     stochastic,
 )
-from lrqmm.minifloat import E2M1, E2M3, E3M2, E4M3, E5M2, to_format
-from lrqmm.quantize import Uniform, clipped
+from lrqmm.products import minifloat
+from lrqmm.products.composition import Operand
+from lrqmm.products.minifloat import E2M1, E2M3, E3M2, E4M3, E5M2, to_format
+from lrqmm.products.quantize import Uniform, clipped
 
 SEEDS = range(5)
 

@@ -7,10 +7,10 @@ import pytest
 from test_verify import measure
 
 import lrqmm
+from lrqmm.bench.sources.distributions import sample
+from lrqmm.error import exact_product, relative_error
 from lrqmm.figures import NothingToDraw, make, prediction, rivals
-from lrqmm.inputs.distributions import sample
-from lrqmm.measure.error import exact_product, relative_error
-from lrqmm.store import read_run
+from lrqmm.run.read import read_run
 
 METHODS = ["direct", "lrqmm", "qera", "mxfp4", "bf16", "affine+lrqmm_aware"]
 STUDY = {

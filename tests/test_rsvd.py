@@ -5,7 +5,7 @@ import pytest
 from oracle import LIBRARIES, distance, low_rank, to, to_numpy
 from sklearn.utils.extmath import randomized_svd
 
-from lrqmm.rsvd import SKETCHES, range_basis, rsvd, sketch_matrix
+from lrqmm.products.rsvd import SKETCHES, range_basis, rsvd, sketch_matrix
 
 SHAPES = [(60, 40), (40, 60), (200, 5), (1, 30), (30, 1), (1, 1)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrqmm.networks.scores import STATISTICS, Scores, bootstrap, wilson
+from lrqmm.bench.networks.scores import STATISTICS, Scores, bootstrap, wilson
 
 
 def rows(scores: Scores) -> dict[str, dict]:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lrqmm.figures import list_figures, save
-from lrqmm.store import read_run
+from lrqmm.run.read import read_run
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = "<script>alert('$x_{$')</script>&\u202e\x1b[31m"

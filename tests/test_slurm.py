@@ -18,7 +18,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from lrqmm.store import read_run
+from lrqmm.run.read import read_run
 
 pytestmark = pytest.mark.cluster
 

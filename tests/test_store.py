@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrqmm.runfolder import StoreError, reopen, write_json, write_manifest
-from lrqmm.schema import ARRAY_SCHEMA, SCHEMA
-from lrqmm.store import read_run, read_table, table, validate, write_table
+from lrqmm.run.folder import StoreError, reopen, write_json, write_manifest
+from lrqmm.run.read import read_run, read_table, table, validate, write_table
+from lrqmm.run.schema import ARRAY_SCHEMA, SCHEMA
 
 
 def row(**changes):

@@ -15,10 +15,10 @@ from safetensors.torch import save_file as save_torch
 
 import lrqmm
 from lrqmm import methods
-from lrqmm.configuration import as_typed, check_keys
-from lrqmm.inputs.distributions import DISTRIBUTIONS
-from lrqmm.measure import environment
-from lrqmm.study import ConfigError, plan
+from lrqmm.bench import environment
+from lrqmm.bench.configuration import as_typed, check_keys
+from lrqmm.bench.sources.distributions import DISTRIBUTIONS
+from lrqmm.bench.study import ConfigError, plan
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
@@ -524,7 +524,7 @@ def test_no_configuration(content):
 
 NEW = '''"""Direct under another name. Source: none."""
 
-from lrqmm.composition import Preset
+from lrqmm.products.composition import Preset
 
 METHOD = Preset({name!r})
 '''
@@ -594,9 +594,9 @@ def test_planning_loads_no_slow_library():
     script = (
         "import sys, yaml\n"
         "from lrqmm import figures\n"
-        "from lrqmm.inputs import packages\n"
-        "from lrqmm.measure import devices, environment, progress\n"
-        "from lrqmm.study import plan\n"
+        "from lrqmm.bench.data import packages\n"
+        "from lrqmm.bench import devices, environment, progress\n"
+        "from lrqmm.bench.study import plan\n"
         "plan(*(yaml.safe_load(open(path)) for path in sys.argv[1:]))\n"
         "print(*{'torch', 'pandas', 'scipy', 'numba', 'matplotlib'} & set(sys.modules))"
     )

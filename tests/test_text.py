@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lrqmm.networks.text import perplexity, read_text, token_losses, windows
+from lrqmm.bench.data.text import perplexity, read_text, token_losses, windows
 
 VOCABULARY = 50
 

@@ -14,8 +14,8 @@ from oracle import distance, product
 
 import lrqmm
 from lrqmm import tiled
-from lrqmm.quantize import Uniform
-from lrqmm.rsvd import sketch_matrix
+from lrqmm.products.quantize import Uniform
+from lrqmm.products.rsvd import sketch_matrix
 from lrqmm.tiled import lowrank
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -9,15 +9,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from lrqmm.bench.measures.shard import measure_shard
+from lrqmm.bench.progress import output
+from lrqmm.bench.sources.files import sha256, write_sample
+from lrqmm.bench.study import SCHEMA, plan
+from lrqmm.bench.verify import verify, words
 from lrqmm.cli import app
-from lrqmm.inputs.files import sha256, write_sample
-from lrqmm.measure.progress import output
-from lrqmm.measure.shard import measure_shard
-from lrqmm.merge import merge
-from lrqmm.runfolder import StoreError, write_json, write_manifest
-from lrqmm.store import read_run, read_table, table, write_table
-from lrqmm.study import SCHEMA, plan
-from lrqmm.verify import verify, words
+from lrqmm.run.folder import StoreError, write_json, write_manifest
+from lrqmm.run.merge import merge
+from lrqmm.run.read import read_run, read_table, table, write_table
 
 STUDY = {
     "run": "run",

@@ -14,10 +14,10 @@ import psutil
 import pytest
 import yaml
 
+from lrqmm.bench import progress
 from lrqmm.figures import list_figures
-from lrqmm.measure import progress
-from lrqmm.runfolder import write_json
-from lrqmm.store import read_run
+from lrqmm.run.folder import write_json
+from lrqmm.run.read import read_run
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("--configfile", "config/test/small.yaml")

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrqmm.inputs.packages import PACKAGES
-from lrqmm.store import read_run
+from lrqmm.bench.data.packages import PACKAGES
+from lrqmm.run.read import read_run
 
 TINY = ("--configfile", "config/test/tiny.yaml")
 NEW_METHOD = '''"""Direct at half the work: a method for the test.
@@ -21,7 +21,7 @@ NEW_METHOD = '''"""Direct at half the work: a method for the test.
 Source: none.
 """
 
-from lrqmm.composition import Preset
+from lrqmm.products.composition import Preset
 
 METHOD = Preset("brand_new")
 '''
@@ -93,7 +93,7 @@ def test_a_finished_run_that_fails_when_measured_anew_is_still_drawn(tiny, proje
     shutil.copytree(tiny.folder / "results", project.folder / "results")
     shutil.copytree(tiny.folder / ".snakemake", project.folder / ".snakemake")
     run = project.folder / "results/tiny"
-    shard = project.folder / "src/lrqmm/measure/shard.py"
+    shard = project.folder / "src/lrqmm/bench/measures/shard.py"
     raises = 'if shard["method"] == "lrqmm":\n        raise MemoryError("no memory")'
     broken = f"    {raises}\n    settings = ["
     shard.write_text(shard.read_text().replace("    settings = [", broken, 1))
@@ -164,7 +164,7 @@ def test_wrong_input_is_one_clear_error_before_measuring(
     spoil(project)
     before = errors(run), {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
     # a change of the measuring core: every shard would run again, were the input not wrong
-    core = project.folder / "src/lrqmm/measure/error.py"
+    core = project.folder / "src/lrqmm/error.py"
     core.write_text(core.read_text() + "\n# touched\n")
     result = project.snakemake("measurements", *TINY)
     output = result.stdout + result.stderr

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from oracle import product
 
-from lrqmm.workloads import features, images, list_workloads, neighbours, precoding, workload
+from lrqmm.bench.sources import features, images, list_workloads, neighbours, precoding, workload
 
 MADE_HERE = [name for name in list_workloads() if not workload(name).packaged]
 

@@ -17,11 +17,11 @@ import torch
 
 import lrqmm
 from lrqmm import advice
-from lrqmm.backends import backend_of
-from lrqmm.inputs.distributions import sample
-from lrqmm.inputs.layers import capture_resnet50
-from lrqmm.measure.error import exact_product, relative_error
-from lrqmm.measure.timing import time_products
+from lrqmm.bench.sources.distributions import sample
+from lrqmm.bench.sources.resnet50 import capture_resnet50
+from lrqmm.error import exact_product, relative_error
+from lrqmm.products.backends import backend_of
+from lrqmm.timing import time_products
 
 LAYER = "res3a_branch2b"
 ROUNDS = 15

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numba
 import numpy as np
 
-from lrqmm.packing import pack, unpack
+from lrqmm.products.packing import pack, unpack
 
 CODES = 2**25
 

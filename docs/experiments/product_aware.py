@@ -22,19 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrqmm._checks import Array
-from lrqmm.composition import Operand
-from lrqmm.inputs.distributions import sample
-from lrqmm.inputs.layers import capture
-from lrqmm.inputs.pictures import labelled_pictures
-from lrqmm.lowrank import LEFT, RIGHT, Factors, compensate
-from lrqmm.measure.error import exact_product, relative_error
+from lrqmm.bench.data.pictures import labelled_pictures
+from lrqmm.bench.networks.resnet50 import load_resnet50
+from lrqmm.bench.sources.distributions import sample
+from lrqmm.bench.sources.resnet50 import capture
+from lrqmm.error import exact_product, relative_error
 from lrqmm.methods.hadamard import Hadamard
 from lrqmm.methods.lrqmm import LRQMM
 from lrqmm.methods.lrqmm_aware import LRQMMAware
 from lrqmm.methods.mean_fix import MeanFix
-from lrqmm.networks.resnet50 import load_resnet50
-from lrqmm.quantize import Uniform, product
-from lrqmm.rsvd import range_basis, sketch_matrix
+from lrqmm.products.composition import Operand
+from lrqmm.products.lowrank import LEFT, RIGHT, Factors, compensate
+from lrqmm.products.quantize import Uniform, product
+from lrqmm.products.rsvd import range_basis, sketch_matrix
 
 SIZE, SEEDS, RANKS, BITS = 512, 3, (4, 16), 4
 DISTRIBUTIONS = ("uniform01", "normal", "exponential", "outliers", "lowrank", "correlated")

@@ -2,16 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lrqmm import apriori
 from lrqmm._checks import Unsupported
-from lrqmm.adaptive import ToleranceNotReached
-from lrqmm.backends import integer_matmul, integer_route
 from lrqmm.method import Method, Prepared, get_method, matmul
 from lrqmm.methods import list_components, list_methods
+from lrqmm.products import apriori
+from lrqmm.products.adaptive import ToleranceNotReached
+from lrqmm.products.backends import integer_matmul, integer_route
 
 if TYPE_CHECKING:
     from lrqmm.advice import advise
-    from lrqmm.networks.products import replace_layers
+    from lrqmm.nn.replace import replace_layers
 
 __version__ = "0.1.0"
 
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
 
         return advise
     if name == "replace_layers":  # with torch, which not everyone has
-        from lrqmm.networks.products import replace_layers
+        from lrqmm.nn.replace import replace_layers
 
         return replace_layers
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.backends import backend_of, is_array, library_of
+from lrqmm.products.backends import backend_of, is_array, library_of
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 USUAL = 40

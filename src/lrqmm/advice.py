@@ -24,11 +24,11 @@ import pandas as pd
 from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
 from lrqmm._progress import Report, silent
-from lrqmm.backends import backend_of, to_numpy
-from lrqmm.measure.environment import watch_load
-from lrqmm.measure.error import exact_product, relative_error
-from lrqmm.measure.timing import time_products
+from lrqmm.bench.environment import watch_load
+from lrqmm.error import exact_product, relative_error
 from lrqmm.method import Method, get_method
+from lrqmm.products.backends import backend_of, to_numpy
+from lrqmm.timing import time_products
 
 SAMPLE = 1024
 SCREENING = 3

@@ -32,7 +32,7 @@ from lrqmm._progress import Report
 if TYPE_CHECKING:
     from lrqmm.advice import Advice
     from lrqmm.method import Method
-    from lrqmm.store import Run
+    from lrqmm.run.read import Run
 
 
 def _ending(example: str, one: str = "error, in one line on stderr", two: str = "") -> str:
@@ -262,8 +262,8 @@ def _multiply(
     where AB is zero and C is not."""
     import numpy as np
 
-    from lrqmm.backends import to_numpy
-    from lrqmm.measure.error import exact_product, relative_error
+    from lrqmm.error import exact_product, relative_error
+    from lrqmm.products.backends import to_numpy
 
     progress(f"multiplying by {method.name}", 0.2)
     C = to_numpy(method.matmul(A, B))
@@ -363,8 +363,8 @@ def compare(left: RunFolder, right: RunFolder, as_json: AsJson = False) -> None:
 
     Settings that both have are compared: a line a method and metric.
     """
-    from lrqmm.comparison import by_method
-    from lrqmm.comparison import compare as beside
+    from lrqmm.run.compare import by_method
+    from lrqmm.run.compare import compare as beside
 
     with _one_error(), _progress(as_json) as progress:
         both = beside(*_read([left, right], progress))
@@ -390,7 +390,7 @@ def new_method(
 
     They are run as they are, and are there to be changed.
     """
-    from lrqmm.template import new_method as begin
+    from lrqmm.bench.template import new_method as begin
 
     with _one_error():
         paths = [str(path) for path in begin(name)]
@@ -407,7 +407,7 @@ def _new_file(path: Path, suffix: str) -> None:
 
 
 def _read(folders: Sequence[Path], progress: Report) -> list[Run]:
-    from lrqmm.store import read_run
+    from lrqmm.run.read import read_run
 
     runs = []
     for number, folder in enumerate(folders):
@@ -422,8 +422,8 @@ def _matrices(
     """A and B in a library, float32, and as they are stored."""
     import numpy as np
 
-    from lrqmm.backends import LIBRARIES, from_numpy
-    from lrqmm.inputs.files import read_values
+    from lrqmm.bench.sources.files import read_values
+    from lrqmm.products.backends import LIBRARIES, from_numpy
 
     _checks.choice("library", library, list(LIBRARIES))
     _checks.choice("device", device, ("auto", "cpu", "cuda"))
@@ -440,7 +440,7 @@ def _parameters(words: list[str]) -> dict[str, Any]:
     """Of NAME=VALUE, values as in a configuration."""
     import yaml
 
-    from lrqmm.configuration import read_yaml
+    from lrqmm.bench.configuration import read_yaml
 
     found = {}
     for word in words:
@@ -491,8 +491,8 @@ def verify(
 
     Its hashes, schema, completeness and values; with --again some errors are measured again here.
     """
-    from lrqmm.verify import verify as check
-    from lrqmm.verify import words
+    from lrqmm.bench.verify import verify as check
+    from lrqmm.bench.verify import words
 
     with _one_error(), _progress(as_json) as progress:
         verdict = check(run, again=again, progress=progress)
@@ -514,7 +514,7 @@ def merge(
 
     Nothing is averaged: what two machines measured is kept twice.
     """
-    from lrqmm.merge import merge as merge_runs
+    from lrqmm.run.merge import merge as merge_runs
 
     with _one_error(), _progress(as_json) as progress:
         merge_runs(runs, into, progress=progress)
@@ -534,7 +534,7 @@ def keep(
 
     It must be verified, of one clean commit, and timed on an idle machine.
     """
-    from lrqmm.reference import keep as keep_run
+    from lrqmm.bench.keep import keep as keep_run
 
     with _one_error(), _progress(as_json) as progress:
         keep_run(run, folder, progress=progress)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from lrqmm import methods
-from lrqmm.composition import Preset
-from lrqmm.quantize import Uniform
+from lrqmm.products.composition import Preset
+from lrqmm.products.quantize import Uniform
 
 WORDS = {"transform": "transform", "quantizer": "quantiser", "compensator": "compensator"}
 WHOLE = "whole product"

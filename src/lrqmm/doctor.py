@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lrqmm._progress import Report, silent
-from lrqmm.backends import integer_route
-from lrqmm.inputs.packages import PACKAGES, archive_of
-from lrqmm.measure.environment import environment
+from lrqmm.bench.data.packages import PACKAGES, archive_of
+from lrqmm.bench.environment import environment
+from lrqmm.products.backends import integer_route
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _passes(about: Mapping[str, Any]) -> Iterator[Finding]:
 def _integer_products() -> Iterator[Finding]:
     import torch
 
-    from lrqmm.backends.torch import cpu_int_mm_refused
+    from lrqmm.products.backends.torch import cpu_int_mm_refused
 
     route = integer_route(torch.zeros((1, 1), device="cpu"))
     reason = cpu_int_mm_refused()

@@ -24,8 +24,8 @@ from lrqmm._operands import (
     times_power,
 )
 from lrqmm._repr import Shown, call
-from lrqmm.backends import backend_of
-from lrqmm.composition import Cost
+from lrqmm.products.backends import backend_of
+from lrqmm.products.composition import Cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +128,8 @@ class Method:
 
     def predicted_error(self, A: Array, B: Array) -> float | None:
         """Relative error of A (m x k) times B (k x n) before it is multiplied, by O(n²) statistics
-        (`lrqmm.apriori`); None for methods that it does not cover."""
-        from lrqmm import apriori  # which is made of methods
+        (`lrqmm.products.apriori`); None for methods that it does not cover."""
+        from lrqmm.products import apriori  # which is made of methods
 
         left, right = checked_pair(A, B)
         with self._usual_state(left):

@@ -9,14 +9,14 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from lrqmm import figures
-from lrqmm.configuration import ConfigError, check_keys
-from lrqmm.inputs.files import InputError, check_pair, matrix_file, sha256
-from lrqmm.inputs.packages import PackageError, check_archives
-from lrqmm.measure import progress
-from lrqmm.measure.devices import gpus
-from lrqmm.measure.environment import PACKAGE, available_cores, code_hash, file_hash
-from lrqmm.study import plan
-from lrqmm.workloads import list_workloads, workload
+from lrqmm.bench.configuration import ConfigError, check_keys
+from lrqmm.bench.sources.files import InputError, check_pair, matrix_file, sha256
+from lrqmm.bench.data.packages import PackageError, check_archives
+from lrqmm.bench import progress
+from lrqmm.bench.devices import gpus
+from lrqmm.bench.environment import PACKAGE, available_cores, code_hash, file_hash
+from lrqmm.bench.study import plan
+from lrqmm.bench.sources import list_workloads, workload
 
 with open(workflow.source_path("../schemas/config.schema.yaml")) as stream:
     SCHEMA = yaml.safe_load(stream)

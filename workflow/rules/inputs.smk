@@ -28,7 +28,7 @@ rule generate:
     resources:
         mem_mb=lambda wildcards, attempt: attempt * memory_to_generate(wildcards),
     params:
-        code=source_hash("inputs/distributions.py", "inputs/files.py"),
+        code=source_hash("bench/sources/distributions.py", "bench/sources/files.py"),
     script:
         "../scripts/generate.py"
 
@@ -49,7 +49,7 @@ rule make_workload:
         mem_mb=4000,
     params:
         code=lambda wildcards: source_hash(
-            f"workloads/{wildcards.workload}.py", "inputs/files.py"
+            f"bench/sources/{wildcards.workload}.py", "bench/sources/files.py"
         ),
     script:
         "../scripts/make_workload.py"
@@ -70,7 +70,7 @@ rule import_matrices:
         "../../envs/conda.yaml"
     params:
         files=lambda wildcards: study.config["matrices"][wildcards.name],
-        code=source_hash("inputs/files.py"),
+        code=source_hash("bench/sources/files.py"),
     script:
         "../scripts/import_matrices.py"
 
@@ -93,11 +93,11 @@ if LAYERS:
             pictures=PICTURES,
             layers=len(LAYERS),
             code=source_hash(
-                "inputs/layers.py",
-                "inputs/pictures.py",
-                "networks/resnet50.py",
-                "networks/resnet50_weights.py",
-                "inputs/files.py",
+                "bench/sources/resnet50.py",
+                "bench/data/pictures.py",
+                "bench/networks/resnet50.py",
+                "bench/networks/resnet50_weights.py",
+                "bench/sources/files.py",
             ),
         script:
             "../scripts/capture_resnet50.py"

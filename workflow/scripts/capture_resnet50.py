@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from lrqmm.inputs.files import write_pair
-from lrqmm.inputs.layers import capture_resnet50
-from lrqmm.inputs.pictures import labelled_pictures
-from lrqmm.measure.progress import logged
-from lrqmm.networks.resnet50 import load_resnet50, top1
+from lrqmm.bench.data.pictures import labelled_pictures
+from lrqmm.bench.networks.resnet50 import load_resnet50, top1
+from lrqmm.bench.progress import logged
+from lrqmm.bench.sources.files import write_pair
+from lrqmm.bench.sources.resnet50 import capture_resnet50
 
 with logged(snakemake.log[0]):
     correct, total = top1(load_resnet50(), labelled_pictures())

@@ -4,9 +4,9 @@ import re
 import sys
 from collections import Counter
 
+from lrqmm.bench.progress import logged
 from lrqmm.figures import save_all
-from lrqmm.measure.progress import logged
-from lrqmm.store import read_run
+from lrqmm.run.read import read_run
 
 with logged(snakemake.log[0]):
     run = read_run(snakemake.params.run, unfinished=True)

@@ -2,7 +2,7 @@
 
 import papermill
 
-from lrqmm.measure.progress import logged
+from lrqmm.bench.progress import logged
 
 with logged(snakemake.log[0]):
     papermill.execute_notebook(

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from lrqmm import explorer
-from lrqmm.measure.progress import logged
-from lrqmm.store import read_run
+from lrqmm.bench.progress import logged
+from lrqmm.run.read import read_run
 
 with logged(snakemake.log[0]):
     path = Path(snakemake.output[0])

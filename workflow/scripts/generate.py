@@ -1,7 +1,7 @@
 """Write one seeded pair of matrices."""
 
-from lrqmm.inputs.files import write_sample
-from lrqmm.measure.progress import logged
+from lrqmm.bench.progress import logged
+from lrqmm.bench.sources.files import write_sample
 
 with logged(snakemake.log[0]):
     about = snakemake.wildcards

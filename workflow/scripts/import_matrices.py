@@ -1,7 +1,7 @@
 """Check a user's own matrices and store them as a pair."""
 
-from lrqmm.inputs.files import read_values, write_pair
-from lrqmm.measure.progress import logged
+from lrqmm.bench.progress import logged
+from lrqmm.bench.sources.files import read_values, write_pair
 
 with logged(snakemake.log[0]):
     files = snakemake.params.files

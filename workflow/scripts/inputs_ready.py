@@ -1,8 +1,8 @@
 """List every input of the study with its SHA-256, once all are there and whole."""
 
-from lrqmm.inputs.files import check_pair
-from lrqmm.measure.progress import logged
-from lrqmm.runfolder import write_json
+from lrqmm.bench.progress import logged
+from lrqmm.bench.sources.files import check_pair
+from lrqmm.run.folder import write_json
 
 with logged(snakemake.log[0]):
     write_json({path: check_pair(path) for path in snakemake.input}, snakemake.output[0])

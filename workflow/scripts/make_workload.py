@@ -1,8 +1,8 @@
 """Write the pair of matrices of one case of a workload."""
 
-from lrqmm.inputs.files import write_pair
-from lrqmm.measure.progress import logged
-from lrqmm.workloads import workload
+from lrqmm.bench.progress import logged
+from lrqmm.bench.sources import workload
+from lrqmm.bench.sources.files import write_pair
 
 with logged(snakemake.log[0]):
     about = dict(snakemake.wildcards)

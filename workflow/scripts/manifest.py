@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from lrqmm.measure.progress import logged
-from lrqmm.runfolder import write_manifest
+from lrqmm.bench.progress import logged
+from lrqmm.run.folder import write_manifest
 
 with logged(snakemake.log[0]):
     folder = Path(snakemake.output[0]).parent

@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-from lrqmm.measure.environment import available_cores
-from lrqmm.measure.job import measure
-from lrqmm.measure.progress import announce, logged, process_seconds
+from lrqmm.bench.environment import available_cores
+from lrqmm.bench.job import measure
+from lrqmm.bench.progress import announce, logged, process_seconds
 
 target = Path(snakemake.output[0])
 with logged(snakemake.log[0]):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from lrqmm import methods
 from lrqmm.figures import _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 SETTING = ["input", "layer", "m", "k", "n", "method", "parameters", "calibration"]
 OWN = ["bits", "rank", "rounding"]

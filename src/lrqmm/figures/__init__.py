@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from lrqmm import _checks
 
 if TYPE_CHECKING:
-    from lrqmm.store import Run
+    from lrqmm.run.read import Run
 
 
 class NothingToDraw(ValueError):

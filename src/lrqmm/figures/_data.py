@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lrqmm.figures import NothingToDraw
-from lrqmm.schema import PARAMETERS
-from lrqmm.store import Run
+from lrqmm.run.read import Run
+from lrqmm.run.schema import PARAMETERS
 
 
 def errors(run: Run, experiment: str) -> pd.DataFrame:

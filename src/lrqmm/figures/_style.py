@@ -17,8 +17,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, Formatter, LogLocator, NullLocator
 
+from lrqmm.bench.sources.distributions import DISTRIBUTIONS
 from lrqmm.figures import _page
-from lrqmm.inputs.distributions import DISTRIBUTIONS
 
 _PALETTE = sns.color_palette("colorblind", 10)
 MUTED = ("#332288", "#aa4499", "#44aa99", "#999933", "#882255", "#117733", "#cc6677", "#88ccee")

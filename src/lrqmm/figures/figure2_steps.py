@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 STEPS = ("matrix", "codes", "dequantized", "residual", "low-rank part", "what is left")
 SHARED = {"matrix": "X", "dequantized": "X", "residual": "R", "low-rank part": "R",

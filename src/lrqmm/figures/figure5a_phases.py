@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
-from lrqmm.phases import PHASES
-from lrqmm.store import Run
+from lrqmm.products.phases import PHASES
+from lrqmm.run.read import Run
 
 SHOWN = ("direct", "lrqmm", "lrqmm_aware")
 TITLES = {

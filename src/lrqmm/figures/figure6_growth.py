@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 
 def draw(run: Run) -> Figure:

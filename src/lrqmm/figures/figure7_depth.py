@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lrqmm.figures import NothingToDraw, _data, _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 TITLES = {"own_error": "own error", "accumulated_error": "accumulated error"}
 BITS = 4

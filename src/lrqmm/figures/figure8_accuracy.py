@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lrqmm import methods
 from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.figures.table4_accuracy import SETTING
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 ACROSS = {
     "average_bits": "average bits (codes, scales, factors)",

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from lrqmm.bench.sources.files import sha256
 from lrqmm.figures import NothingToDraw, _data, _style, pareto, rivals, rivals_networks
 from lrqmm.figures._page import Page, Section
-from lrqmm.inputs.files import sha256
-from lrqmm.runfolder import read_json
-from lrqmm.store import Run
+from lrqmm.run.folder import read_json
+from lrqmm.run.read import Run
 
 OURS = ("lrqmm", "lrqmm_aware")
 LESS = 0.1

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 KEY = ["input", "m", "k", "n", "method", "bits"]
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lrqmm.figures import NothingToDraw, _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 WITHIN = 0.1
 

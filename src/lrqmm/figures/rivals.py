@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.figures.pareto import front
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 NAMED = ("direct", "lrqmm", "lrqmm_aware")
 """Methods with a colour and a label wherever they lie; of the others those that none beats."""

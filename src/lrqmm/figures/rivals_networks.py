@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.figures.rivals import hollow, label_front
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 
 def points(run: Run, price: str = "average_bits") -> pd.DataFrame:

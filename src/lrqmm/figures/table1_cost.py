@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lrqmm.figures import NothingToDraw, _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 UNITS = {"integer_operations": "integer Gop", "float_operations": "float Gop", "bytes": "GB"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lrqmm.figures import _data, _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 
 def tabulate(run: Run) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from lrqmm.figures import _data
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 SETTING = [
     "network", "reference", "data", "keep", "per_gemm", "bits", "bits_a", "rounding", "granularity",

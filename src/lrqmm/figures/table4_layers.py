@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lrqmm.figures import _data
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 
 def tabulate(run: Run) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lrqmm.figures import _data, _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 EXPERIMENTS = ("time", "time_rivals", "time_int4")
 SETTING = [

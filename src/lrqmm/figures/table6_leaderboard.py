@@ -6,7 +6,7 @@ import pandas as pd
 
 from lrqmm.figures import _style
 from lrqmm.figures.rivals import fair, points
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 FLOATS = ("bf16", "bf16x3", "sgemm", "tf32", "tf32x3")
 """Products of floats, which have no rank here."""

@@ -6,9 +6,9 @@ import json
 
 import pandas as pd
 
+from lrqmm.bench.sources import list_workloads, workload
 from lrqmm.figures import NothingToDraw, _data, _style, workload_llama
-from lrqmm.store import Run
-from lrqmm.workloads import list_workloads, workload
+from lrqmm.run.read import Run
 
 SCORES = {"psnr": True, "accuracy": True, "gram_error": False}
 """A workload's own metric, and whether more is better; the relative error where it has none."""

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrqmm.figures import NothingToDraw, _data, _style
-from lrqmm.store import Run
+from lrqmm.run.read import Run
 
 EXPERIMENT = "llama_weights"
 RUINED = 1000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from lrqmm.bench.sources.precoding import ANTENNAS, DISTANCES, USERS
 from lrqmm.figures import _data, _style
-from lrqmm.store import Run
-from lrqmm.workloads.precoding import ANTENNAS, DISTANCES, USERS
+from lrqmm.run.read import Run
 
 
 def draw(run: Run) -> Figure:

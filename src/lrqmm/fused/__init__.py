@@ -19,14 +19,14 @@ import numpy as np
 
 from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
-from lrqmm.backends import integer_route, library_of
-from lrqmm.composition import Composition, Cost, NoCompensator
 from lrqmm.fused import algorithm
 from lrqmm.fused.algorithm import Coded
-from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
 from lrqmm.methods.lrqmm import LRQMM
 from lrqmm.methods.lrqmm_aware import LRQMMAware
 from lrqmm.methods.mean_fix import MeanFix
+from lrqmm.products.backends import integer_route, library_of
+from lrqmm.products.composition import Composition, Cost, NoCompensator
+from lrqmm.products.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
 
 LARGEST_K = (2**31 - 1) // (128 * 127)
 """Columns up to which int32 sums cannot overflow."""

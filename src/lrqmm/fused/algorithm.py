@@ -26,9 +26,9 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from lrqmm._checks import Array
-from lrqmm.lowrank import LEFT
-from lrqmm.phases import phase
-from lrqmm.rsvd import sketch_matrix
+from lrqmm.products.lowrank import LEFT
+from lrqmm.products.phases import phase
+from lrqmm.products.rsvd import sketch_matrix
 
 UNIT = {"nearest": 1 / 254, "truncate": 1 / 127}
 """What a residual digit counts in scales: a truncated residual is twice as wide."""

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrqmm.backends import torch as backend
 from lrqmm.fused import passes
 from lrqmm.fused.algorithm import UNIT, Coded
-from lrqmm.phases import phase
-from lrqmm.rsvd import sketch_numbers
+from lrqmm.products.backends import torch as backend
+from lrqmm.products.phases import phase
+from lrqmm.products.rsvd import sketch_numbers
 
 PASSES = passes.implementation()
 """What the passes are written in."""

@@ -26,7 +26,7 @@ from lrqmm.fused import thin, triton_quantize
 from lrqmm.fused.algorithm import UNIT, Coded
 from lrqmm.fused.thin import Buffers, merge, one_digit, orthonormal, take, two_digits
 from lrqmm.fused.triton_products import INTERPRETED, int_product, scaled_product, thin_product
-from lrqmm.phases import phase
+from lrqmm.products.phases import phase
 
 __all__ = [
     "int_product", "merge", "multiply", "one_digit", "orthonormal", "quantize", "signs",

@@ -18,11 +18,11 @@ import numpy as np
 from cupy_backends.cuda.libs import cublas
 
 from lrqmm._checks import Array
-from lrqmm.backends.cupy import CUDA_R_8I, CUDA_R_32I
 from lrqmm.fused import thin
 from lrqmm.fused.algorithm import UNIT, Coded
 from lrqmm.fused.thin import Buffers, merge, one_digit, orthonormal, take, two_digits
-from lrqmm.phases import phase
+from lrqmm.products.backends.cupy import CUDA_R_8I, CUDA_R_32I
+from lrqmm.products.phases import phase
 
 __all__ = [
     "int_product", "merge", "multiply", "one_digit", "orthonormal", "quantize", "signs",

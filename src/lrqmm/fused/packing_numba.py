@@ -1,4 +1,4 @@
-"""Packing and unpacking in numba, for NumPy and torch on a CPU; `lrqmm.packing` has the format.
+"""Packing and unpacking in numba, for NumPy and torch on a CPU; `products.packing` has the format.
 
 A block is copied to words of its own, the shorter last one with its lanes as far apart as in a
 whole one. There it is worked on as 64-bit words, eight codes side by side in each, with byte-wise
@@ -16,7 +16,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numba import njit, prange
 
-from lrqmm.packing import BLOCK, LANES, WIDTH, packed_length
+from lrqmm.products.packing import BLOCK, LANES, WIDTH, packed_length
 
 Array = Any
 CHUNK = 64  # blocks that a thread takes at a time: 32 KiB of codes

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-decorators
-"""Packing and unpacking on CUDA, in Triton; `lrqmm.packing` has the format."""
+"""Packing and unpacking on CUDA, in Triton; `lrqmm.products.packing` has the format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lrqmm.packing import BLOCK, LANES, WIDTH, packed_length
+from lrqmm.products.packing import BLOCK, LANES, WIDTH, packed_length
 
 PIECES = 16
 """Pieces of a row, of up to 512 codes, that a program packs."""

@@ -14,9 +14,9 @@ from array_api_compat import array_namespace, device, to_device
 from numpy.typing import NDArray
 
 from lrqmm._checks import Array
-from lrqmm.phases import phase
-from lrqmm.quantize import SMALLEST_SCALE
-from lrqmm.rsvd import sketch_numbers
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import SMALLEST_SCALE
+from lrqmm.products.rsvd import sketch_numbers
 
 Buffers = dict[str, Array]
 """Work space by name: flat buffers that live from call to call."""

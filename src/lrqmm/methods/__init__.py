@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from lrqmm import _checks
-from lrqmm.composition import Preset
+from lrqmm.products.composition import Preset
 
 
 def list_methods() -> list[str]:

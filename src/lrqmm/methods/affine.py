@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrqmm.composition import Preset
-from lrqmm.quantize import Uniform
+from lrqmm.products.composition import Preset
+from lrqmm.products.quantize import Uniform
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from typing import ClassVar
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
-from lrqmm.composition import Operand, Preset
-from lrqmm.lowrank import Factors
 from lrqmm.methods.lowrank_first import take_out
 from lrqmm.methods.qera import QERA
-from lrqmm.quantize import Quantizer
-from lrqmm.weightside import best_low_rank
+from lrqmm.products.composition import Operand, Preset
+from lrqmm.products.lowrank import Factors
+from lrqmm.products.quantize import Quantizer
+from lrqmm.products.weightside import best_low_rank
 
 
 @dataclass(frozen=True, kw_only=True)

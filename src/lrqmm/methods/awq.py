@@ -15,11 +15,11 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Operand, Preset
 from lrqmm.methods.smoothquant import Scaling
-from lrqmm.phases import phase
-from lrqmm.quantize import Quantizer
-from lrqmm.scaling import energy, near_one
+from lrqmm.products.composition import Operand, Preset
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import Quantizer
+from lrqmm.products.scaling import energy, near_one
 
 SMALLEST = 2.0**-20
 """Of the root, in maxima: more would lift rows of B out of float32."""

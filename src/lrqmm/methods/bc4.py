@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.quantize import Encoded, WeightOnly, usable_scale
-from lrqmm.scaling import near_one
+from lrqmm.products.composition import Preset
+from lrqmm.products.quantize import Encoded, WeightOnly, usable_scale
+from lrqmm.products.scaling import near_one
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,6 @@
 Source: the format is described by Kalamkar et al., arXiv 1905.12322; the product is torch's.
 """
 
-from lrqmm.floatproduct import FloatProduct
+from lrqmm.products.floatproduct import FloatProduct
 
 METHOD = FloatProduct("bf16", "bfloat16", needs="torch arrays", cites=("kalamkar2019bfloat16",))

@@ -3,6 +3,6 @@
 Source: Henry, Tang, Heinecke, arXiv 1904.06376; formula in `splitfloat`.
 """
 
-from lrqmm.splitfloat import SplitProduct
+from lrqmm.products.splitfloat import SplitProduct
 
 METHOD = SplitProduct("bf16x3", "bfloat16", cites=("henry2019bfloat16",), usual=False)

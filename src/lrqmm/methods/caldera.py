@@ -20,7 +20,9 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.compression import (
+from lrqmm.methods.gptq import GPTQ
+from lrqmm.methods.qera import QERA
+from lrqmm.products.compression import (
     WIDTHS,
     Compressed,
     Compressor,
@@ -29,12 +31,10 @@ from lrqmm.compression import (
     kept_bits,
     least_squares,
 )
-from lrqmm.lowrank import Factors
-from lrqmm.methods.gptq import GPTQ
-from lrqmm.methods.qera import QERA
-from lrqmm.precision import in_float32, in_float64
-from lrqmm.quantize import Uniform
-from lrqmm.weightside import Metric, best_low_rank
+from lrqmm.products.lowrank import Factors
+from lrqmm.products.precision import in_float32, in_float64
+from lrqmm.products.quantize import Uniform
+from lrqmm.products.weightside import Metric, best_low_rank
 
 
 @dataclass(frozen=True)

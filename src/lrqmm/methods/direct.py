@@ -1,5 +1,5 @@
 """Direct quantised product: C ≈ Ã B̃, nothing won back ("Direct Quant" in arXiv 2409.18772)."""
 
-from lrqmm.composition import Preset
+from lrqmm.products.composition import Preset
 
 METHOD = Preset("direct", cites=("gu2024lrqmm",))

@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lrqmm._checks import Array
-from lrqmm.compression import Compressed, Factorizer
-from lrqmm.decompose import svd
-from lrqmm.lowrank import Factors
-from lrqmm.phases import phase
+from lrqmm.products.compression import Compressed, Factorizer
+from lrqmm.products.decompose import svd
+from lrqmm.products.lowrank import Factors
+from lrqmm.products.phases import phase
 
 
 def truncated_svd(B: Array, rank: int) -> Factors:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lrqmm.composition import Preset
-from lrqmm.minifloat import E5M2 as FLOAT8
-from lrqmm.minifloat import Format, Minifloat
+from lrqmm.products.composition import Preset
+from lrqmm.products.minifloat import E5M2 as FLOAT8
+from lrqmm.products.minifloat import Format, Minifloat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.weightside import Metric, WeightSide, second_moment
+from lrqmm.products.composition import Preset
+from lrqmm.products.weightside import Metric, WeightSide, second_moment
 
 
 @dataclass(frozen=True, kw_only=True)

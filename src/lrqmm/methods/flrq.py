@@ -22,14 +22,14 @@ from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Cost, Operand, Preset
-from lrqmm.lowrank import DEFAULT_RANK, Factors
 from lrqmm.methods.awq import AWQ
 from lrqmm.methods.lowrank_first import LowRankFirst, take_out
-from lrqmm.phases import phase
-from lrqmm.quantize import Quantizer
-from lrqmm.scaling import energy, near_one
-from lrqmm.weightside import Metric, WeightSide
+from lrqmm.products.composition import Cost, Operand, Preset
+from lrqmm.products.lowrank import DEFAULT_RANK, Factors
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import Quantizer
+from lrqmm.products.scaling import energy, near_one
+from lrqmm.products.weightside import Metric, WeightSide
 
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Largest magnitudes that are kept, of a vector's (group's) own; tried in the first turn."""

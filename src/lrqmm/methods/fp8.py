@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lrqmm._checks import Array, Unsupported
-from lrqmm.backends import library_of
-from lrqmm.composition import Cost
-from lrqmm.floatproduct import FloatProduct
-from lrqmm.phases import phase
-from lrqmm.scaling import near_one
+from lrqmm.products.backends import library_of
+from lrqmm.products.composition import Cost
+from lrqmm.products.floatproduct import FloatProduct
+from lrqmm.products.phases import phase
+from lrqmm.products.scaling import near_one
 
 if TYPE_CHECKING:
     import torch  # in the functions: slow to load, and planning a study needs none of it
@@ -81,7 +81,7 @@ def _balanced(left: Coded, right: Coded) -> tuple[Coded, Coded]:
 
 def in_float32(left: Coded, right: Coded) -> torch.Tensor:
     """The same product with the codes multiplied in float32; (m, n) bfloat16."""
-    from lrqmm.backends.torch import exact_float32
+    from lrqmm.products.backends.torch import exact_float32
 
     (a, s), (b, t) = _balanced(left, right)
     with exact_float32():

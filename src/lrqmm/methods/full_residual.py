@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrqmm._checks import Array
-from lrqmm.composition import Compensator, Cost, Operand, Preset
-from lrqmm.phases import phase
+from lrqmm.products.composition import Compensator, Cost, Operand, Preset
+from lrqmm.products.phases import phase
 
 
 @dataclass(frozen=True, kw_only=True)

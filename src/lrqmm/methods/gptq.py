@@ -20,10 +20,10 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.decompose import inverse_root
-from lrqmm.quantize import Encoded, Quantized, Uniform, WeightOnly, stored_codes
-from lrqmm.scaling import near_one
+from lrqmm.products.composition import Preset
+from lrqmm.products.decompose import inverse_root
+from lrqmm.products.quantize import Encoded, Quantized, Uniform, WeightOnly, stored_codes
+from lrqmm.products.scaling import near_one
 
 BLOCK = 128
 

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Cost, Preset, Transform
-from lrqmm.phases import phase
-from lrqmm.precision import summed_in_float64
-from lrqmm.quantize import Quantizer
-from lrqmm.rsvd import sketch_matrix
+from lrqmm.products.composition import Cost, Preset, Transform
+from lrqmm.products.phases import phase
+from lrqmm.products.precision import summed_in_float64
+from lrqmm.products.quantize import Quantizer
+from lrqmm.products.rsvd import sketch_matrix
 
 LARGEST = 16
 """Largest power of two that is multiplied as one matrix."""

@@ -16,9 +16,9 @@ from types import ModuleType
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.precision import in_float32, in_float64
-from lrqmm.quantize import SCALE_BITS, Encoded, WeightOnly, usable_scale
+from lrqmm.products.composition import Preset
+from lrqmm.products.precision import in_float32, in_float64
+from lrqmm.products.quantize import SCALE_BITS, Encoded, WeightOnly, usable_scale
 
 P = 0.7
 BETA, GROWTH = 10.0, 1.01

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.quantize import Encoded, WeightOnly
-from lrqmm.scaling import power_of_two
+from lrqmm.products.composition import Preset
+from lrqmm.products.quantize import Encoded, WeightOnly
+from lrqmm.products.scaling import power_of_two
 
 MOST_BITS = 5
 

@@ -21,18 +21,18 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.backends import integer_route
-from lrqmm.composition import Composition, Cost, NoCompensator, Uncalibrated
-from lrqmm.lowrank import DEFAULT_RANK, Factors
 from lrqmm.methods.gptq import GPTQ
 from lrqmm.methods.hadamard import Hadamard, factors
 from lrqmm.methods.qera import QERA
-from lrqmm.minifloat import E4M3, to_format
-from lrqmm.phases import phase
-from lrqmm.quantize import Quantized, product, usable_scale
-from lrqmm.scaling import near_one
-from lrqmm.weightside import best_low_rank
-from lrqmm.wholeproduct import WholeProduct
+from lrqmm.products.backends import integer_route
+from lrqmm.products.composition import Composition, Cost, NoCompensator, Uncalibrated
+from lrqmm.products.lowrank import DEFAULT_RANK, Factors
+from lrqmm.products.minifloat import E4M3, to_format
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import Quantized, product, usable_scale
+from lrqmm.products.scaling import near_one
+from lrqmm.products.weightside import best_low_rank
+from lrqmm.products.wholeproduct import WholeProduct
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from typing import ClassVar
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Operand, Preset
-from lrqmm.lowrank import Factors
-from lrqmm.phases import phase
-from lrqmm.quantize import Quantizer, clipped
-from lrqmm.scaling import energy
-from lrqmm.weightside import Metric, WeightSide, best_low_rank
+from lrqmm.products.composition import Operand, Preset
+from lrqmm.products.lowrank import Factors
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import Quantizer, clipped
+from lrqmm.products.scaling import energy
+from lrqmm.products.weightside import Metric, WeightSide, best_low_rank
 
 
 def take_out(

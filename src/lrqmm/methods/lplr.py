@@ -19,12 +19,12 @@ from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.compression import FLOAT_BITS, Compressed, Factorizer, least_squares
-from lrqmm.decompose import basis
-from lrqmm.lowrank import Factors
-from lrqmm.phases import phase
-from lrqmm.precision import in_float64
-from lrqmm.rsvd import sketch_matrix
+from lrqmm.products.compression import FLOAT_BITS, Compressed, Factorizer, least_squares
+from lrqmm.products.decompose import basis
+from lrqmm.products.lowrank import Factors
+from lrqmm.products.phases import phase
+from lrqmm.products.precision import in_float64
+from lrqmm.products.rsvd import sketch_matrix
 
 NONZEROS = 4
 """In a row of the sparse sketch."""

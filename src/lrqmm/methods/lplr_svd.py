@@ -16,10 +16,10 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.compression import Compressed, Factorizer, least_squares
 from lrqmm.methods.dsvd import truncated_svd
-from lrqmm.precision import in_float64
-from lrqmm.rsvd import sketch_matrix
+from lrqmm.products.compression import Compressed, Factorizer, least_squares
+from lrqmm.products.precision import in_float64
+from lrqmm.products.rsvd import sketch_matrix
 
 
 @dataclass(frozen=True)

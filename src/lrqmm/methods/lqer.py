@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.weightside import Metric, WeightSide
+from lrqmm.products.composition import Preset
+from lrqmm.products.weightside import Metric, WeightSide
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.backends import integer_route
-from lrqmm.composition import Cost
-from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT
-from lrqmm.phases import phase
-from lrqmm.precision import in_float32, in_float64
-from lrqmm.quantize import Quantized, Uniform, product
-from lrqmm.rsvd import SKETCHES, rsvd
-from lrqmm.scaling import near_one
-from lrqmm.wholeproduct import WholeProduct
+from lrqmm.products.backends import integer_route
+from lrqmm.products.composition import Cost
+from lrqmm.products.lowrank import DEFAULT_RANK, LEFT, RIGHT
+from lrqmm.products.phases import phase
+from lrqmm.products.precision import in_float32, in_float64
+from lrqmm.products.quantize import Quantized, Uniform, product
+from lrqmm.products.rsvd import SKETCHES, rsvd
+from lrqmm.products.scaling import near_one
+from lrqmm.products.wholeproduct import WholeProduct
 
 
 @dataclass(frozen=True)

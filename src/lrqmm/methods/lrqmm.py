@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrqmm._checks import Array
-from lrqmm.composition import Cost, Operand, Preset
-from lrqmm.lowrank import LEFT, RIGHT, Factors, LowRank
-from lrqmm.rsvd import rsvd
+from lrqmm.products.composition import Cost, Operand, Preset
+from lrqmm.products.lowrank import LEFT, RIGHT, Factors, LowRank
+from lrqmm.products.rsvd import rsvd
 
 
 @dataclass(frozen=True, kw_only=True)

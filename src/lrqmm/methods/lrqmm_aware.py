@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lrqmm._checks import Array
-from lrqmm.composition import Cost, Operand, Preset
-from lrqmm.decompose import svd
-from lrqmm.lowrank import LEFT, RIGHT, Factors, LowRank
-from lrqmm.phases import phase
-from lrqmm.rsvd import range_basis, sketch_matrix
+from lrqmm.products.composition import Cost, Operand, Preset
+from lrqmm.products.decompose import svd
+from lrqmm.products.lowrank import LEFT, RIGHT, Factors, LowRank
+from lrqmm.products.phases import phase
+from lrqmm.products.rsvd import range_basis, sketch_matrix
 
 
 @dataclass(frozen=True, kw_only=True)

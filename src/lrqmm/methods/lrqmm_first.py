@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrqmm._checks import Array
-from lrqmm.composition import Cost, Operand, Preset
-from lrqmm.lowrank import LEFT, RIGHT, Factors
 from lrqmm.methods.lrqmm import LRQMM
-from lrqmm.phases import phase
-from lrqmm.precision import in_float32, in_float64
-from lrqmm.quantize import Quantizer
+from lrqmm.products.composition import Cost, Operand, Preset
+from lrqmm.products.lowrank import LEFT, RIGHT, Factors
+from lrqmm.products.phases import phase
+from lrqmm.products.precision import in_float32, in_float64
+from lrqmm.products.quantize import Quantizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
-from lrqmm.composition import Compensator, Cost, Operand, Preset
-from lrqmm.lowrank import compensate
-from lrqmm.phases import phase
+from lrqmm.products.composition import Compensator, Cost, Operand, Preset
+from lrqmm.products.lowrank import compensate
+from lrqmm.products.phases import phase
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.quantize import Encoded, Quantizer, scale_to_top, truncate
+from lrqmm.products.composition import Preset
+from lrqmm.products.quantize import Encoded, Quantizer, scale_to_top, truncate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Compensator, Cost, Operand, Preset
-from lrqmm.phases import phase
-from lrqmm.quantize import Quantized, product, stored_codes, usable_scale
-from lrqmm.scaling import near_one
+from lrqmm.products.composition import Compensator, Cost, Operand, Preset
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import Quantized, product, stored_codes, usable_scale
+from lrqmm.products.scaling import near_one
 
 CLIPPINGS = tuple(float(c) for c in np.linspace(0.3, 1.0, 36))
 """Fractions of the maximum at which the last point may clip."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from lrqmm.composition import Preset
-from lrqmm.minifloat import E2M3, Format, Microscaling
+from lrqmm.products.composition import Preset
+from lrqmm.products.minifloat import E2M3, Format, Microscaling
 
 
 @dataclass(frozen=True, kw_only=True)

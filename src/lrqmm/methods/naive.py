@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lrqmm._checks import Array
-from lrqmm.compression import Compressed, Compressor, kept, kept_bits
+from lrqmm.products.compression import Compressed, Compressor, kept, kept_bits
 
 
 @dataclass(frozen=True)

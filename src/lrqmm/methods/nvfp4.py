@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import ClassVar
 
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.minifloat import E2M1, E4M3, Format, Minifloat, to_format
-from lrqmm.quantize import SCALE_BITS, Encoded, usable_scale
-from lrqmm.scaling import near_one
+from lrqmm.products.composition import Preset
+from lrqmm.products.minifloat import E2M1, E4M3, Format, Minifloat, to_format
+from lrqmm.products.quantize import SCALE_BITS, Encoded, usable_scale
+from lrqmm.products.scaling import near_one
 
 SMALLEST = 2.0**-9
 """The smallest positive number of E4M3."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.quantize import Encoded, Quantizer, usable_scale
-from lrqmm.scaling import near_one
+from lrqmm.products.composition import Preset
+from lrqmm.products.quantize import Encoded, Quantizer, usable_scale
+from lrqmm.products.scaling import near_one
 
 STEPS = 25
 

@@ -18,12 +18,12 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.backends import integer_matmul, integer_route
-from lrqmm.composition import Cost
-from lrqmm.phases import phase
-from lrqmm.quantize import SMALLEST_SCALE, stored_codes
-from lrqmm.scaling import power_of_two
-from lrqmm.wholeproduct import WholeProduct
+from lrqmm.products.backends import integer_matmul, integer_route
+from lrqmm.products.composition import Cost
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import SMALLEST_SCALE, stored_codes
+from lrqmm.products.scaling import power_of_two
+from lrqmm.products.wholeproduct import WholeProduct
 
 BITS = 7
 """Of a slice; the first holds the sign and six."""

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
-from lrqmm.composition import Cost, Preset, Transform
-from lrqmm.phases import phase
-from lrqmm.quantize import Quantizer
-from lrqmm.scaling import near_one
+from lrqmm.products.composition import Cost, Preset, Transform
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import Quantizer
+from lrqmm.products.scaling import near_one
 
 
 @dataclass(frozen=True, kw_only=True)

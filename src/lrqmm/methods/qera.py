@@ -15,8 +15,8 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.weightside import Metric, WeightSide, second_moment
+from lrqmm.products.composition import Preset
+from lrqmm.products.weightside import Metric, WeightSide, second_moment
 
 
 @dataclass(frozen=True, kw_only=True)

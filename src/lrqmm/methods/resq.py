@@ -19,13 +19,13 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Basis, Cost, Preset
-from lrqmm.decompose import basis
-from lrqmm.phases import phase
-from lrqmm.precision import in_float32, in_float64
-from lrqmm.quantize import Quantizer
-from lrqmm.rsvd import sketch_matrix
-from lrqmm.weightside import principal_directions
+from lrqmm.products.composition import Basis, Cost, Preset
+from lrqmm.products.decompose import basis
+from lrqmm.products.phases import phase
+from lrqmm.products.precision import in_float32, in_float64
+from lrqmm.products.quantize import Quantizer
+from lrqmm.products.rsvd import sketch_matrix
+from lrqmm.products.weightside import principal_directions
 
 
 @dataclass(frozen=True, kw_only=True)

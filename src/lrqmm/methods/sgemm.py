@@ -3,6 +3,6 @@
 Source: the level 3 BLAS, Dongarra, Du Croz, Duff, Hammarling (1990).
 """
 
-from lrqmm.floatproduct import FloatProduct
+from lrqmm.products.floatproduct import FloatProduct
 
 METHOD = FloatProduct("sgemm", "float32", cites=("dongarra1990blas",))

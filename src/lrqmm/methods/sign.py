@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrqmm.noiseshaping import NoiseShaped
+from lrqmm.products.noiseshaping import NoiseShaped
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Compensator, Cost, Operand, Preset
-from lrqmm.phases import phase
+from lrqmm.products.composition import Compensator, Cost, Operand, Preset
+from lrqmm.products.phases import phase
 
 INDEX_BITS = 32
 

@@ -17,14 +17,14 @@ from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Operand, Preset
-from lrqmm.decompose import singular_values
-from lrqmm.lowrank import Factors
 from lrqmm.methods.lowrank_first import take_out
 from lrqmm.methods.qera import QERA
-from lrqmm.quantize import Quantizer
-from lrqmm.scaling import near_one
-from lrqmm.weightside import Metric, apply_metric, best_low_rank
+from lrqmm.products.composition import Operand, Preset
+from lrqmm.products.decompose import singular_values
+from lrqmm.products.lowrank import Factors
+from lrqmm.products.quantize import Quantizer
+from lrqmm.products.scaling import near_one
+from lrqmm.products.weightside import Metric, apply_metric, best_low_rank
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from array_api_compat import device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.composition import Preset
-from lrqmm.quantize import Encoded, Quantizer, scale_to_top
+from lrqmm.products.composition import Preset
+from lrqmm.products.quantize import Encoded, Quantizer, scale_to_top
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ searches on a grid.
 Source: Li et al., arXiv 2411.05007 (there with groups of 64, rank 32, L in 16 bits).
 """
 
-from lrqmm.composition import Preset
 from lrqmm.methods.lowrank_first import LowRankFirst
 from lrqmm.methods.smoothquant import SmoothQuant
+from lrqmm.products.composition import Preset
 
 METHOD = Preset(
     "svdquant",

@@ -3,6 +3,6 @@
 Source: NVIDIA, "NVIDIA A100 Tensor Core GPU Architecture" (2020).
 """
 
-from lrqmm.floatproduct import FloatProduct
+from lrqmm.products.floatproduct import FloatProduct
 
 METHOD = FloatProduct("tf32", "tf32", needs="torch arrays on CUDA", cites=("nvidia2020ampere",))

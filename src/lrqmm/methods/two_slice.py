@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lrqmm._checks import Array
-from lrqmm.composition import Compensator, Cost, Operand, Preset
-from lrqmm.phases import phase
-from lrqmm.quantize import Quantized, product
+from lrqmm.products.composition import Compensator, Cost, Operand, Preset
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import Quantized, product
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from lrqmm import _checks, methods
 from lrqmm._progress import Report, silent
-from lrqmm.backends import backend_of
-from lrqmm.lowrank import LowRank
-from lrqmm.quantize import Quantized, group_length, product
+from lrqmm.products.backends import backend_of
+from lrqmm.products.lowrank import LowRank
+from lrqmm.products.quantize import Quantized, group_length, product
 from lrqmm.tiled.lowrank import low_rank_parts, ranks
 from lrqmm.tiled.vectors import Floats, Sizes, Vectors, open_vectors, release
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrqmm.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
 from lrqmm.methods.lrqmm_aware import LRQMMAware
 from lrqmm.methods.mean_fix import MeanFix
+from lrqmm.products.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
 from lrqmm.tiled.vectors import Floats, Vectors
 
 Part = Callable[[Floats], Floats]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrqmm import _checks
-from lrqmm.quantize import Quantized, Quantizer
+from lrqmm.products.quantize import Quantized, Quantizer
 
 DTYPES = ("float16", "float32", "float64")
 

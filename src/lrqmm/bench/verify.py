@@ -1,0 +1,315 @@
+"""Check a run folder as the checker of a submission would: `lrqmm verify RUN`.
+
+A refusal is something that no honest run has; a warning is something that a reader should know.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lrqmm import methods
+from lrqmm._progress import Report, silent
+from lrqmm.bench.environment import code_hash
+from lrqmm.bench.progress import output
+from lrqmm.bench.sources.distributions import DISTRIBUTIONS
+from lrqmm.bench.sources.files import write_sample
+from lrqmm.bench.study import SCHEMA, ConfigError, Shard, plan
+from lrqmm.method import get_method
+from lrqmm.run.folder import StoreError, read_json
+from lrqmm.run.read import Run, read_run
+from lrqmm.run.schema import INPUT, TABLES
+
+ABOVE_CEILING = 2.0
+"""How far above the measured ceiling of its machine a rate may lie: the ceiling is measured at
+another moment, and a machine's pace changes."""
+OTHER_FORMATS = ("bf16", "fp8", "tf32")
+"""Methods whose format has a ceiling of its own, which is not measured."""
+SAME_ERROR = 0.02
+"""Relative difference allowed when an error is measured again on another machine."""
+LARGEST_AGAIN = 1024**3
+"""Multiply-adds of the largest product that is measured again."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found: `refusals` and `warnings`, in words, and what was `checked`."""
+
+    refusals: tuple[str, ...]
+    warnings: tuple[str, ...]
+    checked: tuple[str, ...]
+
+
+def verify(folder: str | Path, *, again: int = 0, progress: Report = silent) -> Verdict:
+    """Check a run folder: hashes, schema, completeness, one input under one name, possible values.
+
+    Parameters
+    ----------
+    folder : a run folder, its manifest included
+    again : how many errors, picked at random among those of seeded distributions, to measure again
+        here and compare
+    progress : called with what is being done and the share that is done
+    """
+    progress(f"reading {folder}", 0.0)
+    try:
+        run = read_run(folder)
+    except StoreError as error:
+        return Verdict((str(error),), (), ())
+    progress("checking", 0.1 if again else 0.5)
+    missing, unplanned = _incomplete(run)
+    refusals = [*_mixed_inputs(run.measurements), *missing, *_impossible(run)]
+    warnings = [*unplanned, *_not_listed(run), *_older_code(run)]
+    rows = len(run.measurements) + len(run.networks)
+    what = "hashes, schema, completeness, values"
+    checked = [f"{rows} rows in {len(_shards_of(run))} shards: {what}"]
+    if again:
+        found = measure_again(run, again, lambda words, share: progress(words, 0.2 + 0.8 * share))
+        refusals += found.different
+        warnings += found.not_measured
+        checked.append(f"{found.same} errors measured again: the same within {SAME_ERROR:.0%}")
+    return Verdict(tuple(refusals), tuple(warnings), tuple(checked))
+
+
+def _shards_of(run: Run) -> pd.Series:
+    shards = [run.measurements["shard"], run.networks["shard"], run.arrays["experiment"]]
+    return pd.concat(shards, ignore_index=True).drop_duplicates()
+
+
+def _mixed_inputs(table: pd.DataFrame) -> Iterator[str]:
+    """One name, size and seed stand for one pair of matrices; a layer's for one on each machine."""
+    machine = table["machine"].where(table["layer"].notna())
+    keys = [*(table[name] for name in INPUT), machine]
+    hashes = table.groupby(keys, dropna=False)["input_sha256"].nunique()
+    for names in hashes[hashes > 1].index:
+        said = " ".join(str(part) for part in names if not pd.isna(part))
+        yield f"input {said}: several matrices under one name (their SHA-256 differ)"
+
+
+def _incomplete(run: Run) -> tuple[list[str], list[str]]:
+    """What the study asked for and is not there; why that could not be said, if so."""
+    manifest = read_json(run.folder / "manifest.json")
+    study = manifest.get("study")
+    studies = study.get("merged", {"": study}) if isinstance(study, dict) else None
+    if not studies or not isinstance(studies, dict):
+        return ["manifest.json does not say what study was measured"], []
+    missing: list[str] = []
+    unplanned: list[str] = []
+    known = {*run.measurements["method"].unique(), *run.networks["method"].unique()}
+    for name, asked in studies.items():
+        try:
+            shards = plan(asked, yaml.safe_load(SCHEMA.read_text())).shards
+        except (ConfigError, OSError) as error:
+            unplanned.append(f"completeness is not checked: {error}")
+            continue
+        planned = set()
+        for shard in shards:
+            path = output(Path(), shard)
+            listed = (path.parent / name / path.name).as_posix()
+            planned.add(listed)
+            if listed in manifest["files"]:
+                missing.extend(_missing_rows(run.folder / listed, shard))
+            elif not _newer_than(known, asked, shard):
+                missing.append(f"shard {shard.name} is missing, though the study asks for it")
+        own = {(Path(kind) / name).as_posix() for kind in TABLES}
+        unasked = {at for at in manifest["files"] if Path(at).parent.as_posix() in own} - planned
+        missing.extend(f"{listed}: no shard of the study" for listed in sorted(unasked))
+    return missing, unplanned
+
+
+def _newer_than(known: set[str], asked: dict[str, Any], shard: Shard) -> bool:
+    """Whether a shard is of a method that was added since: its study named none, only 'all'."""
+    named = asked["experiments"][shard.experiment].get("methods", "usual")
+    return shard.method not in known and (named == "usual" or "all" in named)
+
+
+def _missing_rows(path: Path, shard: Shard) -> Iterator[str]:
+    """Settings of a shard that have no row."""
+    if shard.method is None:
+        return
+    if shard.network:
+        keys = ["parameters", "per_gemm"]
+        wanted = len(shard.settings) * len(shard.network["per_gemm"])
+    else:
+        keys = [*INPUT, "setting"]
+        wanted = len(shard.settings) * len(shard.inputs)
+        both = all(given.m > 1 for given in shard.inputs)  # a single row has no other half
+        if (
+            shard.held_out and both and get_method(str(shard.method)).calibrated
+        ):  # on itself, and not
+            keys.append("calibration")
+            wanted *= 2
+    found = len(pd.read_parquet(path, columns=keys).drop_duplicates())
+    if found < wanted:
+        yield f"shard {shard.name}: rows of {found} settings, and the study asks for {wanted}"
+
+
+def _not_listed(run: Run) -> Iterator[str]:
+    """Tables beside those that the manifest lists."""
+    listed = read_json(run.folder / "manifest.json")["files"]
+    tables = (path for kind in TABLES for path in (run.folder / kind).rglob("*.parquet"))
+    beside = [path for path in tables if path.relative_to(run.folder).as_posix() not in listed]
+    if beside:
+        yield f"{len(beside)} tables are not in manifest.json, and not read: {beside[0].name}, ..."
+
+
+def _impossible(run: Run) -> Iterator[str]:
+    """Values that no measurement gives."""
+    yield from _named("a time of 0 or less", run.measurements.query(
+        "metric in ('seconds', 'cpu_seconds', 'unpack_seconds') and value <= 0"
+    ))  # fmt: skip
+    yield from _too_fast(run.measurements)
+    yield from _too_even(run.measurements)
+    sgemm = run.measurements.query("metric == 'relative_error' and method == 'sgemm'")
+    sgemm = sgemm[sgemm["input"].isin([*DISTRIBUTIONS, "resnet50"])]  # one's own may cancel
+    yield from _named("float32 products with an error above 1e-4", sgemm[sgemm["value"] > 1e-4])
+    scores = run.networks[run.networks["status"] == "ok"]
+    share = scores["metric"].isin(("top1", "top5", "agreement"))
+    outside = share & ~scores["value"].between(0, 1)
+    outside |= (scores["metric"] == "perplexity") & (scores["value"] < 1)
+    outside |= (scores["metric"] == "cosine") & ~scores["value"].between(-1.000001, 1.000001)
+    outside |= (scores["low"] > scores["value"]) | (scores["high"] < scores["value"])
+    yield from _named("scores outside their range or interval", scores[outside.fillna(False)])
+    every = pd.concat([run.measurements["measured_at"], run.networks["measured_at"]])
+    stamps = pd.to_datetime(every, errors="coerce", utc=True)
+    if (wrong := stamps.isna() | (stamps > pd.Timestamp.now("UTC") + pd.Timedelta(days=1))).any():
+        yield f"measured at no time, or in the future: {every[wrong].iloc[0]}"
+
+
+def _too_fast(table: pd.DataFrame) -> Iterator[str]:
+    """Products above the rate that the machine itself reached, in its formats."""
+    table = table[~table["method"].isin(OTHER_FORMATS)]
+    place = ["machine", "library", "device"]
+    rates = table[table["metric"].str.endswith("_operations_per_second")]
+    ceiling = rates.groupby(place)["value"].max().rename("ceiling").reset_index()
+    whole = table[(table["metric"] == "seconds") & table["phase"].isna()].merge(ceiling, on=place)
+    rate = 2.0 * whole["m"] * whole["k"] * whole["n"] / whole["value"]
+    fast = whole[(rate > ABOVE_CEILING * whole["ceiling"]).fillna(False)]
+    yield from _named(f"products above {ABOVE_CEILING} times the machine's own ceiling", fast)
+
+
+def _too_even(table: pd.DataFrame) -> Iterator[str]:
+    """Five or more times, all the same to the last digit."""
+    whole = table[(table["metric"] == "seconds") & table["phase"].isna()]
+    keys = [*INPUT, "shard", "setting", "method", "b_prepared"]
+    same = whole.groupby(keys, dropna=False)["value"].agg(["nunique", "size"])
+    even = same[(same["nunique"] == 1) & (same["size"] >= 5)].reset_index()
+    yield from _named("times without any spread", even)
+
+
+def _named(what: str, rows: pd.DataFrame) -> Iterator[str]:
+    if len(rows):
+        shards = sorted(rows["shard"].unique())
+        yield f"{what}: {len(rows)} rows, in {', '.join(shards[:3])}" + (
+            f" and {len(shards) - 3} more shards" if len(shards) > 3 else ""
+        )
+
+
+def _older_code(run: Run) -> Iterator[str]:
+    """Shards that other code measured than is here."""
+    tables = ((run.measurements, False), (run.networks, True))
+    older = []
+    for table, network in tables:
+        for (method, found), rows in table.groupby(["method", "code_hash"]):
+            own = rows[
+                rows["shard"].str.split("-").str[1] == method
+            ]  # baselines carry their host's
+            if len(own) and (not _known(method) or code_hash(method, network=network) != found):
+                older.extend(own["shard"].unique())
+    if older:
+        yield f"{len(older)} shards were measured by other code than is here"
+
+
+def _known(method: str) -> bool:
+    """Whether the method is here; parts joined by `+` are one too."""
+    try:
+        methods.preset(method)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Again:
+    """Errors measured again: how many are the same, what differs, what could not be measured."""
+
+    same: int
+    different: tuple[str, ...]
+    not_measured: tuple[str, ...]
+
+
+def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
+    """Measure again up to `count` errors of seeded distributions that a CPU measured."""
+    table = run.measurements
+    places = zip(table["machine"], table["device"], strict=True)
+    of_cpu = np.array([machine.startswith(device) for machine, device in places], bool)
+    seeded = table["input"].isin(list(DISTRIBUTIONS)) & table["library"].isin(("numpy", "torch"))
+    small = table["m"] * table["k"] * table["n"] <= LARGEST_AGAIN
+    known = table["method"].isin([name for name in table["method"].unique() if _known(name)])
+    own = table["shard"].str.split("-").str[1] == table["method"]
+    asked = (table["metric"] == "relative_error") & (table["status"] == "ok")
+    rows = table[seeded & small & known & own & asked & of_cpu]
+    if rows.empty:
+        return Again(0, (), ("no error can be measured again here",))
+    rows = rows.sample(min(count, len(rows)), random_state=np.random.default_rng())
+    different: list[str] = []
+    not_measured: list[str] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, row in enumerate(rows.itertuples()):
+            progress(f"measuring again: {row.method}, {row.input}", number / len(rows))
+            what = f"{row.shard}, {row.input} {row.m}x{row.k}x{row.n}, {row.parameters}"
+            try:
+                found = _measure_one(row, Path(scratch, "pair.safetensors"))
+            except (ValueError, TypeError) as error:
+                found = {"status": "failed", "reason": str(error)}
+            if found["status"] != "ok":
+                not_measured.append(f"{what}: fails here: {found['reason']}")
+            elif found["input_sha256"] != row.input_sha256:
+                different.append(f"{what}: its seed gives other matrices here")
+            elif abs(found["value"] - row.value) > SAME_ERROR * row.value + 1e-6:
+                different.append(
+                    f"{what}: an error of {row.value:.4g}, and measured again {found['value']:.4g}"
+                )
+    same = len(rows) - len(different) - len(not_measured)
+    return Again(same, tuple(different), tuple(not_measured))
+
+
+def _measure_one(row: Any, path: Path) -> dict[str, Any]:
+    from lrqmm.bench.measures.shard import measure_shard
+
+    write_sample(path, row.input, row.m, row.k, row.n, row.input_seed)
+    about = {name: getattr(row, name) for name in INPUT}
+    shard = {
+        "name": row.shard, "experiment": row.experiment, "measure": "error",
+        "library": row.library, "method": row.method,
+        "settings": [_given(row.method, json.loads(row.parameters))],
+        "inputs": [{**about, "layer": None}], "held_out": not pd.isna(row.rows),
+    }  # fmt: skip
+    same = {"metric": "relative_error", "calibration": row.calibration}
+    with redirect_stderr(io.StringIO()):  # where it says how far the shard has come
+        found = measure_shard(shard, [path], "cpu", 1)
+    for one in found:
+        if same.items() <= one.items():
+            return one
+    raise ValueError(f"no error with calibration {row.calibration!r} is measured here")
+
+
+def _given(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters that the method takes, of those that its row records."""
+    return {key: parameters[key] for key in methods.preset(method).defaults if key in parameters}
+
+
+def words(verdict: Verdict) -> Iterable[str]:
+    """The verdict line by line."""
+    yield from (f"refused: {line}" for line in verdict.refusals)
+    yield from (f"warning: {line}" for line in verdict.warnings)
+    yield from (f"checked: {line}" for line in verdict.checked)

@@ -1,0 +1,88 @@
+"""NumPy: BLAS has no integer GEMM and NumPy's own is a plain loop, so float32 pieces are used."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from lrqmm._checks import Array, Unsupported
+from lrqmm.products.backends import _float_chunks
+
+
+def plain(name: str, x: Array) -> Array:
+    """A `numpy.ndarray` of native byte order whose strides compiled code can follow; copied only
+    where `x` is none.
+
+    Raises TypeError, which speaks of `name`, for a masked array.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; allowed: a plain one, as `.filled(0)` gives")
+    x = np.asarray(x)  # of np.matrix, np.memmap and other subclasses
+    native = x.astype(x.dtype.newbyteorder("="), copy=False)
+    steps = x.strides if x.size and x.itemsize else ()
+    if native.flags.aligned and all(step >= 0 and step % x.itemsize == 0 for step in steps):
+        return native
+    return np.array(native, order="C")
+
+
+def overlap(x: Array, y: Array) -> bool:
+    """Whether two arrays may share memory."""
+    return np.may_share_memory(x, y)
+
+
+def written(x: Array) -> None:
+    """Nothing keeps count of changes."""
+
+
+def integer_route(x: Array) -> str:
+    """How integer products are computed."""
+    return "exact float32 pieces (BLAS)"
+
+
+def integer_matmul(a: Array, b: Array) -> Array:
+    """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact."""
+    return _float_chunks.integer_matmul(np, a, b)
+
+
+def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
+    """Float product; NumPy has float32 only."""
+    if precision != "float32":
+        raise Unsupported(f"NumPy has no {precision} product")
+    return np.matmul(A, B, out=out)
+
+
+@contextmanager
+def usual_state(x: Array, precision: str) -> Iterator[None]:
+    """NumPy's own handling of float errors; and torch's usual state, which fused products need."""
+    with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+        if "torch" not in sys.modules:
+            yield
+            return
+        from lrqmm.products.backends import torch as torch_backend
+
+        with torch_backend.usual_state_on("cpu", precision):
+            yield
+
+
+def synchronize(x: Array) -> None:
+    """NumPy returns when the work is done."""
+
+
+def flush_cache(x: Array) -> None:
+    """A processor's cache is left as the call before it leaves it."""
+
+
+def device_name(x: Array) -> str:
+    """The processor's name."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,76 @@
+"""Float products, the baselines: one GEMM in float32, TF32 or bfloat16, nothing quantised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.products.backends import backend_of
+from lrqmm.products.composition import NOTHING, Cost
+from lrqmm.products.phases import phase
+
+BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class FloatProduct:
+    """C = A B in one precision; has no parameters, and is its own preset.
+
+    Attributes
+    ----------
+    needs : beside its operands, or of them, in words
+    cites : keys of its sources in docs/references.bib
+    usual : whether experiments that name no methods measure it
+    """
+
+    name: str
+    precision: str
+    needs: str = NOTHING
+    cites: tuple[str, ...] = ()
+    usual: bool = True
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """No parameters."""
+        return {}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """No parameters."""
+        return {}
+
+    @property
+    def float32_precision(self) -> str:
+        """Torch's precision of float32 products that it runs at: 'ieee' or 'tf32'."""
+        return "tf32" if self.precision == "tf32" else "ieee"
+
+    @property
+    def classes(self) -> tuple[type, ...]:
+        """The classes whose code decides what the method computes."""
+        return (FloatProduct,)
+
+    def build(self, **params: Any) -> FloatProduct:
+        """Itself; any parameter raises TypeError."""
+        _checks.known(f"method {self.name!r} has no parameter", params, ())
+        return self
+
+    def check_shape(self, m: int, k: int, n: int) -> None:
+        """Every shape will do."""
+
+    def prepare(self, B: Array, *, scratch: bool = False) -> Array:
+        return B
+
+    def matmul(self, A: Array, B: Array, out: Array | None = None) -> Array:
+        with phase("product"):
+            return backend_of(A).float_matmul(A, B, self.precision, out)
+
+    def integer_route(self, like: Array) -> str:
+        return "none"
+
+    def cost(self, m: int, k: int, n: int) -> Cost:
+        cast = 0 if BYTES[self.precision] == 4 else 6 * (m * k + k * n)
+        moved = BYTES[self.precision] * (m * k + k * n) + 4 * m * n
+        held = 8 * BYTES[self.precision] * (m * k + k * n)
+        return Cost(float_operations=2 * m * k * n, bytes=cast + moved, operand_bits=held)

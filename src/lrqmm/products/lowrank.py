@@ -1,0 +1,197 @@
+"""What LRQMM and its relatives share: low-rank parts of both residuals, put back into the product.
+
+With L_A = U_A V_A and L_B = U_B V_B the low-rank parts of R_A = A - Ã and R_B = B - B̃,
+
+    terms='first':  Ã B̃ + Ã L_B + L_A B̃
+    terms='full':   Ã B̃ + Ã L_B + L_A B̃ + L_A L_B = (Ã + L_A)(B̃ + L_B)
+    terms='exact':  Ã B̃ + Ã L_B + L_A B           (the last product against the float operand)
+
+Which terms the paper keeps is not known to us; `full` is the default.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.products.composition import Compensator, Cost, Operand
+from lrqmm.products.phases import phase
+from lrqmm.products.quantize import usable_scale
+from lrqmm.products.rsvd import SKETCHES
+
+Factors = tuple[Array, Array]
+"""(U, V): thin factors whose product is the low-rank part of a residual."""
+
+DEFAULT_RANK = 16
+AUTO_SHARE = 8  # rank 'auto' goes up to this fraction of an operand's smaller side
+LEFT, RIGHT = 0, 1  # which side's sketch a seed belongs to
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank(Compensator):
+    """Compensation by thin factors of the residuals; subclasses say how the factors are found.
+
+    Parameters
+    ----------
+    rank : 0 (direct product) to max(min(m, k), min(k, n)); None is min(16, that limit). An operand
+        whose smaller side is below the rank is compensated at its own limit. 'auto' is the smallest
+        rank that meets the tolerance, up to an eighth of that limit; see `lrqmm.products.adaptive`.
+    tolerance : of 'auto', the product's relative Frobenius error
+    on_unreachable : of 'auto', 'warn' (`ToleranceNotReached`, and the smallest rank that is about
+        as good as the largest), 'slices' (the product of two slices) or 'raise' (ArithmeticError)
+    terms : 'full', 'first' or 'exact', see above
+    oversampling, power_iterations, sketch, seed : of the randomised SVD
+    factor_dtype : 'float32', or 'int8' (each factor column rounded to 8 bits)
+    sides : 'ab', or 'a' or 'b' to compensate one operand's residual only
+    """
+
+    rank: int | str | None = None
+    tolerance: float | None = None
+    on_unreachable: str = "warn"
+    terms: str = "full"
+    oversampling: int = 8
+    power_iterations: int = 1
+    sketch: str = "ones+gaussian"
+    factor_dtype: str = "float32"
+    sides: str = "ab"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank == "auto":
+            _checks.real("tolerance", self.tolerance, 1e-9, 1.0)
+        elif self.tolerance is not None:
+            raise ValueError(
+                f"tolerance is {self.tolerance} with rank {self.rank}; allowed: with rank='auto'"
+            )
+        elif self.rank is not None:
+            _checks.integer("rank", self.rank, 0)
+        _checks.choice("on_unreachable", self.on_unreachable, ("warn", "slices", "raise"))
+        _checks.choice("terms", self.terms, ("first", "full", "exact"))
+        _checks.integer("oversampling", self.oversampling, 0)
+        _checks.integer("power_iterations", self.power_iterations, 0)
+        _checks.choice("sketch", self.sketch, SKETCHES)
+        _checks.choice("factor_dtype", self.factor_dtype, ("float32", "int8"))
+        _checks.choice("sides", self.sides, ("ab", "a", "b"))
+        _checks.integer("seed", self.seed, 0)
+
+    def check_shape(self, m: int, k: int, n: int) -> None:
+        if self.rank != "auto":
+            _checks.rank(self.fixed_rank, m, k, n)
+
+    @property
+    def fixed_rank(self) -> int | None:
+        """The rank, where it is not found from the tolerance."""
+        return self.rank if isinstance(self.rank, int) else None
+
+    def compensated(self, C: Array, A: Operand, B: Operand, prepared: Any) -> Array:
+        if self.rank != "auto":
+            return super().compensated(C, A, B, prepared)
+        from lrqmm.products import adaptive  # which compensates as this does
+
+        assert self.tolerance is not None
+        search = adaptive.Search(
+            C, A, B, *self._both_factors(A, B, prepared), self.terms, self.seed
+        )
+        bits = A.quantizer.bits
+        return adaptive.compensated(search, self.tolerance, self.on_unreachable, bits)
+
+    def correct(self, A: Operand, B: Operand, prepared: Any) -> Array | None:
+        if self.rank == 0:
+            return None
+        left, right = self._both_factors(A, B, prepared)
+        return compensate(A, B, left, right, self.terms)
+
+    def _both_factors(
+        self, A: Operand, B: Operand, prepared: Any
+    ) -> tuple[Factors | None, Factors | None]:
+        left = self.left_factors(A, B) if "a" in self.sides else None
+        right = self.right_factors(A, B, prepared) if "b" in self.sides else None
+        return self._store(left), self._store(right)
+
+    @abstractmethod
+    def left_factors(self, A: Operand, B: Operand) -> Factors:
+        """Factors of R_A: U_A (m x r), V_A (r x k)."""
+
+    @abstractmethod
+    def right_factors(self, A: Operand, B: Operand, prepared: Any) -> Factors:
+        """Factors of R_B: U_B (k x r), V_B (r x n)."""
+
+    def rank_of(self, X: Operand) -> int:
+        """The rank at which an operand's residual is compensated."""
+        return self._limit(X.exact)
+
+    def _limit(self, X: Array) -> int:
+        if self.rank == "auto":
+            return max(1, min(map(int, X.shape)) // AUTO_SHARE)
+        return min(DEFAULT_RANK if self.fixed_rank is None else self.fixed_rank, *map(int, X.shape))
+
+    def _store(self, factors: Factors | None) -> Factors | None:
+        if factors is None or self.factor_dtype == "float32":
+            return factors
+        return round_factors(factors)
+
+    def _widths(self, m: int, k: int, n: int) -> tuple[int, int, int, int]:
+        """Ranks and sketch widths of the two sides, for the cost model."""
+        r = DEFAULT_RANK if self.fixed_rank is None else self.fixed_rank
+        if self.rank == "auto":  # the most that it may be
+            r = max(1, min(m, k, n) // AUTO_SHARE)
+        ranks = [
+            min(r, *shape) if side in self.sides else 0
+            for side, shape in (("a", (m, k)), ("b", (k, n)))
+        ]
+        wide = [
+            min(x + self.oversampling, *shape) if x else 0
+            for x, shape in zip(ranks, ((m, k), (k, n)), strict=True)
+        ]
+        return ranks[0], ranks[1], wide[0], wide[1]
+
+    def _update_cost(self, m: int, k: int, n: int) -> Cost:
+        """Products of `compensate`; the two residuals and the factors are read, C is updated."""
+        ra, rb, _, _ = self._widths(m, k, n)
+        operations = 2 * (m * k * rb + ra * k * n + m * (ra + rb) * n)
+        if self.terms == "full":
+            operations += 2 * ra * rb * (k + m)
+        each, scale = (32, 0) if self.factor_dtype == "float32" else (8, 32)  # scales by column
+        factors = each * (ra * (m + k) + rb * (k + n)) + scale * 2 * (ra + rb)
+        moved = m * k + k * n + 8 * m * n
+        return Cost(float_operations=operations, bytes=moved, operand_bits=factors)
+
+
+def compensate(
+    A: Operand, B: Operand, left: Factors | None, right: Factors | None, terms: str
+) -> Array:
+    """The correction of Ã B̃ as one product of thin matrices, (m x 2r) by (2r x n)."""
+    xp = array_namespace(A.exact)
+    with phase("correct"):
+        columns, rows = [], []
+        if right is not None:
+            U_B, V_B = right
+            thin = A.approx @ U_B
+            if terms == "full" and left is not None:
+                thin = thin + left[0] @ (left[1] @ U_B)
+            columns.append(thin)
+            rows.append(V_B)
+        if left is not None:
+            U_A, V_A = left
+            columns.append(U_A)
+            rows.append(V_A @ (B.exact if terms == "exact" else B.approx))
+        return xp.concat(columns, axis=1) @ xp.concat(rows, axis=0)
+
+
+def round_factors(factors: Factors) -> Factors:
+    """The columns of U and the rows of V, each rounded to 8 bits."""
+    U, V = factors
+    return _round_rows(U.T).T, _round_rows(V)
+
+
+def _round_rows(X: Array) -> Array:
+    """Each row rounded to 255 levels symmetric about zero."""
+    xp = array_namespace(X)
+    largest = xp.max(xp.abs(X), axis=1, keepdims=True)
+    scale, divisor = usable_scale(xp, largest / 127)
+    return xp.round(X / divisor) * scale

@@ -1,0 +1,466 @@
+"""Uniform quantisation to 1 to 8 bits, and the exact product of two quantised operands.
+
+An operand is quantised along its last axis, the inner dimension k of the product, so the right
+operand B (k x n) is quantised as its transpose. In every vector (or tensor, or group of columns)
+
+    X  ≈  X̃ = scale * codes + offset,      codes integer, offset = 0 without a zero point.
+
+Source: the scale max|X| / (2^(b-1) - 1), per tensor or "vector-wise", is our reading of LRQMM
+(arXiv 2409.18772) and its predecessor (arXiv 2403.06924); zero points follow Jacob et al.
+(arXiv 1712.05877).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from types import ModuleType
+from typing import Any, ClassVar
+
+from array_api_compat import array_namespace
+
+from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm._repr import Shown
+from lrqmm.products.backends import backend_of, integer_matmul
+
+__all__ = ["Quantized", "Quantizer", "Uniform", "WeightOnly", "product"]
+
+SCALE_BITS = 32
+ROUNDINGS = ("nearest", "truncate")
+ZERO_POINTS = (None, "integer", "float")
+LARGE_SCALE = 2.0**64  # times an int32 sum it is far from overflow, and so is any below it
+SMALLEST_SCALE = 2.0**-126  # the smallest normal float32: a vector below it is quantised to zero
+
+
+Encoded = tuple[Array, Array, Array | None]
+"""Codes, scale and offset, before they are cut to size and stored as integers."""
+
+
+@dataclass(frozen=True)
+class Quantized(Shown):
+    """Integer codes with their scales: what a low-precision GEMM is given.
+
+    Attributes
+    ----------
+    codes : (rows, k) int8, int16 where they need more bits, or float32 of a narrow float format
+    scale : (rows, groups) or (1, groups) float32, 0 for a constant vector
+    offset : like `scale`, or None where it is zero
+    group : columns in a group; k where there are no groups
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrqmm.products.quantize import Quantized
+    >>> codes, scale = np.array([[-7, 0, 7]], np.int8), np.array([[0.5]], np.float32)
+    >>> Quantized(codes, scale, offset=None, group=3).dequantize().tolist()
+    [[-3.5, 0.0, 3.5]]
+    """
+
+    codes: Array
+    scale: Array
+    offset: Array | None
+    group: int
+
+    def dequantize(self) -> Array:
+        """X̃, (rows, k) float32."""
+        xp = array_namespace(self.codes)
+        k = self.codes.shape[1]
+        codes = xp.astype(self.codes, xp.float32)
+        approx = codes * _per_column(xp, self.scale, self.group, k)
+        if self.offset is None:
+            return approx
+        return approx + _per_column(xp, self.offset, self.group, k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer(Shown, ABC):
+    """Maps vectors to integer codes; subclasses choose the levels.
+
+    Parameters
+    ----------
+    bits : 2 to 8; `Uniform` with a float zero point has 1 too
+    bits_a : of the left operand, where it has others than the right one
+    granularity : scales shared by a 'vector' (row of A, column of B), the whole 'tensor', or
+        'group:N' (N consecutive elements of a vector; the last group may be shorter)
+
+    Raises
+    ------
+    TypeError : bits that are no integer
+    ValueError : bits out of range, another granularity
+
+    Examples
+    --------
+    One is made by saying its levels, here five of them:
+
+    >>> import numpy as np
+    >>> from lrqmm.products.quantize import Quantizer, scale_to_top
+    >>> class FiveLevels(Quantizer):
+    ...     def encode(self, xp, x, axes):
+    ...         scaled, scale, _ = scale_to_top(xp, x, axes, 2)
+    ...         return xp.round(scaled), scale, None
+    >>> FiveLevels(bits=3).quantize(np.array([[1.0, -0.4, 0.2]], np.float32)).codes.tolist()
+    [[2, -1, 0]]
+    """
+
+    calibrated: ClassVar[bool] = False
+    """Whether `quantize` takes left operands, (s, k), as `calibration`, for the right operand."""
+    ahead: ClassVar[bool] = False
+    """Whether it is made for weights, right operands that are known ahead of time."""
+    integer: ClassVar[bool] = True
+    """Whether codes are integers; floats are multiplied in float32, which only imitates them."""
+    scale_bits: ClassVar[int] = SCALE_BITS
+
+    bits: int = 8
+    bits_a: int | None = None
+    granularity: str = "vector"
+
+    def __post_init__(self) -> None:
+        _checks.integer("bits", self.bits, self.fewest_bits, 8)
+        if self.bits_a is not None:
+            _checks.integer("bits_a", self.bits_a, 2, 8)
+        group_length(self.granularity, 1)
+
+    @property
+    def fewest_bits(self) -> int:
+        """With fewer there would be one level."""
+        return 2
+
+    @property
+    def left(self) -> Quantizer:
+        """The quantiser of the left operand; weight-only ones have a plain `Uniform` there."""
+        return self if self.bits_a is None else replace(self, bits=self.bits_a, bits_a=None)
+
+    @property
+    def code_bits(self) -> int:
+        """Bits that a signed code needs."""
+        return self.bits
+
+    @property
+    def offsets(self) -> bool:
+        """Whether vectors or groups have an offset, so a product has a thin one beside it."""
+        return False
+
+    def groups(self, k: int) -> int:
+        """Groups of a vector of length k."""
+        return -(-k // group_length(self.granularity, k))
+
+    def stored_bits(self, rows: int, k: int) -> int:
+        """Bits that hold a quantised operand: codes, and a scale a vector or group."""
+        return self.bits * rows * k + self.scale_bits * self._scales(rows, k)
+
+    def _scales(self, rows: int, k: int) -> int:
+        return 1 if self.granularity == "tensor" else rows * self.groups(k)
+
+    def quantize(self, X: Array) -> Quantized:
+        """Quantise X, (rows, k) float32 and finite, along its last axis."""
+        xp = array_namespace(X)
+        rows, k = X.shape
+        group = group_length(self.granularity, k)
+        axes = shared_axes(self.granularity)
+        codes, scale, offset = self.encode(xp, blocks(xp, X, group), axes)
+        codes = xp.reshape(codes, (rows, -1))[:, :k]
+        return Quantized(
+            self._stored(xp, codes),
+            scale[:, :, 0],
+            None if offset is None else offset[:, :, 0],
+            group,
+        )
+
+    def _stored(self, xp: ModuleType, codes: Array) -> Array:
+        if not self.integer:
+            return codes
+        return stored_codes(xp, codes, xp.int8 if self.code_bits <= 8 else xp.int16)
+
+    @abstractmethod
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        """Codes (as floats), scale and offset of x, (rows, groups, group); scales span `axes`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Quantizer):
+    """Equally spaced levels.
+
+    Parameters
+    ----------
+    rounding : 'nearest' (ties to even) or 'truncate' (towards zero; with a float zero point towards
+        the minimum). The extreme elements of a vector keep their level under truncation too.
+    zero_point : None (symmetric, 2^b - 1 levels), 'integer' or 'float' (2^b levels from the
+        minimum to the maximum; 'integer' represents zero exactly)
+    zero_point_a : of the left operand; 'same' as the right one's
+
+    Raises
+    ------
+    TypeError : bits that are no integer
+    ValueError : bits out of range; another rounding, zero point or granularity
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrqmm.products.quantize import Uniform
+    >>> X = np.array([[1.0, -0.4, 0.2]], np.float32)
+    >>> Uniform(bits=4).quantize(X).codes.tolist()
+    [[7, -3, 1]]
+    >>> Uniform(bits=4, rounding="truncate").quantize(X).codes.tolist()
+    [[7, -2, 1]]
+    >>> Uniform(bits=4, zero_point="float").quantize(X).codes.tolist()
+    [[7, -8, -2]]
+    """
+
+    rounding: str = "nearest"
+    zero_point: str | None = None
+    zero_point_a: str | None = "same"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.choice("rounding", self.rounding, ROUNDINGS)
+        _checks.choice("zero_point", self.zero_point, ZERO_POINTS)
+        _checks.choice("zero_point_a", self.zero_point_a, ("same", *ZERO_POINTS))
+
+    @property
+    def fewest_bits(self) -> int:
+        """One where both operands have a float zero point: the minimum and the maximum."""
+        both = self.zero_point == "float" and self.zero_point_a in ("same", "float")
+        return 1 if both else 2
+
+    @property
+    def left(self) -> Uniform:
+        bits = self.bits if self.bits_a is None else self.bits_a
+        zero_point = self.zero_point if self.zero_point_a == "same" else self.zero_point_a
+        return replace(self, bits=bits, bits_a=None, zero_point=zero_point, zero_point_a="same")
+
+    @property
+    def offsets(self) -> bool:
+        return self.zero_point is not None
+
+    def stored_bits(self, rows: int, k: int) -> int:
+        """With a zero point beside each scale: a code, or a float32."""
+        each = {None: 0, "integer": self.bits, "float": SCALE_BITS}[self.zero_point]
+        return super().stored_bits(rows, k) + each * self._scales(rows, k)
+
+    def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        if self.zero_point is None:
+            return self._symmetric(xp, x, axes)
+        return self._affine(xp, x, axes)
+
+    def _symmetric(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        top = 2 ** (self.bits - 1) - 1
+        scaled, scale, largest = scale_to_top(xp, x, axes, top)
+        if self.rounding == "nearest":
+            return xp.round(scaled), scale, None
+        return truncate(xp, scaled, xp.abs(x) == largest), scale, None
+
+    def _affine(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
+        bottom, levels = -(2 ** (self.bits - 1)), 2**self.bits - 1
+        low = xp.min(x, axis=axes, keepdims=True)
+        high = xp.max(x, axis=axes, keepdims=True)
+        rounded = xp.round
+        if self.rounding == "truncate":
+            rounded = partial(truncate, xp, extreme=(x == low) | (x == high))
+        if self.zero_point == "integer":  # zero must be a level, so the range includes it
+            low, high = xp.clip(low, max=0.0), xp.clip(high, min=0.0)
+        scale, divisor = usable_scale(xp, (high - low) / levels)
+        if self.zero_point == "integer":
+            zero = xp.round(-low / divisor) + bottom
+            codes = rounded(x / divisor) + zero
+            offset = -scale * zero
+        else:
+            codes = rounded((x - low) / divisor) + bottom
+            offset = low - scale * bottom
+        return xp.clip(codes, bottom, bottom + levels), scale, offset
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOnly(Quantizer):
+    """For the right operand; the left one is `Uniform`, to nearest, at `bits_a` (or `bits`).
+
+    A subclass with bits of its own makes `bits` a field without `init`.
+
+    Parameters
+    ----------
+    zero_point_a : of the left operand: None, 'integer' or 'float', as in `Uniform`
+
+    Raises
+    ------
+    TypeError : bits that are no integer
+    ValueError : bits out of range; another zero point or granularity
+
+    Examples
+    --------
+    >>> from lrqmm.methods.hqq import HQQ
+    >>> HQQ(bits=3, bits_a=8, granularity="vector").left
+    Uniform()
+    """
+
+    ahead: ClassVar[bool] = True
+
+    zero_point_a: str | None = None
+
+    def __post_init__(self) -> None:
+        _checks.choice("zero_point_a", self.zero_point_a, ZERO_POINTS)
+        fixed = not next(own for own in fields(self) if own.name == "bits").init
+        if not fixed:
+            super().__post_init__()
+            return
+        _checks.integer("bits_a", self.bits_a, 2, 8)
+        group_length(self.granularity, 1)
+
+    @property
+    def left(self) -> Quantizer:
+        bits = self.bits if self.bits_a is None else self.bits_a
+        return Uniform(bits=bits, granularity=self.granularity, zero_point=self.zero_point_a)
+
+
+def stored_codes(xp: ModuleType, codes: Array, dtype: Any) -> Array:
+    """Float codes as integers, clipped first: beyond the limits a cast wraps round."""
+    limits = xp.iinfo(dtype)
+    # NumPy's, CuPy's and torch's own clip: one pass, and the layout stays as it is
+    clip = codes.clip if hasattr(codes, "clip") else partial(xp.clip, codes)
+    return xp.astype(clip(limits.min, limits.max), dtype)
+
+
+def scale_to_top(
+    xp: ModuleType, x: Array, axes: tuple[int, ...], top: int
+) -> tuple[Array, Array, Array]:
+    """x / scale with scale = max|x| / top over `axes`; the scale; the maximum."""
+    largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
+    scale, divisor = usable_scale(xp, largest / top)
+    return x / divisor, scale, largest
+
+
+def truncate(xp: ModuleType, x: Array, extreme: Array) -> Array:
+    """Towards zero, but to nearest at the extremes.
+
+    max / (max / top) falls just below `top` in float32 for many rows; truncation would lose it.
+    """
+    return xp.where(extreme, xp.round(x), xp.trunc(x))
+
+
+def group_length(granularity: str, k: int) -> int:
+    """Columns that share a scale: N for 'group:N', else k. Raises ValueError for other words."""
+    if granularity in ("vector", "tensor"):
+        return max(k, 1)
+    kind, _, length = str(granularity).partition(":")
+    if kind == "group" and length.isdecimal() and int(length) > 0:
+        return max(min(int(length), k), 1)
+    raise ValueError(
+        f"granularity is {granularity!r}; allowed: 'vector', 'tensor', 'group:N' with N at least 1"
+    )
+
+
+def shared_axes(granularity: str) -> tuple[int, ...]:
+    """The axes of (rows, groups, group) that share a scale."""
+    return (0, 1, 2) if granularity == "tensor" else (2,)
+
+
+def clipped(X: Array, share: float, granularity: str) -> Array:
+    """X (rows, k) cut at `share` times the largest magnitude of each vector, tensor or group."""
+    xp = array_namespace(X)
+    rows, k = X.shape
+    x = blocks(xp, X, group_length(granularity, k))
+    top = share * xp.max(xp.abs(x), axis=shared_axes(granularity), keepdims=True)
+    return xp.reshape(xp.minimum(xp.maximum(x, -top), top), (rows, -1))[:, :k]
+
+
+def product(left: Quantized, right: Quantized) -> Array:
+    """Ã B̃ from the codes of A (m x k) and of Bᵀ (n x k); (m, n) float32.
+
+    The integer sums are exact; scales and offsets are applied to them in float32. In a group of g
+    columns
+
+        Σ (s q + o)(t p + w) = s t Σ q p + o (t Σ p) + (s Σ q + o g) w
+
+    of which all but the first term is, over the groups, one product of thin matrices; it is summed
+    in float64, so that its rounding does not depend on the shape (`lrqmm.tiled`).
+
+    Parameters
+    ----------
+    left : codes (m, k), scales and offsets of A
+    right : codes (n, k), scales and offsets of Bᵀ, in groups of the same length
+
+    Raises
+    ------
+    TypeError, ValueError : codes that `lrqmm.integer_matmul` does not take
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrqmm.products.quantize import Uniform, product
+    >>> A, B = np.random.default_rng(0).random((2, 64, 64), dtype=np.float32)
+    >>> left, right = Uniform(bits=8).quantize(A), Uniform(bits=8).quantize(B.T)
+    >>> C = product(left, right)
+    >>> bool(np.allclose(C, left.dequantize() @ right.dequantize().T, rtol=1e-4))
+    True
+    """
+    xp = array_namespace(left.codes)
+    if left.codes.dtype == xp.float32:
+        A, B = left.dequantize(), right.dequantize().T
+        return backend_of(A).float_matmul(A, B, "float32", None)
+    k, group = left.codes.shape[1], left.group
+    right_first = 0 not in left.scale.shape and bool(xp.max(left.scale) > LARGE_SCALE)
+    total = None
+    for index, start in enumerate(range(0, k, group)):
+        columns = slice(start, min(start + group, k))
+        q, p = left.codes[:, columns], right.codes[:, columns]
+        part = xp.astype(integer_matmul(q, p.T), xp.float32)
+        scales = [left.scale[:, index, None], right.scale[None, :, index]]
+        for scale in reversed(scales) if right_first else scales:
+            part *= scale
+        if total is None:
+            total = part
+        else:
+            total += part
+    thin = []  # (m, groups) and (n, groups)
+    if left.offset is not None:
+        thin.append((left.offset, right.scale * _group_sums(right)))
+    if right.offset is not None:
+        sums = left.scale * _group_sums(left)
+        if left.offset is not None:
+            sums = sums + left.offset * _group_sums(left, ones=True)
+        thin.append((sums, right.offset))
+    for x, y in thin:
+        x, y = (xp.astype(_a_row_each(*pair), xp.float64) for pair in ((left, x), (right, y)))
+        total += xp.astype(x @ y.T, xp.float32)
+    return total
+
+
+def _group_sums(x: Quantized, *, ones: bool = False) -> Array:
+    """Sums of the codes, or of ones, by row and group; (rows, groups) float32."""
+    xp = array_namespace(x.codes)
+    codes = xp.ones_like(x.codes[:1, :]) if ones else x.codes
+    k = codes.shape[1]
+    sums = [
+        xp.sum(codes[:, start : min(start + x.group, k)], axis=1, keepdims=True, dtype=xp.int64)
+        for start in range(0, k, x.group)
+    ]
+    return xp.astype(xp.concat(sums, axis=1), xp.float32)
+
+
+def _a_row_each(x: Quantized, values: Array) -> Array:
+    """Values of a whole tensor, (1, groups), repeated for each row."""
+    shape = (x.codes.shape[0], values.shape[1])
+    return array_namespace(values).broadcast_to(values, shape)
+
+
+def usable_scale(xp: ModuleType, scale: Array) -> tuple[Array, Array]:
+    """The scale (0 where it would be subnormal) and a divisor that is never 0."""
+    usable = scale >= SMALLEST_SCALE
+    return (
+        xp.where(usable, scale, xp.zeros_like(scale)),
+        xp.where(usable, scale, xp.full_like(scale, float("inf"))),
+    )
+
+
+def blocks(xp: ModuleType, X: Array, group: int) -> Array:
+    """(rows, k) as (rows, groups, group); the last column is repeated to fill the last group."""
+    rows, k = X.shape
+    missing = -k % group
+    if missing:
+        X = xp.concat([X, xp.repeat(X[:, -1:], missing, axis=1)], axis=1)
+    return xp.reshape(X, (rows, -1, group))
+
+
+def _per_column(xp: ModuleType, x: Array, group: int, k: int) -> Array:
+    """(rows, groups) spread over the k columns."""
+    return x if x.shape[1] == 1 else xp.repeat(x, group, axis=1)[:, :k]
