@@ -11,7 +11,7 @@ EXTRAS ?=
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: env run run-all bench reference figures notebooks docs test test-cluster faults fuzz load sanitize lint clean lock
+.PHONY: env run run-all bench reference figures notebooks docs keys test test-cluster faults fuzz load sanitize lint clean lock
 
 run: env
 	$(PY) -m snakemake --cores all
@@ -40,6 +40,10 @@ notebooks: env
 # The documentation: docs/_build/index.html, to open from disk.
 docs: env
 	$(PY) -m sphinx --quiet --fail-on-warning -b html docs docs/_build
+
+# The tables of keys in config/README.md, from the source.
+keys: env
+	$(PY) docs/configuration.py
 
 # Every study whose data is packaged: some hours on 2 cores.
 run-all: run
@@ -97,7 +101,7 @@ clean:
 # torch and what its CUDA builds bring along stay outside: their builds differ.
 lock: env
 	$(PY) -m pip install --quiet uv
-	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --extra notebooks --extra test --extra docs \
+	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --extra bench --extra notebooks --extra test --extra docs \
 		--extra cluster --constraint envs/torch.txt --generate-hashes --no-annotate --no-header pyproject.toml \
 		| awk '/^[^ ]/ {keep = $$0 !~ /^(torch|nvidia-|cuda-)/} keep' > envs/requirements.lock.part
 	mv envs/requirements.lock.part envs/requirements.lock

@@ -63,7 +63,7 @@ def _gain(run: Run) -> str:
     table = pd.concat([fix, low])
     table = table.assign(
         method=table["method"].map(_style.label),
-        input=table["input"].map(_style.input_label),
+        input=table["input"].map(run.title),
         gain=[
             f"{row.gain:.3g} [{row.least_gain:.3g}, {row.largest_gain:.3g}]"
             for row in table.itertuples()

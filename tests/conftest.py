@@ -8,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Threads that wait for work must not take a core from other workers' tests; OpenMP reads it when
+# it is loaded, with torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 # Triton reads it when it is imported, and torch's compiler imports it: before any test is collected

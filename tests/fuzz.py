@@ -28,10 +28,10 @@ from fuzz_models import CASES as MODELS
 from fuzz_products import CASES as PRODUCTS
 from safetensors.numpy import save_file
 
-from lrqmm.bench.networks.llama import load_llama
-from lrqmm.bench.networks.resnet50 import load_resnet50
-from lrqmm.bench.sources.files import matrix_shape, read_matrix
-from lrqmm.bench.study import SCHEMA, plan
+from lrqmm.bench.data.matrices import matrix_shape, read_matrix
+from lrqmm.bench.networks.llama.model import load_llama
+from lrqmm.bench.networks.resnet50.model import load_resnet50
+from lrqmm.bench.study import plan
 from lrqmm.run.folder import write_json, write_manifest
 from lrqmm.run.read import read_run, write_table
 
@@ -86,7 +86,7 @@ def seeds(folder: Path) -> dict[str, Path]:
 def read(path: Path) -> None:
     """Read a file as the suite does."""
     if path.suffix == ".yaml":
-        plan(yaml.safe_load(path.read_text(errors="surrogateescape")), _schema())
+        plan(yaml.safe_load(path.read_text(errors="surrogateescape")))
     elif path.name.startswith("net."):
         load_resnet50(path)
     elif path.suffix == ".gguf":
@@ -101,10 +101,6 @@ def read(path: Path) -> None:
         name = f"{path}:x" if path.suffix != ".npy" and path.name[0] == "a" else str(path)
         matrix_shape(name)
         read_matrix(name)
-
-
-def _schema():
-    return yaml.safe_load(SCHEMA.read_text())
 
 
 def mutate(content: bytes, rng: random.Random, text: bool) -> bytes:

@@ -37,8 +37,8 @@ from test_llama import (
     write_indexed,
 )
 
-from lrqmm.bench.networks.llama import load_llama
-from lrqmm.bench.sources.files import InputError, matrix_shape, read_matrix
+from lrqmm.bench.data.matrices import InputError, matrix_shape, read_matrix
+from lrqmm.bench.networks.llama.model import load_llama
 
 Check = Callable[[], None]
 TEXT = [5, 200, 17, 3, 99]

@@ -54,7 +54,7 @@ def measure(
         time.sleep(1)
     gone = time.monotonic() - begun
     assert process.returncode == 0
-    logs = (project.folder / f"results/{name}/logs/measure").glob("*.log")
+    logs = (project.folder / f"results/{name}/logs/measurements").glob("*.log")
     took = [float(re.search(r"took (\S+) s", log.read_text())[1]) for log in logs]
     return gone, took, samples
 

@@ -10,7 +10,7 @@ import lrqmm
 from lrqmm.bench.sources.distributions import sample
 from lrqmm.methods import preset
 from lrqmm.products.adaptive import MARGIN, Search, ToleranceNotReached
-from lrqmm.products.composition import Operand
+from lrqmm.products.parts import Operand
 from lrqmm.products.quantize import Uniform
 
 KINDS = ("lowrank", "outliers", "correlated", "exponential", "lognormal")

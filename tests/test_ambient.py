@@ -16,7 +16,8 @@ from torch import nn
 import lrqmm
 from lrqmm.products.backends import torch as backend
 from lrqmm.products.packing import Packed, pack, unpack
-from lrqmm.products.quantize import Uniform, product
+from lrqmm.products.quantize import Uniform
+from lrqmm.products.quantized import product
 from lrqmm.products.rsvd import rsvd
 
 

@@ -21,9 +21,10 @@ from test_verify import measure
 from typer.testing import CliRunner
 
 import lrqmm
-from lrqmm import methods, tiled
+from lrqmm import _extras, methods, tiled
 from lrqmm.bench import template
-from lrqmm.cli import _parameters, app
+from lrqmm.cli import app
+from lrqmm.cli.matmul import parse_parameters
 from lrqmm.run import compare as comparison
 from lrqmm.run.read import read_run
 
@@ -459,13 +460,13 @@ def test_the_library_is_a_program_too():
 
 
 def test_parameters_are_words_of_a_configuration():
-    found = _parameters(["bits=4", "rank=auto", "zero_point=null", "tolerance=1.0e-3"])
+    found = parse_parameters(["bits=4", "rank=auto", "zero_point=null", "tolerance=1.0e-3"])
     assert found == {"bits": 4, "rank": "auto", "zero_point": None, "tolerance": 1e-3}
 
 
 @pytest.mark.parametrize("word", ["tolerance=1e-3", "tolerance=0.001", "tolerance=1.0e-3"])
 def test_numbers_are_numbers(word):
-    assert _parameters([word]) == {"tolerance": 1e-3}
+    assert parse_parameters([word]) == {"tolerance": 1e-3}
 
 
 def test_methods():
@@ -474,6 +475,14 @@ def test_methods():
     assert "LRQMM" in run(app, ["methods"]).stdout
     assert "gu2024lrqmm" in run(app, ["methods", "lrqmm"]).stdout
     assert run(app, ["methods", "lrqm"]).exit_code == 1
+
+
+def test_doctor_says_which_extras_are_there(monkeypatch):
+    monkeypatch.setitem(_extras.EXTRAS, "docs", ("sphinx", "no_such_module"))
+    findings = {it["what"]: it for it in json.loads(run(app, ["doctor", "--json"]).stdout)}
+    assert findings["extra bench"]["state"] == "ok"
+    assert findings["extra docs"]["found"] == "not installed: no_such_module"
+    assert findings["extra docs"]["advice"] == "pip install 'lrqmm[docs]'"
 
 
 @pytest.mark.parametrize("name", ["compositions-cpu-2core", "rivals-cpu-2core"])

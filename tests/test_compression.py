@@ -7,7 +7,7 @@ import pytest
 from oracle import LIBRARIES, distance, low_rank, product, to, to_numpy
 
 import lrqmm
-from lrqmm.bench.sources import workload
+from lrqmm.bench.sources import images
 from lrqmm.bench.sources.distributions import sample
 from lrqmm.methods import caldera, lplr, preset
 from lrqmm.products.compression import affordable_rank, kept, kept_bits, least_squares
@@ -26,7 +26,7 @@ def steep(seed, rows, columns):
 
 
 def compressed(name, B, calibration=None, **params):
-    return preset(name).build(**params).prepare(B, calibration=calibration)
+    return preset(name).build(**params).prepare(B, calibration=calibration).states[0]
 
 
 def approximation(name, B, calibration=None, **params):
@@ -165,7 +165,7 @@ def test_a_sparse_sketch():
 
 def test_the_phantom_at_one_bit_and_the_finding_against_lplr():
     """At 4 and 8 bits LPLR wins; at 8 and 8 the direct SVD does; LPLR is faster."""
-    A, B = workload("images").make("phantom", 0)
+    A, B = images.make("phantom", 0)
 
     def error_and_seconds(name, **params):
         method = lrqmm.get_method(name, bits=1, **params)

@@ -5,10 +5,9 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 
-from lrqmm.bench.sources.files import write_sample
-from lrqmm.bench.study import SCHEMA, plan
+from lrqmm.bench.sources.distributions import write_sample
+from lrqmm.bench.study import plan
 
 STUDY = {
     "run": "run",
@@ -32,10 +31,11 @@ STUDY = {
 MEASURE = """
 import json, sys
 import torch
-from lrqmm.bench.measures.shard import measure_shard
+from lrqmm.bench.measures import read_shard
 found = {}
 for shard, files in json.load(open(sys.argv[1])):
-    for row in measure_shard(shard, files, "cpu", int(sys.argv[2])):
+    shard = read_shard(shard)
+    for row in shard.measure.rows(shard, files, "cpu", int(sys.argv[2])):
         key = " ".join(str(row[name]) for name in ("shard", "input", "parameters"))
         found[key] = row["value"].hex() if row["status"] == "ok" else row["status"]
 print(json.dumps(found))
@@ -50,7 +50,7 @@ FLOAT32 = 1e-7
 def found(tmp_path_factory):
     """Errors of the study in processes of their own, by number of threads: twice with 1, with 2."""
     folder = tmp_path_factory.mktemp("determinism")
-    study = plan({**STUDY, "run": str(folder / "run")}, yaml.safe_load(SCHEMA.read_text()))
+    study = plan({**STUDY, "run": str(folder / "run")})
     for path, given in study.inputs.items():
         write_sample(path, given.input, given.m, given.k, given.n, given.input_seed)
     asked = [(shard.as_dict(), [given.path for given in shard.inputs]) for shard in study.shards]

@@ -24,12 +24,13 @@ FACES = (
     "lrqmm.nn",
     "lrqmm.products.packing",
     "lrqmm.products.quantize",
+    "lrqmm.products.quantized",
 )
 """Modules all of whose names in `__all__` are public."""
 PUBLIC = [
     *(f"{face}.{name}" for face in FACES for name in importlib.import_module(face).__all__),
     "lrqmm.advice.Advice",
-    "lrqmm.bench.networks.compare.compare",
+    "lrqmm.bench.compare.compare",
     "lrqmm.nn.ranks.choose_ranks",
     "lrqmm.run.read.Run",
     "lrqmm.run.read.read_run",
@@ -41,10 +42,7 @@ SOURCED = (
     "lrqmm.products.apriori.predicted_error",
     "lrqmm.nn.ranks.choose_ranks",
     *(f"lrqmm.products.packing.{name}" for name in ("Packed", "pack", "unpack")),
-    *(
-        f"lrqmm.products.quantize.{name}"
-        for name in ("Quantizer", "Uniform", "WeightOnly", "product")
-    ),
+    *(f"lrqmm.products.quantize.{name}" for name in ("Quantizer", "Uniform", "WeightOnly")),
 )
 """Names that implement something, and say whose, themselves or in their module; methods are in
 `test_methods.py`."""

@@ -40,7 +40,18 @@ def test_rows_are_the_measurements(runs):
 
 
 def test_a_setting_is_one_row(runs):
-    key = ["input", "layer", "m", "k", "n", "data", "method", "calibration", *explorer.OWN, "words"]
+    key = [
+        "input",
+        "layer",
+        "m",
+        "k",
+        "n",
+        "data",
+        "method",
+        "calibration",
+        *explorer.FILTERS,
+        "words",
+    ]
     for run in runs:
         assert not explorer.rows(run).duplicated(key).any()
 

@@ -24,7 +24,9 @@ Source: none.
 import os, signal
 from dataclasses import dataclass
 import torch
-from lrqmm.products.composition import Compensator, Cost, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Compensator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ def test_a_killed_job_loses_its_own_shard_only(broken, fault):
     project, result = broken
     assert result.returncode != 0
     assert "Error in rule measure_errors:" in result.stderr
-    assert "logs/measure/distributions-broken_killed-torch-0.log" in result.stderr
+    assert "logs/measurements/distributions-broken_killed-torch-0.log" in result.stderr
     table = read_run(project.folder / "results/tiny", unfinished=True).measurements
     assert "broken_killed" not in set(table["method"])
     assert {"direct", "lrqmm", "mean_fix"} <= set(table["method"])

@@ -21,9 +21,12 @@ from lrqmm.figures import (
     findings,
     list_figures,
     make,
+    met_by,
     rivals_networks,
     save,
+    save_all,
     show,
+    without_figure,
 )  # fmt: skip
 from lrqmm.figures.figure4_transformers import _short
 from lrqmm.run.read import read_run
@@ -212,7 +215,7 @@ def test_figures_fit_a_paper(name):
 
 
 def test_known_methods_differ_in_colour_or_marker():
-    looks = [(str(colour), marker) for _, colour, marker in _style.METHODS.values()]
+    looks = [(str(colour), marker) for _, colour, marker in _style.LOOKS.values()]
     assert len(set(looks)) == len(looks)
     assert _style.colour("my_own") == _style.colour("my_own")
 
@@ -332,3 +335,63 @@ def test_findings_of_a_run_without_any_say_so(study):
     with pytest.raises(NothingToDraw, match="ablation"):
         make("findings", nothing)
     assert "ablation" in _page.text(show("findings", nothing))
+
+
+# what a figure needs
+
+
+def without(run, experiments):
+    """The run without the rows of some experiments."""
+    tables = {kind: getattr(run, kind) for kind in ("measurements", "networks", "arrays")}
+    left = {kind: table[~table["experiment"].isin(experiments)] for kind, table in tables.items()}
+    return replace(run, **left)
+
+
+@pytest.mark.parametrize("drawing", list_figures(), ids=lambda drawing: drawing.name)
+def test_a_figure_needs_what_it_says_and_nothing_else(drawing):
+    """A run of the experiments that it names is enough, and without any one of them it is none."""
+    for each in map(reference, sorted(folder.name for folder in FOLDER.parent.iterdir())):
+        study = json.loads((each.folder / "manifest.json").read_text())["study"]
+        experiments = study["experiments"]
+        if drawing.missing(experiments):
+            continue
+        try:
+            make(drawing.name, each)
+        except NothingToDraw:  # of networks without blocks, of errors without predictions
+            continue
+        break
+    needed = [
+        {name for name, about in experiments.items() if met_by(name, about) & {*need.split(" or ")}}
+        for need in drawing.needs
+    ]
+    only = without(each, {*experiments} - set().union(*needed))
+    make(drawing.name, only)
+    for names in needed:
+        with pytest.raises(NothingToDraw):
+            make(drawing.name, without(only, names))
+    _style.plt.close("all")
+
+
+def test_what_was_planned_but_is_not_there_is_not_drawn(study, tmp_path):
+    one = without(study, {*study.measurements["experiment"]} - {"rank"})
+    one = replace(one, networks=one.networks[:0], arrays=one.arrays[:0])
+    stale = tmp_path / "figures/figure3b_size.png"
+    stale.parent.mkdir()
+    stale.write_text("of an earlier drawing")
+    paths = {path.relative_to(tmp_path).as_posix() for path in save_all({tmp_path: one}, 1)}
+    drawn = {"figures/figure3a_rank.png", "figures/figure3a_rank.pdf", "tables/left_out.html"}
+    assert paths == drawn
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")} == drawn
+    page = (tmp_path / "tables/left_out.html").read_text()
+    for drawing in list_figures():
+        assert (f">{drawing.name}<" in page) == (drawing.name != "figure3a_rank")
+    assert "growth, growth_rank, shapes" in page
+    promised = save_all({tmp_path: one}, 1, {"table3_rank_size"})  # Snakemake waits for it
+    assert tmp_path / "tables/table3_rank_size.csv" in set(promised)
+
+
+def test_experiments_that_no_figure_draws_are_named():
+    measures = {"rank": "error", "rnak": "error", "rivals_time": "time", "mine": "network"}
+    assert without_figure({name: {"measure": each} for name, each in measures.items()}) == [
+        "experiment 'rnak': no figure draws it by this name (did you mean 'rank'?)"
+    ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lrqmm
-from lrqmm.bench.measures.count import count
+from lrqmm.bench.measures._counter import count
 from lrqmm.methods import fp8
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

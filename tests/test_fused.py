@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import lrqmm
-from lrqmm.fused import COVERED, LARGEST_K, algorithm, cpu, passes, passes_numba
-from lrqmm.fused.algorithm import UNIT
+from lrqmm.fused import COVERED, LARGEST_K, cpu, passes, passes_numba
+from lrqmm.fused.coded import UNIT
 from lrqmm.products.lowrank import LEFT, RIGHT
 from lrqmm.products.rsvd import sketch_numbers
 
@@ -487,4 +487,4 @@ def test_both_implementations_have_the_same_passes():
     for name in ("quantize_rows", "quantize_columns", "thin_codes", "merge", "scale_update"):
         assert callable(getattr(passes, name))
         assert callable(getattr(passes_numba, name))
-    assert algorithm.UNIT == {"nearest": 1 / 254, "truncate": 1 / 127}
+    assert UNIT == {"nearest": 1 / 254, "truncate": 1 / 127}

@@ -25,9 +25,10 @@ import triton
 
 import lrqmm
 from lrqmm import fused
-from lrqmm.fused import cpu, cuda, packing_triton, thin, triton_products, triton_quantize
-from lrqmm.fused.algorithm import Coded
+from lrqmm.fused import cpu, cuda, thin, triton_products, triton_quantize
+from lrqmm.fused.coded import Coded
 from lrqmm.products import packing
+from lrqmm.products.packing import triton_kernels as packing_triton
 
 TIE = 2e-5  # x · (1 / scale) has two roundings: 127 · 2^-23 from x / scale
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,7 +37,7 @@ HOPPER = platform.system() == "Linux" and platform.machine() == "x86_64"
 
 @dataclass(frozen=True)
 class Library:
-    """One of the two modules, and the way to its arrays and back."""
+    """The module of the kernels, and the way to its arrays and back."""
 
     kernels: ModuleType
     up: Any
@@ -55,10 +56,8 @@ def cupy_with_gpu():
     return cupy
 
 
-@pytest.fixture(params=["triton", "cupy"] if cupy_with_gpu() else ["triton"])
-def library(request):
-    if request.param == "cupy":
-        return Library(importlib.import_module("lrqmm.fused.cupy"), cupy_with_gpu().asarray)
+@pytest.fixture
+def library():
     return Library(cuda, lambda X: torch.from_numpy(X).to(DEVICE))
 
 
@@ -482,7 +481,7 @@ def test_allocates_nothing_of_the_matrices_size(method, on_cuda):
     own = lrqmm.get_method(method, execution="fused", **rank)
     prepared, out = own.prepare(B), torch.empty_like(A)
     own.matmul(A, prepared, out=out)  # the work space is made here
-    coded, spaces = prepared.states[0].coded, own._implementation._spaces.named.values()
+    coded, spaces = prepared.states[0].coded, own._spaces.named.values()
     known = [A, out, coded.room, *(buffer for space in spaces for buffer in space.values())]
     if coded.digits is not None:
         known.append(coded.digits)
@@ -535,6 +534,38 @@ def test_kernels_follow_library_and_device(monkeypatch):
         fused._kernels(OnCuda())
 
 
+class CuPyArray:
+    """What a CuPy array shows of itself, in the memory of a tensor."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __dlpack__(self, **options):
+        return self.tensor.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.tensor.__dlpack_device__()
+
+
+def test_cupys_arrays_go_through_torch_in_their_own_memory(monkeypatch):
+    cupy = ModuleType("cupy")
+    cupy.ndarray = CuPyArray
+    cupy.from_dlpack = lambda x: CuPyArray(torch.utils.dlpack.from_dlpack(x))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.delitem(sys.modules, "lrqmm.products.backends.cupy", raising=False)
+    a, b = (torch.randint(-128, 128, s, dtype=torch.int8) for s in ((5, 300), (300, 7)))
+    with pytest.raises(lrqmm.Unsupported, match="CuPy arrays need a torch with CUDA"):
+        fused._tensor(CuPyArray(a))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    backend = importlib.import_module("lrqmm.products.backends.cupy")
+    product = backend.integer_matmul(CuPyArray(a), CuPyArray(b))
+    assert isinstance(product, CuPyArray)
+    assert torch.equal(product.tensor, a.int() @ b.int())
+    assert fused._tensor(CuPyArray(a)).data_ptr() == a.data_ptr()
+    assert fused._as(CuPyArray(a), b).tensor.data_ptr() == b.data_ptr()
+    monkeypatch.delitem(sys.modules, "lrqmm.products.backends.cupy")
+
+
 def test_the_route_names_the_kernels(on_cuda):
     own = lrqmm.get_method("direct", execution="fused")
     route = own.integer_route(on_cuda.up(np.ones((2, 2), np.float32)))
@@ -571,7 +602,8 @@ def test_packing_is_the_plain_one(bits, shape):
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
-from lrqmm.fused import packing_triton, triton_products, triton_quantize
+from lrqmm.fused import triton_products, triton_quantize
+from lrqmm.products.packing import triton_kernels as packing_triton
 
 POINTERS = {
     "X": "*fp32", "Y": "*fp32", "s": "*fp32", "t": "*fp32", "largest": "*fp32", "scales": "*fp32",

@@ -14,8 +14,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 from scipy import stats
 
-from lrqmm.bench.sources.distributions import DISTRIBUTIONS, sample
-from lrqmm.bench.sources.files import (
+from lrqmm.bench.data.matrices import (
     InputError,
     check_pair,
     matrix_shape,
@@ -24,6 +23,7 @@ from lrqmm.bench.sources.files import (
     read_values,
     write_pair,
 )
+from lrqmm.bench.sources.distributions import DISTRIBUTIONS, sample
 
 X = np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)
 

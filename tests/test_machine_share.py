@@ -10,6 +10,8 @@ import pytest
 
 from lrqmm.bench import devices, job
 from lrqmm.bench.devices import VISIBLE, gpus, one_gpu
+from lrqmm.bench.measures._experiment import Shard
+from lrqmm.bench.measures.error import Error
 from lrqmm.run.folder import StoreError
 
 HOLD = """
@@ -92,11 +94,12 @@ np.zeros(10**7)
 
 def test_a_job_with_too_little_memory_is_tried_again_with_more(tmp_path, monkeypatch):
     failed = {"status": "failed", "reason": "RuntimeError: can't allocate memory"}
-    monkeypatch.setattr(job, "_rows", lambda *_: [failed])
+    monkeypatch.setattr(Error, "rows", lambda *_: [failed])
     monkeypatch.setattr(job, "limit_memory", lambda: None)
     monkeypatch.setattr(job, "gpus", list)
     target = tmp_path / "measurements/s.parquet"
-    given = {"library": "numpy"}, [], target, "cpu", 1
+    shard = Shard("s", "x", Error(measure="error"), "numpy", "direct", (), ())
+    given = shard.as_dict(), [], target, "cpu", 1
     with pytest.raises(StoreError, match=r"no such columns|not a table"):
         job.measure(*given, attempt=1)  # outside a cluster it is a row; here, not a whole one
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "2000")

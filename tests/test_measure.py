@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,19 +17,24 @@ import torch
 from oracle import distance, low_rank, product
 
 import lrqmm
-from lrqmm.bench import environment, machine
-from lrqmm.bench.measures import arrays
-from lrqmm.bench.measures.count import count
-from lrqmm.bench.measures.shard import measure_arrays, measure_shard
+from lrqmm import load
+from lrqmm.bench import environment, imports, machine
+from lrqmm.bench.data.matrices import InputError, write_pair
+from lrqmm.bench.inputs import Input
+from lrqmm.bench.measures import MEASURES, read_shard
+from lrqmm.bench.measures._counter import count
+from lrqmm.bench.measures._experiment import Shard
+from lrqmm.bench.measures.spectrum import spectra
+from lrqmm.bench.measures.steps import steps
 from lrqmm.bench.progress import begin, output, report
 from lrqmm.bench.sources.distributions import sample
-from lrqmm.bench.sources.files import InputError, write_pair
-from lrqmm.bench.study import Input, Shard
 from lrqmm.error import exact_product, relative_error
 from lrqmm.methods.hadamard import Hadamard
 from lrqmm.products import phases
 from lrqmm.products.apriori import predicted_error
-from lrqmm.products.composition import Compensator, Cost, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Compensator
 from lrqmm.products.quantize import Uniform
 from lrqmm.run import read as store
 from lrqmm.run import schema
@@ -53,28 +59,31 @@ def files(tmp_path):
     return paths
 
 
-def shard(method="lrqmm", measure="error", settings=({"bits": 4, "rank": 2},), **changes):
-    return {
+def shard(
+    method="lrqmm", measure="error", settings=({"bits": 4, "rank": 2},), library="torch", **options
+):
+    if measure == "time":
+        options = {"samples": 3, **options}
+    return read_shard({
         "name": f"test-{method}",
         "experiment": "test",
-        "measure": measure,
-        "library": "torch",
+        "measure": {"measure": measure, **options},
+        "library": library,
         "method": method,
         "inputs": [
             {"input": "uniform01", "layer": None, "input_seed": seed, "m": m, "k": k, "n": n}
             for seed, (m, k, n) in enumerate(SHAPES)
         ],
         "settings": list(settings),
-        "samples": 3,
-        "baselines": ["sgemm", "direct"],
-        "prepared": [False],
-        **changes,
-    }
+    })  # fmt: skip
 
 
 def measured(files, *args, **kwargs):
-    """The checked table of a shard's rows."""
-    return store.table(measure_shard(shard(*args, **kwargs), files, "cpu", threads=1))
+    """The checked table of a shard's rows, of as many inputs as there are files."""
+    asked = shard(*args, **kwargs)
+    asked = replace(asked, inputs=asked.inputs[: len(files)])
+    rows = asked.measure.rows(asked, files, "cpu", threads=1)
+    return store.table(rows, schema.TABLES[asked.measure.table])
 
 
 # errors
@@ -114,7 +123,7 @@ def test_rows_say_where_they_come_from(files):
         "compute_dtype": "float32",
         "integer_route": lrqmm.integer_route(torch.ones(1)),
         "version": lrqmm.__version__,
-        "code_hash": environment.code_hash("lrqmm"),
+        "code_hash": environment.code_hash("lrqmm", "error"),
         "input_sha256": Path(f"{files[0]}.sha256").read_text().split()[0],
     }
     assert {key: first[key] for key in expected} == expected
@@ -145,9 +154,7 @@ def test_errors_are_against_the_values_as_stored(tmp_path):
     files = [tmp_path / f"{number}.safetensors" for number in range(2)]
     table = measured(files, "sgemm", settings=({},))
     assert table["value"].tolist() == pytest.approx([1, 0], abs=1e-6)
-    half = measured(files[:1], "direct", settings=({},), held_out=True, inputs=[
-        {"input": "uniform01", "layer": None, "input_seed": 0, "m": 12, "k": 20, "n": 16}
-    ])  # fmt: skip
+    half = measured(files[:1], "direct", settings=({},), held_out=True)
     errors = half[half["metric"] == "relative_error"]
     assert errors["value"].tolist() == pytest.approx([1], abs=1e-6)
 
@@ -155,9 +162,8 @@ def test_errors_are_against_the_values_as_stored(tmp_path):
 def test_arrays_of_a_pair_of_float64(tmp_path):
     A, B = np.random.default_rng(0).standard_normal((2, 40, 40))
     write_pair(tmp_path / "pair.safetensors", A, B, {})
-    asked = shard(None, measure="spectrum", settings=({"bits": 4},))
-    rows = measure_arrays({**asked, "inputs": asked["inputs"][:1]}, [tmp_path / "pair.safetensors"])
-    values = [row["value"] for row in rows if row["name"] == "matrix"]
+    table = measured([tmp_path / "pair.safetensors"], None, "spectrum", ({"bits": 4},))
+    values = table.loc[table["name"] == "matrix", "value"]
     expected = np.linalg.svd(A.astype(np.float32), compute_uv=False)
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
@@ -172,11 +178,9 @@ def test_a_pair_that_underflows_is_refused(files):
 def test_a_result_that_should_be_zero_is_a_failed_row(tmp_path):
     path = tmp_path / "pair.safetensors"
     write_pair(path, np.ones((12, 20), "f"), np.tile(np.float32([[1], [-1]]), (10, 16)), {})
-    asked = shard("dsvd", settings=({},))
-    asked["inputs"] = asked["inputs"][:1]
-    (row,) = measure_shard(asked, [path], "cpu", threads=1)
-    assert row["status"] == "failed"
-    assert "the result is not zero and A B is (relative error inf)" in row["reason"]
+    table = measured([path], "dsvd", settings=({},))
+    assert table["status"].tolist() == ["failed"]
+    assert "the result is not zero and A B is (relative error inf)" in table["reason"][0]
 
 
 def test_errors_of_tiny_and_huge_products():
@@ -264,7 +268,8 @@ class Breaks(Compensator):
 def test_a_failing_setting_is_a_row_and_its_neighbours_go_on(files, monkeypatch, measure):
     monkeypatch.setattr("lrqmm.methods.direct.METHOD", Preset("direct", compensator=Breaks))
     settings = [{"seed": seed} for seed in range(5)]
-    table = measured(files, "direct", measure, settings, baselines=[])
+    options = {"baselines": []} if measure == "time" else {}
+    table = measured(files, "direct", measure, settings, **options)
     for seed in range(5):
         rows = table[table["seed"] == seed]
         assert set(rows["input_seed"]) == {0, 1}
@@ -485,6 +490,36 @@ def test_a_phase_that_fails_is_closed(clock):
     assert seconds == {"other": 2, "sketch": 1}
 
 
+# adding a kind of measurement
+
+NEW_MEASURE = re.search(
+    r"```python\n# src/lrqmm/bench/measures/transposed\.py\n(.*?)```",
+    (Path(__file__).parent.parent / "docs/howto/add-a-measure.md").read_text(),
+    re.DOTALL,
+)[1]
+
+
+def test_a_new_file_is_a_new_measure(project):
+    """Planned, run by the workflow, and in the tables of the run, without another edit."""
+    (project.folder / "src/lrqmm/bench/measures/transposed.py").write_text(NEW_MEASURE)
+    config = project.folder / "config/test/tiny.yaml"
+    known = config.read_text().replace("methods: [direct, lrqmm, mean_fix]", "methods: [direct]")
+    new = known.partition("experiments:\n")[2].replace("distributions:", "turned:")
+    new = new.replace("measure: error", "measure: transposed\n    cost: true")
+    config.write_text(known.rstrip("\n") + "\n" + new)
+    project.run("measurements", "--configfile", "config/test/tiny.yaml")
+    table = store.read_run(project.folder / "results/tiny").measurements
+    assert (table["status"] == "ok").all()
+    errors = table[table["metric"] == "relative_error"].groupby("experiment")["value"].apply(list)
+    assert len(errors["turned"]) == len(errors["distributions"])
+    assert errors["turned"] != errors["distributions"]
+    assert set(table.loc[table["phase"] == "model", "experiment"]) == {"turned"}
+    config.write_text(config.read_text().replace("    cost: true\n", "    costs: true\n"))
+    result = project.snakemake("--dry-run", "--configfile", "config/test/tiny.yaml")
+    said = r"unknown key 'costs' at experiments\.turned \(did you mean 'cost'\?\); allowed: cases"
+    assert re.search(said, result.stdout + result.stderr)
+
+
 # counts
 
 
@@ -512,7 +547,7 @@ def test_counting_knows_products_and_bytes():
 
 def test_spectra():
     A, _ = sample("normal", 24, 24, 24, seed=0)
-    found = arrays.spectra(A, {"bits": 4})
+    found = spectra(A, {"bits": 4})
     residual = A - Uniform(bits=4).quantize(A).dequantize()
     for name, X in (("matrix", A), ("residual", residual)):
         exact = np.linalg.svd(X.astype(float), compute_uv=False)
@@ -521,7 +556,7 @@ def test_spectra():
 
 def test_steps():
     A, B = sample("uniform01", 100, 30, 60, seed=0)
-    found = arrays.steps(A, B, {"bits": 4, "rounding": "truncate", "rank": 3})
+    found = steps(A, B, {"bits": 4, "rounding": "truncate", "rank": 3})
     X = found["matrix"]
     np.testing.assert_allclose(X, (A[34:66] @ B[:, :32]), rtol=1e-5)
     assert np.abs(found["codes"]).max() == 7
@@ -535,11 +570,10 @@ def test_steps():
 
 
 def test_measured_arrays_are_a_table(files):
-    spec = shard(None, "steps", [{"bits": 4, "rank": 2}], library="numpy")
-    table = store.table(measure_arrays(spec, files), schema.ARRAY_SCHEMA)
+    table = measured(files, None, "steps", [{"bits": 4, "rank": 2}], library="numpy")
     first = table[table["input_sha256"] == table["input_sha256"][0]]
     A, B = sample("uniform01", *SHAPES[0], seed=0)
-    found = arrays.steps(A, B, {"bits": 4, "rank": 2})
+    found = steps(A, B, {"bits": 4, "rank": 2})
     for name, X in found.items():
         rows = first[first["name"] == name]
         shown = np.zeros(X.shape)
@@ -558,20 +592,23 @@ def package(tmp_path, monkeypatch):
     copied = tmp_path / "lrqmm"
     shutil.copytree(environment.PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(environment, "PACKAGE", copied)
+    monkeypatch.setattr(imports, "PACKAGE", copied)
     environment.code_hash.cache_clear()
     yield copied
     environment.code_hash.cache_clear()
 
 
-def hashes():
+def hashes(measure="error"):
     environment.code_hash.cache_clear()
-    return {name: environment.code_hash(name) for name in (None, *lrqmm.list_methods())}
+    names = (None, *lrqmm.list_methods(), "hadamard+octav+lrqmm")
+    return {name: environment.code_hash(name, measure) for name in names}
 
 
 @pytest.mark.parametrize(
     ("file", "whose"),
     [
-        ("methods/lrqmm.py", {"lrqmm", "lrqmm_first"}),
+        ("methods/lrqmm.py", {"lrqmm", "lrqmm_first", "hadamard+octav+lrqmm"}),
+        ("methods/octav.py", {"octav", "hadamard+octav+lrqmm"}),
         ("methods/midpoint.py", {"midpoint"}),
         ("methods/bf16.py", {"bf16"}),
         ("methods/smoothquant.py", {"smoothquant", "awq", "svdquant", "flrq"}),
@@ -598,9 +635,10 @@ def hashes():
         ("bench/progress.py", set()),
         ("bench/data/packages.py", set()),
         ("run/read.py", set()),
-        ("products/quantize.py", "all"),
-        ("products/lowrank.py", "all"),
-        ("products/adaptive.py", "all"),
+        ("products/quantize.py", "compositions"),
+        ("products/lowrank.py", "compositions"),
+        ("products/adaptive.py", "compositions"),
+        ("products/method.py", "all"),
         ("products/backends/torch.py", "all"),
         ("error.py", "all"),
     ],
@@ -610,21 +648,30 @@ def test_code_hash_follows_the_code_that_decides(package, file, whose):
     path = package / file
     path.write_text(path.read_text() + "\n# changed\n")
     changed = {name for name, found in hashes().items() if found != before[name]}
-    assert changed == (set(before) if whose == "all" else whose)
+    if whose == "compositions":
+        assert {"direct", "lrqmm", "hadamard"} < changed
+        assert changed.isdisjoint({"sgemm", "bf16", None})
+    else:
+        assert changed == (set(before) if whose == "all" else whose)
 
 
-def test_a_method_made_of_anothers_parts_follows_both_files(package, monkeypatch):
-    from lrqmm.methods.lrqmm import LRQMM
-    from lrqmm.methods.midpoint import Midpoint
-
-    preset = Preset("direct", quantizer=Midpoint, compensator=LRQMM)
-    monkeypatch.setattr("lrqmm.methods.direct.METHOD", preset)
-    for file in ("direct", "midpoint", "lrqmm"):
-        before = hashes()
-        path = package / "methods" / f"{file}.py"
-        path.write_text(path.read_text() + "\n# changed\n")
-        changed = {name for name, found in hashes().items() if found != before[name]}
-        assert changed - {"lrqmm_first"} == {file, "direct"}  # which is made of `lrqmm`
+@pytest.mark.parametrize(
+    ("file", "measures"),
+    [
+        ("bench/measures/_counter.py", {"count"}),
+        ("bench/measures/error.py", {"error"}),
+        ("timing.py", {"time"}),
+        ("bench/measures/_products.py", {"count", "error", "time"}),
+        ("fused/passes.cpp", {"count", "error", "time"}),
+        ("bench/study.py", set()),
+        ("tiled/__init__.py", set()),
+    ],
+)
+def test_a_kind_of_measurement_follows_its_own_code(package, file, measures):
+    before = {measure: hashes(measure) for measure in ("count", "error", "time")}
+    path = package / file
+    path.write_text(path.read_text() + "\n# changed\n")
+    assert {measure for measure in before if hashes(measure) != before[measure]} == measures
 
 
 def test_environment_is_recorded():
@@ -638,17 +685,22 @@ def test_environment_is_recorded():
 @pytest.mark.parametrize(("others", "loaded"), [(0.0, False), (0.05, False), (0.5, True)])
 def test_load_by_others_is_noticed(monkeypatch, others, loaded):
     """`others`: the share of all cores that other processes use."""
-    cores = environment.available_cores()
+    cores = load.available_cores()
     started = time.monotonic()
 
-    def cpu_times():
-        busy = (time.monotonic() - started) * others * cores + time.process_time()
-        return SimpleNamespace(user=busy, system=0.0, nice=0.0)
+    def busy():
+        return (time.monotonic() - started) * others * cores + time.process_time()
 
-    monkeypatch.setattr(environment.psutil, "cpu_times", cpu_times)
-    with environment.watch_load() as verdict:
+    monkeypatch.setattr(load, "_busy", busy)
+    with load.watch_load() as verdict:
         time.sleep(0.05)
     assert verdict == {"loaded": loaded}
+
+
+def test_the_work_of_all_cores_is_read_as_psutil_reads_it(monkeypatch, tmp_path):
+    here = load._busy()
+    monkeypatch.setattr(load, "STAT", tmp_path / "none")
+    assert load._busy() == pytest.approx(here, abs=5)
 
 
 # progress
@@ -667,9 +719,10 @@ def test_seconds_of_a_process():
 
 
 def test_progress_counts_what_was_still_to_do(tmp_path):
-    given = Input("normal", None, 0, 8, 8, 8, "x")
-    todo = [Shard(f"s{i}", "test", "error", "torch", "direct", (given,), ({},)) for i in range(4)]
-    arrays_shard = Shard("s4", "test", "steps", "numpy", None, (given,), ({},))
+    pairs = (Input("normal", None, 0, 8, 8, 8, "x"),)
+    error, steps = (MEASURES.get(name)(measure=name) for name in ("error", "steps"))
+    todo = [Shard(f"s{i}", "test", error, "torch", "direct", pairs, ({},)) for i in range(4)]
+    arrays_shard = Shard("s4", "test", steps, "numpy", None, pairs, ({},))
     done = output(tmp_path, todo[0])
     assert done == tmp_path / "measurements/s0.parquet"
     done.parent.mkdir()

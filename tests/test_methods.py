@@ -7,7 +7,7 @@ import pytest
 from oracle import LIBRARIES, distance, low_rank, product, to, to_numpy
 
 import lrqmm
-from lrqmm.bench.measures.count import count
+from lrqmm.bench.measures._counter import count
 from lrqmm.bench.sources.distributions import sample
 from lrqmm.products.backends import torch as torch_backend
 from lrqmm.products.packing import Packed

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lrqmm.bench.networks.minilm import EPS, HEADS, WIDTH, MiniLM, load_minilm
+from lrqmm.bench.networks.minilm.model import EPS, HEADS, WIDTH, MiniLM, load_minilm
 
 SENTENCES = [
     "The cat sat on the mat.",

@@ -1,5 +1,7 @@
 """Measuring whole networks: tasks, rows, failures."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,11 +10,13 @@ from PIL import Image
 from torch import nn
 
 import lrqmm
-from lrqmm.bench.measures import network
-from lrqmm.bench.measures.network import measure_network
-from lrqmm.bench.networks import tasks
-from lrqmm.bench.networks.compare import compare
-from lrqmm.bench.networks.tasks import Batch, Task, load_task
+from lrqmm.bench import environment, imports
+from lrqmm.bench.compare import compare
+from lrqmm.bench.data.text import read_text, windows
+from lrqmm.bench.measures import _network, read_shard
+from lrqmm.bench.networks import NETWORKS, Batch, Task, load_task
+from lrqmm.bench.networks._items import halves
+from lrqmm.bench.networks.llama.model import load_llama
 from lrqmm.nn.replace import call, replace_layers
 from lrqmm.run import read as store
 from lrqmm.run import schema
@@ -30,29 +34,24 @@ def tiny(scores="classes"):
             yield Batch(inputs[i : i + size], len(inputs[i : i + size]), part)
 
     return Task(model, "float32", "9 rows", scores, batches, lambda n: torch.randn(n, 12), call,
-                tasks._halves)  # fmt: skip
+                halves)  # fmt: skip
 
 
 @pytest.fixture
 def task(monkeypatch):
     found = tiny()
-    monkeypatch.setattr(network, "load_task", lambda *_: found)
+    monkeypatch.setattr(_network, "load_task", lambda *_: found)
     return found
 
 
-def shard(method, *settings, **how):
-    about = {"network": "resnet50", "weights": "packaged", "data": "packaged", "items": 9}
-    return {
-        "name": f"test-{method}", "experiment": "test", "measure": "network", "library": "torch",
-        "method": method, "settings": list(settings) or [{}],
-        "network": {**about, "length": 8, "per_gemm": [3], "keep": [], "speed": True,
-                    "ranks_within": None, "calibration": 0, **how},
-    }  # fmt: skip
-
-
-def measured(*args, **how):
-    rows = measure_network(shard(*args, **how), "cpu", 1)
-    return store.table(rows, schema.NETWORK_SCHEMA)
+def measured(method, *settings, threads=1, **options):
+    defaults = {"network": "resnet50", "items": 9, "length": 8, "per_gemm": [3]}
+    shard = read_shard({
+        "name": f"test-{method}", "experiment": "test", "library": "torch", "method": method,
+        "measure": {"measure": "network", **defaults, **options},
+        "inputs": [], "settings": list(settings) or [{}],
+    })  # fmt: skip
+    return store.table(shard.measure.rows(shard, [], "cpu", threads), schema.NETWORK_SCHEMA)
 
 
 def value(table, metric):
@@ -115,7 +114,7 @@ def test_calibration_takes_other_items(name, items, count):
 @pytest.mark.parametrize("scores", ["classes", "vectors"])
 def test_without_times_the_scores_are_the_same(monkeypatch, scores):
     found = tiny(scores)
-    monkeypatch.setattr(network, "load_task", lambda *_: found)
+    monkeypatch.setattr(_network, "load_task", lambda *_: found)
     settings = [{"bits": bits, "rank": 1} for bits in (3, 4, 5)]
     timed, table = (
         measured("lrqmm", *settings, per_gemm=[2, 4], speed=speed) for speed in (True, False)
@@ -188,7 +187,7 @@ def test_how_far_others_move_an_answer(task):
 
 
 def test_vectors_are_compared_by_their_angle(monkeypatch):
-    monkeypatch.setattr(network, "load_task", lambda *_: tiny("vectors"))
+    monkeypatch.setattr(_network, "load_task", lambda *_: tiny("vectors"))
     table = measured("direct", {"bits": 4})
     assert 0.9 < value(table, "cosine") < 1
     assert "top1" not in set(table["metric"])
@@ -204,7 +203,7 @@ def test_a_failure_is_a_row_and_its_neighbours_go_on(task):
 
 def test_a_pattern_that_fits_nothing_stops_the_shard(task):
     with pytest.raises(ValueError, match="'conv9' fits no layer"):
-        measure_network(shard("direct", keep=["conv9"]), "cpu", 1)
+        measured("direct", keep=["conv9"])
 
 
 def test_a_network_of_ones_own():
@@ -229,7 +228,7 @@ def test_pictures_are_spread_over_the_folder(tmp_path, monkeypatch):
         Image.new("RGB", (32, 32), (i, i, i)).save(tmp_path / f"{i}.png")
         lines.append(f"{i}.png,{i}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(tasks, "load_resnet50", lambda _: resnet())
+    monkeypatch.setattr("lrqmm.bench.networks.resnet50.model.load_resnet50", lambda _: resnet())
     task = load_task("resnet50", "packaged", str(tmp_path), 4, 0)
     labels = [batch.labels.tolist() for batch in task.batches(3)]
     assert labels == [[0, 2, 5], [7]]
@@ -249,16 +248,95 @@ def test_only_packaged_minilm():
         load_task("minilm", "mine.safetensors", "packaged", 4, 0)
 
 
+def perplexity(items, length):
+    """exp of the mean of -log p(token | the tokens before it in its window)."""
+    model, tokenizer, _ = load_llama()
+    ids = tokenizer.encode(read_text("wikipedia"), add_special_tokens=False).ids
+    tokens = windows(ids, length, items)
+    log_p = model(tokens)[:, :-1].double().log_softmax(-1)
+    return float(log_p.gather(2, tokens[:, 1:, None]).mean().neg().exp())
+
+
 @pytest.mark.parametrize("name", ["llama", "minilm"])
 def test_real_networks_on_float_products_are_themselves(name):
-    table = store.table(
-        measure_network(shard("sgemm", network=name, items=2, length=24, per_gemm=[1]), "cpu", 2),
-        schema.NETWORK_SCHEMA,
-    )
+    table = measured("sgemm", network=name, items=2, length=24, per_gemm=[1], threads=2)
     assert (table["status"] == "ok").all()
     if name == "minilm":
         assert value(table, "cosine") > 1 - 1e-6
     else:
         assert value(table, "relative_error") < 1e-4
         assert "Q4_1" in table["reference"].iloc[0]
+        assert value(table, "perplexity") == pytest.approx(perplexity(2, 24), rel=1e-3)
     assert (table.loc[table["metric"] == "accumulated_error", "value"] < 1e-4).all()
+
+
+# a new network
+
+NEW = '''"""Two layers with random weights, on random numbers. Source: none."""
+
+from lrqmm.bench.networks import Batch, Network, Task
+
+
+def load(weights, data, items, length):
+    import torch
+    from torch import nn
+
+    from lrqmm.bench.networks._items import halves
+    from lrqmm.nn.replace import call
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 30), nn.ReLU(), nn.Linear(30, 7)).eval()
+    inputs = torch.randn(2 * items, 12)
+
+    def batches(size):
+        for part in inputs[:items].split(size):
+            yield Batch(part, len(part))
+
+    def others(count):
+        return inputs[items : items + count]
+
+    return Task(model, "float32", f"{items} rows", "classes", batches, others, call, halves)
+
+
+NETWORK = Network("two_layers", "two layers", work=1000, load=load)
+'''
+STUDY = """
+run: results/two_layers
+device: cpu
+experiments:
+  two_layers:
+    measure: network
+    network: two_layers
+    items: 6
+    per_gemm: [3]
+    methods: [direct, lrqmm]
+    settings: {bits: 8, rank: 2}
+"""
+
+
+def test_a_new_network_is_one_file(project):
+    (project.folder / "src/lrqmm/bench/networks/two_layers.py").write_text(NEW)
+    (project.folder / "two_layers.yaml").write_text(STUDY)
+    study = ("--configfile", "two_layers.yaml")
+    project.run("measurements", *study)
+    table = store.read_run(project.folder / "results/two_layers").networks
+    assert set(table["network"]) == {"two_layers"}
+    assert (table["status"] == "ok").all()
+    assert set(table["method"]) == {"direct", "lrqmm"}
+    assert value(table[table["method"] == "direct"], "relative_error") < 0.05
+    assert "Nothing to be done" in project.run("measurements", *study)
+
+
+def test_a_new_network_measures_no_other_anew(tmp_path, monkeypatch):
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    package = shutil.copytree(environment.PACKAGE, tmp_path / "lrqmm", ignore=ignored)
+    monkeypatch.setattr(environment, "PACKAGE", package)
+    monkeypatch.setattr(imports, "PACKAGE", package)
+    code_hash = environment.code_hash.__wrapped__  # without its cache
+    before = {name: code_hash("direct", "network", name) for name in NETWORKS.names()}
+    (package / "bench/networks/two_layers.py").write_text(NEW)
+    assert {name: code_hash("direct", "network", name) for name in before} == before
+    model = package / "bench/networks/minilm/model.py"
+    model.write_text(model.read_text() + "# changed")
+    after = {name: code_hash("direct", "network", name) for name in before}
+    assert {name for name in before if after[name] != before[name]} == {"minilm"}

@@ -5,7 +5,7 @@ import pytest
 from oracle import LIBRARIES, distance, product, to, to_numpy
 
 import lrqmm
-from lrqmm.bench.sources import workload
+from lrqmm.bench.sources import features, precoding
 from lrqmm.methods import preset
 
 NAMES = ("sign", "sigma_delta", "beta")
@@ -108,7 +108,7 @@ def test_the_fitted_gain_is_near_the_best(name):
 def test_sigma_delta_wins_where_antennas_are_near_and_loses_where_not(seed):
     errors = {}
     for case in ("eighth", "half"):
-        A, B = workload("precoding").make(case, seed)
+        A, B = precoding.make(case, seed)
         errors[case] = [
             distance(lrqmm.matmul(A, B, name, bits=1, sides="b"), product(A, B))
             for name in ("sign", "sigma_delta")
@@ -118,11 +118,11 @@ def test_sigma_delta_wins_where_antennas_are_near_and_loses_where_not(seed):
 
 
 def test_the_sign_with_the_right_gain_beats_sigma_delta_on_random_features():
-    A, B = workload("features").make("4096", 0)
+    A, B = features.make("4096", 0)
 
     def error(name, **params):
         C = lrqmm.matmul(A, B, name, bits=1, **params)
-        return workload("features").score("4096", 0, C)["gram_error"]
+        return features.score("4096", 0, C)["gram_error"]
 
     right = error("sign", gain="fitted")
     assert right < 0.1 * error("sign", gain="unit")
@@ -131,7 +131,7 @@ def test_the_sign_with_the_right_gain_beats_sigma_delta_on_random_features():
 
 
 def test_the_right_gain_of_the_sign_is_pi_squared_over_sixteen():
-    A, B = workload("features").make("4096", 1)
+    A, B = features.make("4096", 1)
     unit, fitted = (
         lrqmm.matmul(A, B, "sign", bits=1, gain=gain, granularity="tensor")
         for gain in ("unit", "fitted")

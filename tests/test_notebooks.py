@@ -41,7 +41,7 @@ assert np.isclose(bits["lrqmm", 16], eight, rtol=0.01)
 """
 
 OWN_MATRICES = """
-from lrqmm.bench.study import SCHEMA, plan
+from lrqmm.bench.study import plan
 
 assert (read_matrix(left) == A).all() and (A >= 0).all() and (B == weight.T).all()
 assert np.isclose(error, advice.best["error"], rtol=1e-3) and error <= advice.max_error
@@ -49,7 +49,7 @@ kept = advice.table[advice.table["keeps"]]
 assert kept["bits"].iloc[0] == kept["bits"].min()
 assert set(advice.left_out) == {"tf32", "bf16", "fp8"}
 assert rows.min() < error < rows.max()
-planned = plan(yaml.safe_load(config.read_text()), yaml.safe_load(SCHEMA.read_text()))
+planned = plan(yaml.safe_load(config.read_text()))
 assert {"direct", "lrqmm", "lrqmm_aware"} <= {shard.method for shard in planned.shards}
 assert {(own.m, own.k, own.n) for s in planned.shards for own in s.inputs} == {(512, 384, 256)}
 """

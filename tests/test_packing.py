@@ -17,7 +17,8 @@ from lrqmm.products.packing import (
     unpack,
     unpack_plainly,
 )
-from lrqmm.products.quantize import Quantized, Uniform, product
+from lrqmm.products.quantize import Uniform
+from lrqmm.products.quantized import Quantized, product
 
 SHAPES = [(0,), (1,), (8,), (5,), (0, 3), (3, 0), (4, 1), (3, 7), (2, 3, 9), (2, 0, 4), (33, 64)]
 SHAPES += [(BLOCK,), (2, BLOCK + 8), (3, 2 * BLOCK), (2, BLOCK + 13), (1, 3 * BLOCK + 64)]

@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 from oracle import LIBRARIES, distance, nearest, shared_scale, to, to_numpy, truncate
 
 from lrqmm.methods.midpoint import Midpoint
-from lrqmm.products.quantize import SMALLEST_SCALE, Uniform, product
+from lrqmm.products.quantize import SMALLEST_SCALE, Uniform
+from lrqmm.products.quantized import product
 
 TINY = 2.0**-149  # the smallest float32: subnormal scales are known up to it
 ZERO_POINTS = (None, "integer", "float")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import lrqmm
-from lrqmm.bench.networks.compare import compare
+from lrqmm.bench.compare import compare
 from lrqmm.nn import Linear
 from lrqmm.nn.ranks import choose_ranks, layer_errors, total_cost, weight_bits
 from lrqmm.nn.replace import (

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from lrqmm.bench.data.packages import fetch, read_members
 from lrqmm.bench.data.pictures import Picture, Pictures, labelled_pictures
-from lrqmm.bench.networks.resnet50 import KERAS, TORCHVISION, ResNet50, load_resnet50, top1
-from lrqmm.bench.sources.resnet50 import LayerProduct, capture, capture_resnet50, operands
+from lrqmm.bench.networks.resnet50.model import KERAS, TORCHVISION, ResNet50, load_resnet50, top1
+from lrqmm.bench.sources.resnet50 import capture_resnet50
+from lrqmm.nn.capture import LayerProduct, capture, operands
 
 # (side of the output, columns of A, columns of B): a stage's blocks, in the order they run
 STAGE_2 = [(56, 64, 64), (56, 576, 64), (56, 64, 256)]

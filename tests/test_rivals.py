@@ -23,8 +23,8 @@ from lrqmm.methods import (
     stochastic,
 )
 from lrqmm.products import minifloat
-from lrqmm.products.composition import Operand
 from lrqmm.products.minifloat import E2M1, E2M3, E3M2, E4M3, E5M2, to_format
+from lrqmm.products.parts import Operand
 from lrqmm.products.quantize import Uniform, clipped
 
 SEEDS = range(5)
@@ -227,7 +227,7 @@ def test_weight_only_methods_have_zero_points_for_activations(name):
     found = [error(name, A, B, bits_a=4, zero_point_a=z, **bits) for z in (None, "integer")]
     assert found[0] != found[1]
     method = lrqmm.get_method(name, bits_a=4, zero_point_a="integer", granularity="vector", **bits)
-    quantizer = method._implementation.quantizer
+    quantizer = method.quantizer
     assert quantizer.left == Uniform(bits=4, zero_point="integer")
 
 
@@ -332,7 +332,7 @@ def test_eora_reaches_the_objective_of_qera(rank):
     for name in ("eora", "qera", "l2qer", "lqer"):
         method = lrqmm.get_method(name, bits=3, rank=rank)
         operand = Operand.quantize(B, Uniform(bits=3), right=True)
-        U, V = method._implementation.compensator.prepare(operand, A)
+        U, V = method.compensator.prepare(operand, A)
         by_rank[name] = np.linalg.norm(A.astype(np.float64) @ (B - B_ - U @ V.astype(np.float64)))
     assert by_rank["eora"] == pytest.approx(by_rank["qera"], rel=1e-4)
     # of all corrections of that rank the best: the tail of the singular values of A R_B
@@ -344,7 +344,7 @@ def test_eora_reaches_the_objective_of_qera(rank):
 def test_srr_splits_between_its_two_ends():
     A, B = channels()
     B = B + 20 * np.outer(floats(5, 128), floats(6, 64))  # one direction stands out
-    method = lrqmm.get_method("srr", bits=3, rank=8)._implementation.compensator
+    method = lrqmm.get_method("srr", bits=3, rank=8).compensator
     first = method.split(B, 8, method.fitted_metric(A))
     assert 1 <= first < 8
     found = error("srr", A, B, bits=3, rank=8)
@@ -491,7 +491,7 @@ def test_three_products_of_narrow_floats():
     A, B = sample("normal", 60, 90, 50, seed=0)
     assert 2.0**-24 < error("bf16x3", A, B) < 2.0**-15
     assert error("tf32x3", A, B) < 2.0**-20
-    parts = lrqmm.get_method("bf16x3")._implementation._split(A)
+    parts = lrqmm.get_method("bf16x3")._split(A)
     for part in parts:
         exact = torch.from_numpy(part)
         assert (exact.bfloat16().float() == exact).all()

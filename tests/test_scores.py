@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lrqmm.bench.networks.scores import STATISTICS, Scores, bootstrap, wilson
+from lrqmm._intervals import bootstrap, wilson
+from lrqmm.bench.scores import STATISTICS, Scores
 
 
 def rows(scores: Scores) -> dict[str, dict]:

@@ -9,7 +9,7 @@ import pytest
 
 from lrqmm.run.folder import StoreError, reopen, write_json, write_manifest
 from lrqmm.run.read import read_run, read_table, table, validate, write_table
-from lrqmm.run.schema import ARRAY_SCHEMA, SCHEMA
+from lrqmm.run.schema import ARRAY_SCHEMA, MEASUREMENT_SCHEMA
 
 
 def row(**changes):
@@ -89,7 +89,7 @@ def test_tables_come_back_as_they_were_written(tmp_path):
 
 
 def test_empty_tables(tmp_path):
-    for schema in (SCHEMA, ARRAY_SCHEMA):
+    for schema in (MEASUREMENT_SCHEMA, ARRAY_SCHEMA):
         write_table(table([], schema), tmp_path / "t.parquet")
         found = read_table(tmp_path / "t.parquet", schema)
         assert len(found) == 0
@@ -136,7 +136,7 @@ def test_columns_are_fixed(tmp_path):
         (frame[frame.columns[::-1]], "column"),
     ):
         with pytest.raises(StoreError, match=said):
-            validate(wrong, SCHEMA, "a frame")
+            validate(wrong, MEASUREMENT_SCHEMA, "a frame")
         wrong.to_parquet(path)
         with pytest.raises(StoreError, match=rf"t\.parquet.*{said}"):
             read_table(path)
@@ -233,6 +233,19 @@ def test_a_run_is_read(run):
         "arrays/steps.parquet", "measurements/a.parquet", "measurements/b.parquet",
     ]  # fmt: skip
     assert manifest["study"] == {"device": "cpu"}
+
+
+def test_titles_are_read_from_the_manifest(run):
+    assert read_run(run).title("normal") == "normal"
+    manifest = json.loads((run / "manifest.json").read_text())
+    write_manifest(run, [run / name for name in manifest["files"]], {}, {"normal": "normal(0, 1)"})
+    found = read_run(run)
+    assert [found.title(name) for name in ("normal", "mine")] == ["normal(0, 1)", "mine"]
+    write_json(
+        json.loads((run / "manifest.json").read_text()) | {"titles": [1]}, run / "manifest.json"
+    )
+    with pytest.raises(StoreError, match="'titles' is no object of text"):
+        read_run(run)
 
 
 def test_files_that_the_manifest_does_not_list_are_not_read(run):

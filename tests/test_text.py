@@ -1,29 +1,11 @@
-"""Texts, windows, and perplexity where it is known."""
+"""Texts and windows of their tokens."""
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from lrqmm.bench.data.text import perplexity, read_text, token_losses, windows
-
-VOCABULARY = 50
-
-
-class Known(nn.Module):
-    """Gives the token's successor (modulo the vocabulary) a logit of its own, the others 0."""
-
-    def __init__(self, logit: float) -> None:
-        super().__init__()
-        self.logit = logit
-        self.shapes: list[tuple[int, ...]] = []
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        self.shapes.append(tuple(tokens.shape))
-        next_token = (tokens + 1) % VOCABULARY
-        return self.logit * nn.functional.one_hot(next_token, VOCABULARY).float()
+from lrqmm.bench.data.text import read_text, windows
 
 
 @pytest.mark.parametrize(
@@ -66,25 +48,6 @@ def test_windows_do_not_overlap():
 def test_windows_that_cannot_be(length: int, count: int):
     with pytest.raises(ValueError, match=f"length={length}, count={count} for 10 tokens"):
         windows(list(range(10)), length, count)
-
-
-def test_losses_of_known_models():
-    rising = windows([i % VOCABULARY for i in range(100)], length=20, count=5)
-    assert perplexity(Known(0.0), rising) == pytest.approx(VOCABULARY)  # knows nothing
-    assert perplexity(Known(100.0), rising) == pytest.approx(1)  # knows every next token
-    rising[2, 7] = 0  # neither it (true: 47) nor its successor is foreseen
-    losses = token_losses(Known(3.0), rising)
-    right = math.log(math.exp(3) + VOCABULARY - 1) - 3
-    want = torch.full((5, 19), right)
-    want[2, 6:8] += 3
-    torch.testing.assert_close(losses, want)
-    assert perplexity(Known(3.0), rising) == pytest.approx(math.exp(want.double().mean()))
-
-
-def test_one_window_at_a_time_without_gradients():
-    model = Known(1.0)
-    assert not token_losses(model, windows([1] * 12, 4, 3)).requires_grad
-    assert model.shapes == [(1, 4)] * 3
 
 
 def test_text_that_is_not_utf8_is_named(tmp_path: Path):

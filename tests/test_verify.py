@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from typer.testing import CliRunner
 
-from lrqmm.bench.measures.shard import measure_shard
+from lrqmm._files import sha256
+from lrqmm.bench.keep import keep
 from lrqmm.bench.progress import output
-from lrqmm.bench.sources.files import sha256, write_sample
-from lrqmm.bench.study import SCHEMA, plan
+from lrqmm.bench.sources.distributions import write_sample
+from lrqmm.bench.study import plan
 from lrqmm.bench.verify import verify, words
 from lrqmm.cli import app
 from lrqmm.run.folder import StoreError, write_json, write_manifest
@@ -48,14 +48,14 @@ runner = CliRunner()
 def measure(folder: Path, **changes) -> Path:
     """A run folder, measured here as the workflow does it."""
     asked = {**STUDY, "run": str(folder), **changes}
-    study = plan(asked, yaml.safe_load(SCHEMA.read_text()))
+    study = plan(asked)
     for path, given in study.inputs.items():
         write_sample(path, given.input, given.m, given.k, given.n, given.input_seed)
     tables = []
     for shard in study.shards:
         files = [given.path for given in shard.inputs]
         tables.append(output(folder, shard))
-        write_table(table(measure_shard(shard.as_dict(), files, "cpu", 1)), tables[-1])
+        write_table(table(shard.measure.rows(shard, files, "cpu", 1)), tables[-1])
     write_json({"machine": "this one"}, folder / "environment.json")
     write_manifest(folder, [*tables, folder / "environment.json"], study.config)
     return folder
@@ -121,6 +121,7 @@ def test_a_run_that_was_measured_here_is_verified(run):
 def test_reference_runs_are_verified(folder):
     verdict = verify(folder, again=2)
     assert verdict.refusals == ()
+    assert not [line for line in verdict.warnings if "completeness" in line]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,47 @@ def test_what_no_honest_run_has_is_refused(run, spoil, said):
     result = runner.invoke(app, ["verify", str(run)])
     assert result.exit_code == 1
     assert "refused: " in result.output
+
+
+@pytest.fixture
+def kept(run, tmp_path, monkeypatch):
+    """The run as a reference: one table of each kind."""
+    monkeypatch.setattr("lrqmm.bench.keep.objections", lambda _: [])  # this checkout may be dirty
+    keep(run, tmp_path / "kept")
+    return tmp_path / "kept"
+
+
+def test_a_kept_run_has_one_table_of_each_kind_with_the_same_rows(run, kept):
+    names = {path.relative_to(kept).as_posix() for path in kept.rglob("*.*")}
+    assert names == {"measurements/all.parquet", "environment.json", "manifest.json"}
+    pd.testing.assert_frame_equal(read_run(kept).measurements, read_run(run).measurements)
+    assert verify(kept) == verify(run)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda t: t[t["shard"] != DIRECT], f"shard {DIRECT} is missing, though the study asks"),
+        (lambda t: t[(t["shard"] != DIRECT) | (t["setting"] == 0)],
+         f"shard {DIRECT}: rows of 4 settings, and the study asks for 8"),
+        (lambda t: t.assign(shard=t["shard"].replace(DIRECT, "extra")), "extra: no shard of the"),
+    ],
+    ids=["shard", "rows", "extra"],
+)  # fmt: skip
+def test_a_kept_run_is_checked_shard_by_shard(kept, edit, said):
+    change(kept, "all", edit)
+    assert any(said in line for line in verify(kept).refusals)
+
+
+def test_a_merged_run_is_kept_source_by_source(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("lrqmm.bench.keep.objections", lambda _: [])
+    merge([run, measure(tmp_path / "other")], tmp_path / "both")
+    keep(tmp_path / "both", tmp_path / "kept")
+    names = {path.parent.name for path in (tmp_path / "kept").rglob("all.parquet")}
+    assert names == {"run", "other"}
+    found, wanted = (read_run(tmp_path / name).measurements for name in ("kept", "both"))
+    pd.testing.assert_frame_equal(found, wanted)
+    assert verify(tmp_path / "kept") == verify(tmp_path / "both")
 
 
 def test_a_careful_forgery_is_found_by_measuring_again(run):

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lrqmm.bench import progress
-from lrqmm.figures import list_figures
+from lrqmm.figures import LEFT_OUT, list_figures
 from lrqmm.run.folder import write_json
 from lrqmm.run.read import read_run
 
@@ -39,13 +39,16 @@ def shown(folder: Path) -> set[str]:
     }
 
 
-def every_drawing() -> set[str]:
-    return {f"{d.folder}/{d.name}.{suffix}" for d in list_figures() for suffix in d.suffixes}
+def drawings(configuration: Path) -> set[str]:
+    """What the experiments of a configuration are enough for, and the table of what is left out."""
+    experiments = yaml.safe_load(configuration.read_text())["experiments"]
+    enough = [drawing for drawing in list_figures() if not drawing.missing(experiments)]
+    return {path.as_posix() for each in (*enough, LEFT_OUT) for path in each.paths(Path())}
 
 
 def test_small_study_from_inputs_to_figures(small):
     run = small.folder / "results/small"
-    assert shown(run) == every_drawing()
+    assert shown(run) == drawings(ROOT / SMALL[1])
     assert all((run / path).stat().st_size > 0 for path in shown(run))
     table = read_run(run).measurements
     assert set(table["experiment"]) == {
@@ -74,7 +77,7 @@ def test_figures_are_redrawn_from_a_run_folder_alone(small, project):
     project.run("figures", "--config", f"run={copy}")
     assert "rule figures" in project.log
     assert "measure_" not in project.log
-    assert shown(copy) == every_drawing()
+    assert shown(copy) == drawings(ROOT / SMALL[1])
     assert all(path.stat().st_mtime_ns == old for path, old in before.items())
 
 
@@ -95,7 +98,8 @@ def test_notebooks_run(small):
 def test_report(small):
     small.run(*SMALL, "--report", "results/small/report.html")
     report = (small.folder / "results/small/report.html").read_text()
-    assert all(drawing.name in report for drawing in list_figures())
+    promised = drawings(ROOT / SMALL[1]) - {LEFT_OUT.paths(Path())[0].as_posix()}
+    assert all(Path(path).stem in report for path in promised)
 
 
 MANY = {
@@ -147,10 +151,10 @@ def test_the_console_shows_progress_and_not_each_job(many):
     assert sum(line.endswith("(100%) done") for line in lines) == 1
     assert len(lines) < 50
     assert max(map(len, lines)) < 200
-    assert not any(word in console for word in ("jobid", "Select jobs", "rule generate"))
+    assert not any(word in console for word in ("jobid", "Select jobs", "rule make_input"))
     (log,) = (project.folder / ".snakemake/log").iterdir()
     assert str(log) in console
-    assert log.read_text().count("localrule generate:") == 24
+    assert log.read_text().count("localrule make_input:") == 24
 
 
 def test_shards_are_announced_once_in_a_while(tmp_path, capsys):
@@ -183,7 +187,7 @@ def test_a_job_that_fails_is_shown_with_its_log(many, project):
     result = project.snakemake("measurements", "--forceall", "--configfile", "many.yaml")
     assert result.returncode != 0
     assert "error: division by zero" in result.stderr
-    log = "results/many/logs/measure/distributions-direct-torch-0.log"
+    log = "results/many/logs/measurements/distributions-direct-torch-0.log"
     assert "Error in rule measure_errors:" in result.stderr
     assert f"    log: {log} (check log file(s) for error details)" in result.stderr
     assert "ZeroDivisionError" in (project.folder / log).read_text()
@@ -228,10 +232,39 @@ def test_below_any_path(make_project):
     table = read_run(folder / run).measurements
     assert set(table["input"]) == {"mine", "normal"}
     assert (table["status"] == "ok").all()
-    assert shown(folder / run) == every_drawing()
+    assert shown(folder / run) == drawings(Path(config))
     report = "report of it's run.html"  # Snakemake puts the variable in the place of $HOME here
     project.run("--configfile", config, "--config", f"run={run}", "--report", report)
     assert (folder / report).stat().st_size > 1e5
+
+
+NEW_FIGURE = '''"""Errors against bits, for a test."""
+
+from matplotlib.figure import Figure
+
+from lrqmm.figures import _style
+from lrqmm.run.read import Run
+
+NEEDS = ("distributions",)
+
+
+def draw(run: Run) -> Figure:
+    """One point per row."""
+    table = run.experiment("distributions").query("metric == 'relative_error'")
+    figure, axes = _style.plt.subplots()
+    axes.plot(table["bits"].astype(float), table["value"], "o")
+    return figure
+'''
+
+
+def test_a_new_file_is_a_new_figure(project):
+    """Drawn, and in the report, without another edit."""
+    (project.folder / "src/lrqmm/figures/brand_new.py").write_text(NEW_FIGURE)
+    project.run("--configfile", "config/test/tiny.yaml")
+    for suffix in ("png", "pdf"):
+        assert (project.folder / f"results/tiny/figures/brand_new.{suffix}").stat().st_size > 3000
+    left_out = (project.folder / "results/tiny/tables/left_out.html").read_text()
+    assert "brand_new" not in left_out
 
 
 def test_words_of_the_command_line_in_the_workflow(project):

@@ -23,17 +23,19 @@ from numpy.typing import NDArray
 
 from lrqmm._checks import Array
 from lrqmm.bench.data.pictures import labelled_pictures
-from lrqmm.bench.networks.resnet50 import load_resnet50
+from lrqmm.bench.networks.resnet50.model import load_resnet50
 from lrqmm.bench.sources.distributions import sample
-from lrqmm.bench.sources.resnet50 import capture
 from lrqmm.error import exact_product, relative_error
 from lrqmm.methods.hadamard import Hadamard
 from lrqmm.methods.lrqmm import LRQMM
 from lrqmm.methods.lrqmm_aware import LRQMMAware
 from lrqmm.methods.mean_fix import MeanFix
-from lrqmm.products.composition import Operand
-from lrqmm.products.lowrank import LEFT, RIGHT, Factors, compensate
-from lrqmm.products.quantize import Uniform, product
+from lrqmm.nn.capture import capture
+from lrqmm.products.factors import Factors, compensate
+from lrqmm.products.lowrank import LEFT, RIGHT
+from lrqmm.products.parts import Operand
+from lrqmm.products.quantize import Uniform
+from lrqmm.products.quantized import product
 from lrqmm.products.rsvd import range_basis, sketch_matrix
 
 SIZE, SEEDS, RANKS, BITS = 512, 3, (4, 16), 4

@@ -33,11 +33,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "advise":  # with pandas, which not everyone waits for
+    if name == "advise":  # which not everyone waits for
         from lrqmm.advice import advise
 
         return advise
-    if name == "replace_layers":  # with torch, which not everyone has
+    if name == "replace_layers":  # with torch, which takes seconds to import
         from lrqmm.nn.replace import replace_layers
 
         return replace_layers

@@ -11,24 +11,28 @@ whether a candidate keeps the error; where none of these does, the next cheapest
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import array_api_compat as compat
 import numpy as np
-import pandas as pd
 
 from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
+from lrqmm._extras import needs_extra
 from lrqmm._progress import Report, silent
-from lrqmm.bench.environment import watch_load
 from lrqmm.error import exact_product, relative_error
+from lrqmm.load import watch_load
 from lrqmm.method import Method, get_method
 from lrqmm.products.backends import backend_of, to_numpy
 from lrqmm.timing import time_products
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SAMPLE = 1024
 SCREENING = 3
@@ -37,10 +41,38 @@ CONTENDERS = 16
 BITS = (4, 6, 8)
 RANKS = (4, 16, 64)
 FLOATS = ("sgemm", "tf32", "bf16", "fp8")
-PRICES = {"time": "seconds", "bits": "bits", "memory": "megabytes"}
+Price = Literal["seconds", "low", "bits", "megabytes"]
+PRICES: dict[str, Price] = {"time": "seconds", "bits": "bits", "memory": "megabytes"}
 """What is to be least: seconds of a product, bits of an operand's element, megabytes of B."""
 Candidate = tuple[str, dict[str, Any]]
 Values = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+
+class Spread(TypedDict):
+    """Seconds of a product: a median of `samples` times, the least and the largest of them."""
+
+    seconds: float
+    low: float
+    high: float
+    samples: int
+
+
+class Measured(Spread):
+    """One candidate, and what it costs.
+
+    `error` is relative, in the Frobenius norm, and `keeps` says whether it is at most the largest
+    error that was asked for. `bits` is what an element of both operands takes and `megabytes` what
+    B takes, scales and factors included. `whole` says whether all this was measured on the whole
+    matrices, or on the sample alone.
+    """
+
+    method: str
+    parameters: dict[str, Any]
+    error: float
+    bits: float
+    megabytes: float
+    whole: bool
+    keeps: bool
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,11 +81,7 @@ class Advice:
 
     Attributes
     ----------
-    table : a row a candidate, the best first. `method` and its `parameters`; `error`, relative, in
-        the Frobenius norm; `keeps`, whether that is at most `max_error`; `seconds` of a product, a
-        median of `samples` with the least and most, `low` and `high`; `bits` of an element of both
-        operands and `megabytes` of B, scales and factors included; `whole`, whether all this was
-        measured on the whole matrices, or on the sample alone
+    candidates : what was measured of each, the best first, with the keys of `Measured`
     max_error, goal : as asked
     left_out : candidates that this machine or these shapes do not allow, and why
     loaded : whether others used the machine meanwhile, so that times may be too long
@@ -67,38 +95,51 @@ class Advice:
     (True, True)
     """
 
-    table: pd.DataFrame
+    candidates: tuple[Measured, ...]
     max_error: float
     goal: str
     left_out: Mapping[str, str]
     loaded: bool
 
     @property
-    def best(self) -> pd.Series[Any]:
-        """The row to take. ValueError where no candidate keeps the error."""
+    def table(self) -> pd.DataFrame:
+        """The candidates as a table of pandas, one row per candidate."""
+        needs_extra("Advice.table", "bench")
+        import pandas as pd
+
+        return pd.DataFrame(list(self.candidates))
+
+    @property
+    def best(self) -> Measured:
+        """The candidate to take. ValueError where none keeps the error."""
         if not self.found:
-            least = self.table["error"].min()
             raise ValueError(
-                f"max_error is {self.max_error:g}; allowed for these matrices: at least {least:.3g}"
+                f"max_error is {self.max_error:g}; allowed for these matrices: at least "
+                f"{self.closest['error']:.3g}"
             )
-        return self.table.iloc[0]
+        return self.candidates[0]
+
+    @property
+    def closest(self) -> Measured:
+        """The candidate of the least error, whether or not that is small enough."""
+        return min(self.candidates, key=lambda it: (math.isnan(it["error"]), it["error"]))
 
     @property
     def found(self) -> bool:
         """Whether a candidate keeps the error."""
-        return bool((self.table["keeps"] & self.table["whole"]).any())
+        return any(it["keeps"] and it["whole"] for it in self.candidates)
 
     @property
     def python(self) -> str:
         """The line to write in Python."""
-        words = [f"{key}={value!r}" for key, value in self.best["parameters"].items()]
-        return f"C = lrqmm.matmul(A, B, {', '.join([repr(self.best['method']), *words])})"
+        parameters = [f"{key}={value!r}" for key, value in self.best["parameters"].items()]
+        return f"C = lrqmm.matmul(A, B, {', '.join([repr(self.best['method']), *parameters])})"
 
     @property
     def config(self) -> str:
         """The lines to write in an experiment of a study."""
-        words = [f"{key}: {value}" for key, value in self.best["parameters"].items()]
-        return f"methods: [{self.best['method']}]\nsettings: {{{', '.join(words)}}}"
+        parameters = ", ".join(f"{key}: {value}" for key, value in self.best["parameters"].items())
+        return f"methods: [{self.best['method']}]\nsettings: {{{parameters}}}"
 
     def __repr__(self) -> str:
         none = f"no candidate keeps an error of {self.max_error:g}"
@@ -153,35 +194,32 @@ def advise(
     progress("multiplying by sgemm", 0.0)
     get_method("sgemm").matmul(A, B)  # the checks at the door
     sample = _Sample.draw(A, B, seed, values)
-    rows, left_out = [], {}
+    measured: dict[str, Measured] = {}
+    left_out: dict[str, str] = {}
     tried = list(candidates(A))
+    price: Price = "low" if goal == "time" else PRICES[goal]  # the least is what noise spares
     with watch_load() as load:
         for number, candidate in enumerate(tried):
-            progress(_name(*candidate), 0.6 * number / len(tried))
+            name = _name(*candidate)
+            progress(name, 0.6 * number / len(tried))
             try:
-                rows.append(_on_sample(candidate, A, B, sample, prepared))
+                measured[name] = _on_sample(candidate, A, B, sample, prepared, max_error)
             except Exception as reason:  # one that fails is no reason to drop the others
-                left_out[_name(*candidate)] = _checks.in_words(reason)
-        table = pd.DataFrame(rows)
-        while True:
-            table["keeps"] = table["error"] <= max_error
-            left = table[table["keeps"] & ~table["whole"]]
-            if left.empty or (table["keeps"] & table["whole"]).any():
+                left_out[name] = _checks.in_words(reason)
+        while keep := {name: it for name, it in measured.items() if it["keeps"]}:
+            if any(it["whole"] for it in keep.values()):
                 break
-            price = "low" if goal == "time" else PRICES[goal]  # the least is what noise spares
-            contenders = left.sort_values([price, "low"]).index[:CONTENDERS]
+            cheapest = sorted(keep, key=lambda name: (keep[name][price], keep[name]["low"]))
+            contenders = {name: keep[name] for name in cheapest[:CONTENDERS]}
             progress(f"{len(contenders)} contenders", 0.6)
-            measured, failed = _on_whole(table.loc[contenders], A, B, sample, prepared, seconds)
-            table.loc[measured.index, measured.columns] = measured
-            for at, why in failed.items():
-                left_out[_name(table.loc[at, "method"], table.loc[at, "parameters"])] = why
-            table = table.drop(index=list(failed))
-    table = table.sort_values(
-        ["keeps", "whole", PRICES[goal], "seconds"],
-        ascending=[False, False, True, True],
-        ignore_index=True,
+            again, failed = _on_whole(contenders, A, B, sample, prepared, max_error, seconds)
+            left_out.update(failed)
+            measured = {name: it for name, it in measured.items() if name not in failed} | again
+    best_first = sorted(
+        measured.values(),
+        key=lambda it: (not it["keeps"], not it["whole"], it[PRICES[goal]], it["seconds"]),
     )
-    return Advice(table, max_error, goal, left_out, load["loaded"])
+    return Advice(tuple(best_first), max_error, goal, left_out, load["loaded"])
 
 
 def candidates(like: Array) -> Iterator[Candidate]:
@@ -215,26 +253,26 @@ class _Sample:
         cls, A: Array, B: Array, seed: int, values: tuple[Values, Values] | None = None
     ) -> _Sample:
         xp = compat.array_namespace(A)
-        chances = np.random.Generator(np.random.Philox(seed))
+        random = np.random.Generator(np.random.Philox(seed))
         rows, columns = (
-            np.sort(chances.permutation(size)[:SAMPLE]) for size in (A.shape[0], B.shape[1])
+            np.sort(random.permutation(size)[:SAMPLE]) for size in (A.shape[0], B.shape[1])
         )
-        few, thin = (
+        left, right = (
             xp.take(X, xp.asarray(at, device=compat.device(X)), axis=axis)
             for axis, (X, at) in enumerate(((A, rows), (B, columns)))
         )
         if values is None:
-            exact = exact_product(to_numpy(few), to_numpy(thin))
+            exact = exact_product(to_numpy(left), to_numpy(right))
         else:
             exact = exact_product(values[0][rows], values[1][:, columns])
-        return cls(rows, columns, few, thin, exact)
+        return cls(rows, columns, left, right, exact)
 
     def error(self, C: Array) -> float:
         """Of a product of the sample, or of the whole matrices over the sampled entries."""
-        found = to_numpy(C)
-        if found.shape != self.exact.shape:
-            found = found[np.ix_(self.rows, self.columns)]
-        return relative_error(found, self.exact)
+        entries = to_numpy(C)
+        if entries.shape != self.exact.shape:
+            entries = entries[np.ix_(self.rows, self.columns)]
+        return relative_error(entries, self.exact)
 
 
 def _name(method: str, parameters: Mapping[str, Any]) -> str:
@@ -242,8 +280,8 @@ def _name(method: str, parameters: Mapping[str, Any]) -> str:
 
 
 def _on_sample(
-    candidate: Candidate, A: Array, B: Array, sample: _Sample, prepared: bool
-) -> dict[str, Any]:
+    candidate: Candidate, A: Array, B: Array, sample: _Sample, prepared: bool, max_error: float
+) -> Measured:
     name, parameters = candidate
     method = get_method(name, **parameters)
     if method.emulated(A):
@@ -266,37 +304,52 @@ def _on_sample(
         "bits": method.cost(m, k, n).operand_bits / (m * k + k * n),
         "megabytes": method.cost(0, k, n).operand_bits / 8e6,
         "whole": False,
+        "keeps": error <= max_error,
     }
 
 
 def _on_whole(
-    rows: pd.DataFrame, A: Array, B: Array, sample: _Sample, prepared: bool, seconds: float
-) -> tuple[pd.DataFrame, dict[Any, str]]:
-    """Errors and times of these rows' candidates on the whole matrices; why others failed."""
+    contenders: Mapping[str, Measured],
+    A: Array,
+    B: Array,
+    sample: _Sample,
+    prepared: bool,
+    max_error: float,
+    seconds: float,
+) -> tuple[dict[str, Measured], dict[str, str]]:
+    """Candidates measured on the whole matrices, by name, and why others of them failed."""
     products, errors, failed = {}, {}, {}
     spent = 0.0
-    for at, row in rows.iterrows():
+    for name, it in contenders.items():
         try:
-            product = _product(get_method(row["method"], **row["parameters"]), A, B, prepared)
+            product = _product(get_method(it["method"], **it["parameters"]), A, B, prepared)
             start = time.perf_counter()
-            errors[at] = sample.error(product())
+            errors[name] = sample.error(product())
             spent += time.perf_counter() - start
-            products[at] = product
+            products[name] = product
         except Exception as reason:  # as on the sample
-            failed[at] = _checks.in_words(reason)
+            failed[name] = _checks.in_words(reason)
     backend = backend_of(A)
-    samples = time_products(
+    times = time_products(
         products,
         min(max(int(seconds / max(spent, 1e-9)), 3), 15),
         partial(backend.synchronize, A),
         partial(backend.flush_cache, A),
     )
-    times = {at: _spread([wall for wall, _ in found]) for at, found in samples.items()}
-    measured = pd.DataFrame.from_dict(times, orient="index")
-    return measured.assign(error=pd.Series(errors, dtype=float), whole=True), failed
+    measured: dict[str, Measured] = {
+        name: {
+            **contenders[name],
+            **_spread([wall for wall, _ in samples]),
+            "error": errors[name],
+            "whole": True,
+            "keeps": errors[name] <= max_error,
+        }
+        for name, samples in times.items()
+    }
+    return measured, failed
 
 
-def _spread(walls: list[float]) -> dict[str, float | int]:
+def _spread(walls: list[float]) -> Spread:
     return {
         "seconds": float(np.median(walls)),
         "low": min(walls),

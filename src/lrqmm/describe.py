@@ -14,7 +14,7 @@ from lrqmm import methods
 from lrqmm.products.composition import Preset
 from lrqmm.products.quantize import Uniform
 
-WORDS = {"transform": "transform", "quantizer": "quantiser", "compensator": "compensator"}
+TITLES = {"transform": "transform", "quantizer": "quantiser", "compensator": "compensator"}
 WHOLE = "whole product"
 UNIFORM = "quantiser (`uniform`)"
 TITLE = """# Methods
@@ -39,8 +39,8 @@ class Description:
     Attributes
     ----------
     name : of the method, or of parts joined by `+`
-    part : which of transform, quantiser and compensator are its own; 'whole product' for others
-    needs : what it needs beside its operands, or of them
+    part : which of transform, quantiser and compensator it brings; 'whole product' for others
+    needs : what it needs besides its operands, or asks of them
     parameters : with their defaults
     about : the first sentence of its file; of composed methods, of each part's
     cites : keys of its sources in docs/references.bib
@@ -56,32 +56,31 @@ class Description:
 
 def describe(name: str) -> Description:
     """The method of this name; ValueError where there is none."""
-    found = methods.preset(name)
+    preset = methods.preset(name)
     about = " ".join(_first_sentence(source) for source in methods.sources(name))
-    return Description(name, _part(found), found.needs, found.defaults, about, found.cites)
+    return Description(name, _part(preset), preset.needs, preset.defaults, about, preset.cites)
 
 
 def table() -> str:
-    """All methods as a Markdown table, a line each."""
+    """All methods as a Markdown table, one line per method."""
     lines = ["method | part | needs | parameters | what it does | cites", " | ".join(["---"] * 6)]
     for name in methods.list_methods():
         it = describe(name)
-        usual = (
-            set()
-            if "quantiser" in it.part or it.part == WHOLE
-            else {field.name for field in fields(Uniform)}
+        plain_quantiser = "quantiser" not in it.part and it.part != WHOLE
+        omitted = {field.name for field in fields(Uniform)} if plain_quantiser else ()
+        parameters = ", ".join(
+            f"`{key}={value!r}`" for key, value in it.parameters.items() if key not in omitted
         )
-        own = (f"`{key}={value!r}`" for key, value in it.parameters.items() if key not in usual)
-        cells = f"`{name}`", it.part, it.needs, ", ".join(own), it.about, ", ".join(it.cites)
+        cells = f"`{name}`", it.part, it.needs, parameters, it.about, ", ".join(it.cites)
         lines.append(" | ".join(cell.replace("|", r"\|") for cell in cells))
     return "".join(f"| {line} |\n" for line in lines)
 
 
-def _part(found: Any) -> str:
-    if not isinstance(found, Preset):
+def _part(preset: Any) -> str:
+    if not isinstance(preset, Preset):
         return WHOLE
-    own = (word for part, word in WORDS.items() if getattr(found, part) != getattr(Preset, part))
-    return ", ".join(own) or UNIFORM
+    changed = (part for part in TITLES if getattr(preset, part) != getattr(Preset, part))
+    return ", ".join(TITLES[part] for part in changed) or UNIFORM
 
 
 def _first_sentence(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a machine has for measuring, and what is missing, in words: `lrqmm doctor`."""
+"""What a machine has for measuring, and what is missing: `lrqmm doctor`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lrqmm._extras import EXTRAS, missing
 from lrqmm._progress import Report, silent
 from lrqmm.bench.data.packages import PACKAGES, archive_of
 from lrqmm.bench.environment import environment
@@ -17,8 +18,8 @@ from lrqmm.products.backends import integer_route
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing: its `state` (ok, note: something is slower or left out, bad: nothing can be
-    measured), what was `found`, and what to do about it."""
+    """The state of one thing: ok; note, where something is slower or left out; bad, where nothing
+    can be measured. With what was found there, and what to do about it."""
 
     what: str
     state: Literal["ok", "note", "bad"]
@@ -27,7 +28,7 @@ class Finding:
 
 
 def examine(progress: Report = silent) -> list[Finding]:
-    """Devices, libraries, threads, BLAS, compiler, versions and packaged data.
+    """Devices, libraries, extras, threads, BLAS, compiler, versions and packaged data.
 
     `progress` is called with what is being looked at and the share that is done.
     """
@@ -37,6 +38,7 @@ def examine(progress: Report = silent) -> list[Finding]:
     return [
         *_machine(about),
         *_libraries(about),
+        *_extras(),
         *_devices(about),
         *_passes(about),
         *_integer_products(),
@@ -52,10 +54,11 @@ def _machine(about: Mapping[str, Any]) -> Iterator[Finding]:
     yield Finding("processor", "ok", f"{about['machine']}, {about['cpu_capability']}")
     yield Finding("memory", "note" if small else "ok", f"{memory:.0f} GiB", advice)
     yield Finding("system", "ok", f"{about['system']}, Python {about['python']}")
-    set_ = {name: value for name, value in about["threads"].items() if value}
-    said = ", ".join(f"{name}={value}" for name, value in set_.items()) or "not limited"
+    limits = {name: value for name, value in about["threads"].items() if value}
+    listed = ", ".join(f"{name}={value}" for name, value in limits.items()) or "not limited"
     busy = os.getloadavg()[0] > 0.1 * about["cores"] if hasattr(os, "getloadavg") else False
-    yield Finding("threads", "note" if set_ else "ok", said, "Rows record it." if set_ else "")
+    advice = "Rows record it." if limits else ""
+    yield Finding("threads", "note" if limits else "ok", listed, advice)
     yield Finding(
         "load",
         "note" if busy else "ok",
@@ -68,7 +71,6 @@ def _machine(about: Mapping[str, Any]) -> Iterator[Finding]:
 def _libraries(about: Mapping[str, Any]) -> Iterator[Finding]:
     optional = {
         "cupy-cuda13x": "Only for CuPy on a GPU: make env EXTRAS=[cuda13].",
-        "scipy": "Recorded where it is.",
         "triton": "Only for the fast path on a GPU.",
     }
     for name, version in about["packages"].items():
@@ -79,6 +81,14 @@ def _libraries(about: Mapping[str, Any]) -> Iterator[Finding]:
         else:
             yield Finding(name, "bad", "not installed", "make env")
     yield Finding("BLAS", "ok" if about["blas"] else "note", ", ".join(about["blas"]) or "unknown")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra in EXTRAS:
+        absent = ", ".join(missing(extra))
+        found = f"not installed: {absent}" if absent else "installed"
+        advice = f"pip install 'lrqmm[{extra}]'" if absent else ""
+        yield Finding(f"extra {extra}", "note" if absent else "ok", found, advice)
 
 
 def _devices(about: Mapping[str, Any]) -> Iterator[Finding]:

@@ -42,10 +42,11 @@ def time_products(
 def time_phases(
     product: Product, samples: int, synchronize: Callable[[], None]
 ) -> list[dict[str, float]]:
-    """Seconds by phase of `samples` calls; apart, since waiting at each phase takes time."""
-    found = []
+    """Seconds of each phase, of `samples` calls; not timed as a whole, since waiting at each phase
+    takes time."""
+    calls = []
     for _ in range(samples):
         with record(synchronize) as phases:
             product()
-        found.append(phases)
-    return found
+        calls.append(phases)
+    return calls

@@ -1,29 +1,32 @@
 import json
 import os
+import re
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from lrqmm import figures
+from lrqmm._files import sha256
 from lrqmm.bench.configuration import ConfigError, check_keys
-from lrqmm.bench.sources.files import InputError, check_pair, matrix_file, sha256
+from lrqmm.bench.data.matrices import InputError, check_pair
 from lrqmm.bench.data.packages import PackageError, check_archives
 from lrqmm.bench import progress
 from lrqmm.bench.devices import gpus
-from lrqmm.bench.environment import PACKAGE, available_cores, code_hash, file_hash
+from lrqmm.bench.environment import code_hash
+from lrqmm.bench.imports import PACKAGE, file_hash
+from lrqmm.load import available_cores
 from lrqmm.bench.study import plan
-from lrqmm.bench.sources import list_workloads, workload
+from lrqmm.run.folder import FOLDERS
+from lrqmm.bench.sources import input_sources
 
-with open(workflow.source_path("../schemas/config.schema.yaml")) as stream:
-    SCHEMA = yaml.safe_load(stream)
 try:
     for path in workflow.configfiles:
         check_keys(path)
-    study = plan(config, SCHEMA, workflow.config_settings.config_args or [])
+    study = plan(config, workflow.config_settings.config_args or [])
 except ConfigError as error:
     raise WorkflowError(str(error))
 
@@ -53,22 +56,43 @@ INPUTS_READY = f"{RUN}/inputs.json"
 PROGRESS = RUN / "progress.json"
 TABLES = [str(progress.output(RUN, shard)) for shard in study.shards]
 SHARDS = {shard.name: shard for shard in study.shards}
+EXPERIMENTS = {
+    shard.experiment: {"measure": shard.measure.name, **shard.measure.options()}
+    for shard in study.shards
+}
+DRAWINGS = [each for each in figures.list_figures() if not each.missing(EXPERIMENTS)]
 
 
-def shards_of(*measures):
-    """A wildcard constraint that only shards of these measures meet."""
-    names = {shard.experiment for shard in study.shards if shard.measure in measures}
+FOLDER = (RUN.parent / "inputs").as_posix()
+SOURCES = input_sources(study.config)
+# Made of what comes from a package registry.
+PACKAGED = {
+    path for path, given in study.inputs.items() if SOURCES[given.input].packaged
+}
+ONE_BY_ONE = {}  # by path below the folder, without its suffix
+AT_ONCE = {}  # by source
+for path, given in study.inputs.items():
+    if SOURCES[given.input].at_once:
+        AT_ONCE.setdefault(SOURCES[given.input].name, []).append(given)
+    else:
+        file = Path(path).relative_to(FOLDER).with_suffix("")
+        ONE_BY_ONE[file.as_posix()] = given
+CAPTIONS = Path(str(workflow.current_basedir)) / "../report"
+
+
+def shards_that(*, alone):
+    """A wildcard constraint that only shards meet which have the machine alone, or do not."""
+    names = {shard.experiment for shard in study.shards if shard.measure.alone == alone}
     return "|".join(f"{name}(-.+)?" for name in sorted(names)) or "(?!)"
 
 
 def files_of(wildcards):
-    return [given.path for given in SHARDS[wildcards.shard].inputs]
+    return [pair.path for pair in SHARDS[wildcards.shard].inputs]
 
 
 def own_files_of(wildcards):
-    """The user's weights and data that a network is measured on, where they are files."""
-    asked = SHARDS[wildcards.shard].network
-    return [asked[key] for key in ("weights", "data") if os.path.isfile(asked[key])]
+    """Files of the user's that a shard reads beside its inputs, such as a network's weights."""
+    return SHARDS[wildcards.shard].measure.files()
 
 
 def plan_of(wildcards):
@@ -84,11 +108,6 @@ def attempt_of(wildcards, attempt):
     return attempt
 
 
-def memory_to_generate(wildcards):
-    m, k, n = int(wildcards.m), int(wildcards.k), int(wildcards.n)
-    return 500 + 40 * (m * k + k * n) // 10**6
-
-
 def minutes_of(wildcards, attempt):
     return attempt * SHARDS[wildcards.shard].minutes
 
@@ -97,7 +116,8 @@ def code_of(wildcards):
     shard = SHARDS[wildcards.shard]
     chosen = {setting["method"] for setting in shard.settings if "method" in setting}
     names = chosen or {shard.method}
-    return sorted(code_hash(name, network=bool(shard.network)) for name in names)
+    network = getattr(shard.measure, "network", None)
+    return sorted(code_hash(name, shard.measure.name, network) for name in names)
 
 
 def source_hash(*names):
@@ -105,12 +125,14 @@ def source_hash(*names):
 
 
 def drawn():
-    """Every figure and table of the run."""
-    return [
-        f"{RUN}/{figure.folder}/{figure.name}.{suffix}"
-        for figure in figures.list_figures()
-        for suffix in figure.suffixes
-    ]
+    """Every figure and table that the study's experiments are enough for, and what is left out."""
+    drawings = (*DRAWINGS, figures.LEFT_OUT)
+    return [str(path) for drawing in drawings for path in drawing.paths(RUN)]
+
+
+def say_what_no_figure_draws():
+    for line in figures.without_figure(EXPERIMENTS):
+        print(line, file=sys.stderr)
 
 
 def check_inputs():
@@ -143,3 +165,37 @@ def let_scheduler_sleep():
     limiter = workflow.scheduler.job_rate_limiter
     if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
         workflow.scheduler.job_rate_limiter = None
+
+
+def section_of(name):
+    """What the configuration says of an input."""
+    return SOURCES[name].section_of(name, study.config.get(SOURCES[name].name, {}))
+
+
+def files_of_input(wildcards):
+    name = ONE_BY_ONE[wildcards.pair].input
+    return [str(file) for file in SOURCES[name].files(name, section_of(name))]
+
+
+def plan_of_inputs(inputs):
+    """What a job makes: some pairs of one source."""
+    name = inputs[0].input
+    plan = {"source": SOURCES[name].name, "section": section_of(name)}
+    return json.dumps(
+        {**plan, "pairs": [asdict(given) for given in inputs]}, sort_keys=True
+    )
+
+
+def code_of_input(name):
+    source = SOURCES[name]
+    file = f"bench/sources/{source.name}.py"
+    return source_hash(file, "bench/data/matrices.py", *source.code)
+
+
+def megabytes_of(inputs):
+    return max(SOURCES[given.input].megabytes(given) for given in inputs)
+
+
+def caption_of(name):
+    """Its own, where there is one."""
+    return f"../report/{name if (CAPTIONS / f'{name}.rst').exists() else 'figure'}.rst"

@@ -3,24 +3,22 @@ CATEGORIES = {"compose": "1 Findings", "draw": "2 Figures", "tabulate": "3 Table
 
 
 # Every figure and table of the run in one job: a process for each would spend its time on imports.
+# Promised are those that the study's experiments are enough for; left_out.html lists the others.
 rule draw:
     input:
         MANIFEST,
     output:
         [
             report(
-                f"{RUN}/{drawing.folder}/{drawing.name}.{drawing.suffixes[0]}",
-                caption=f"../report/{drawing.name}.rst",
+                str(drawing.paths(RUN)[0]),
+                caption=caption_of(drawing.name),
                 category=CATEGORIES[drawing.function],
                 labels={"name": drawing.name},
             )
-            for drawing in figures.list_figures()
+            for drawing in DRAWINGS
         ],
-        [
-            f"{RUN}/{drawing.folder}/{drawing.name}.{suffix}"
-            for drawing in figures.list_figures()
-            for suffix in drawing.suffixes[1:]
-        ],
+        [str(path) for drawing in DRAWINGS for path in drawing.paths(RUN)[1:]],
+        str(figures.LEFT_OUT.paths(RUN)[0]),
     log:
         f"{RUN}/logs/draw.log",
     localrule: True
@@ -29,6 +27,7 @@ rule draw:
     threads: ALL_CORES
     params:
         run=lambda wildcards, input: os.path.dirname(input[0]),
+        promised=[drawing.name for drawing in DRAWINGS],
         code=source_hash(
             *(f"figures/{drawing.name}.py" for drawing in figures.list_figures()),
             "figures/_style.py",
@@ -75,6 +74,7 @@ rule figures:
     threads: ALL_CORES
     params:
         run=str(RUN),
+        promised=[],
     script:
         "../scripts/draw_all.py"
 

@@ -1,106 +1,47 @@
-FOLDER = (RUN.parent / "inputs").as_posix()
-PICTURES = study.config["resnet50"]["pictures"]
-WORKLOADS = list_workloads()
-# Made of what comes from a package registry.
-PACKAGED = [
-    path
-    for path, given in study.inputs.items()
-    if given.input == "resnet50"
-    or (given.input in WORKLOADS and workload(given.input).packaged)
-]
-LAYERS = [path for path, given in study.inputs.items() if given.input == "resnet50"]
-
-
-rule generate:
-    output:
-        f"{FOLDER}/{{distribution}}/{{m}}x{{k}}x{{n}}-seed{{seed}}.safetensors",
-        f"{FOLDER}/{{distribution}}/{{m}}x{{k}}x{{n}}-seed{{seed}}.safetensors.sha256",
-    log:
-        f"{RUN}/logs/generate/{{distribution}}-{{m}}x{{k}}x{{n}}-seed{{seed}}.log",
-    wildcard_constraints:
-        distribution="[a-z0-9]+",
-        m=r"\d+",
-        k=r"\d+",
-        n=r"\d+",
-        seed=r"\d+",
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: attempt * memory_to_generate(wildcards),
-    params:
-        code=source_hash("bench/sources/distributions.py", "bench/sources/files.py"),
-    script:
-        "../scripts/generate.py"
-
-
-rule make_workload:
-    output:
-        f"{FOLDER}/{{workload}}/{{case}}-seed{{seed}}.safetensors",
-        f"{FOLDER}/{{workload}}/{{case}}-seed{{seed}}.safetensors.sha256",
-    log:
-        f"{RUN}/logs/generate/{{workload}}-{{case}}-seed{{seed}}.log",
-    wildcard_constraints:
-        workload="|".join(WORKLOADS),
-        case="[a-z0-9_]+",
-        seed=r"\d+",
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=4000,
-    params:
-        code=lambda wildcards: source_hash(
-            f"bench/sources/{wildcards.workload}.py", "bench/sources/files.py"
-        ),
-    script:
-        "../scripts/make_workload.py"
-
-
-rule import_matrices:
+rule make_input:
     input:
-        lambda wildcards: [
-            str(matrix_file(study.config["matrices"][wildcards.name][side]))
-            for side in "AB"
-        ],
+        files_of_input,
     output:
-        f"{FOLDER}/matrices/{{name}}.safetensors",
-        f"{FOLDER}/matrices/{{name}}.safetensors.sha256",
+        f"{FOLDER}/{{pair}}.safetensors",
+        f"{FOLDER}/{{pair}}.safetensors.sha256",
     log:
-        f"{RUN}/logs/import/{{name}}.log",
+        f"{RUN}/logs/inputs/{{pair}}.log",
+    wildcard_constraints:
+        pair="|".join(map(re.escape, ONE_BY_ONE)) or "(?!)",
     conda:
         "../../envs/conda.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt
+        * megabytes_of([ONE_BY_ONE[wildcards.pair]]),
     params:
-        files=lambda wildcards: study.config["matrices"][wildcards.name],
-        code=source_hash("bench/sources/files.py"),
+        plan=lambda wildcards: plan_of_inputs([ONE_BY_ONE[wildcards.pair]]),
+        code=lambda wildcards: code_of_input(ONE_BY_ONE[wildcards.pair].input),
     script:
-        "../scripts/import_matrices.py"
+        "../scripts/make_input.py"
 
 
-if LAYERS:
+# A source that makes all of its pairs in one job, with the machine to itself.
+for name, inputs in AT_ONCE.items():
 
-    rule capture_resnet50:
+    rule:
+        name:
+            f"make_{name}"
         output:
-            LAYERS,
-            [f"{path}.sha256" for path in LAYERS],
+            [given.path for given in inputs],
+            [f"{given.path}.sha256" for given in inputs],
         log:
-            f"{RUN}/logs/capture_resnet50.log",
+            f"{RUN}/logs/inputs/{name}.log",
         conda:
             "../../envs/conda.yaml"
         threads: ALL_CORES
         resources:
-            mem_mb=6000,
+            mem_mb=megabytes_of(inputs),
             runtime=30,
         params:
-            pictures=PICTURES,
-            layers=len(LAYERS),
-            code=source_hash(
-                "bench/sources/resnet50.py",
-                "bench/data/pictures.py",
-                "bench/networks/resnet50.py",
-                "bench/networks/resnet50_weights.py",
-                "bench/sources/files.py",
-            ),
+            plan=plan_of_inputs(inputs),
+            code=code_of_input(inputs[0].input),
         script:
-            "../scripts/capture_resnet50.py"
+            "../scripts/make_input.py"
 
 
 # Nothing is measured before every input is there and whole. Some need packages from a registry:

@@ -2,13 +2,15 @@
 rule measure_errors:
     input:
         files=files_of,
+        own=own_files_of,
         ready=ancient(INPUTS_READY),
     output:
-        f"{RUN}/measurements/{{shard}}.parquet",
+        f"{RUN}/{{table}}/{{shard}}.parquet",
     log:
-        f"{RUN}/logs/measure/{{shard}}.log",
+        f"{RUN}/logs/{{table}}/{{shard}}.log",
     wildcard_constraints:
-        shard=shards_of("error", "count"),
+        table="|".join(FOLDERS),
+        shard=shards_that(alone=False),
     conda:
         "../../envs/conda.yaml"
     threads: 1
@@ -25,83 +27,12 @@ rule measure_errors:
         "../scripts/measure.py"
 
 
-# A timing shard has the machine to itself, or one of its GPUs and a share of its cores.
-rule measure_times:
-    input:
-        files=files_of,
-        ready=ancient(INPUTS_READY),
-    output:
-        f"{RUN}/measurements/{{shard}}.parquet",
-    log:
-        f"{RUN}/logs/measure/{{shard}}.log",
+# A shard that times has the machine to itself, or one of its GPUs and a share of its cores.
+use rule measure_errors as measure_times with:
     wildcard_constraints:
-        shard=shards_of("time"),
-    conda:
-        "../../envs/conda.yaml"
+        table="|".join(FOLDERS),
+        shard=shards_that(alone=True),
     threads: TIMING_CORES
-    resources:
-        mem_mb=memory_of,
-        runtime=minutes_of,
-        attempt=attempt_of,
-    params:
-        shard=plan_of,
-        code=code_of,
-        device=study.device,
-        progress=str(PROGRESS),
-    script:
-        "../scripts/measure.py"
-
-
-rule measure_arrays:
-    input:
-        files=files_of,
-        ready=ancient(INPUTS_READY),
-    output:
-        f"{RUN}/arrays/{{shard}}.parquet",
-    log:
-        f"{RUN}/logs/measure/{{shard}}.log",
-    wildcard_constraints:
-        shard=shards_of("spectrum", "steps", "pictures"),
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=memory_of,
-        runtime=minutes_of,
-        attempt=attempt_of,
-    params:
-        shard=plan_of,
-        code=code_of,
-        device="cpu",
-        progress=str(PROGRESS),
-    script:
-        "../scripts/measure.py"
-
-
-# A network's passes are timed too, so its shards have the machine to themselves.
-rule measure_networks:
-    input:
-        own=own_files_of,
-        ready=ancient(INPUTS_READY),
-    output:
-        f"{RUN}/networks/{{shard}}.parquet",
-    log:
-        f"{RUN}/logs/measure/{{shard}}.log",
-    wildcard_constraints:
-        shard=shards_of("network"),
-    conda:
-        "../../envs/conda.yaml"
-    threads: TIMING_CORES
-    resources:
-        mem_mb=memory_of,
-        runtime=minutes_of,
-        attempt=attempt_of,
-    params:
-        shard=plan_of,
-        code=code_of,
-        device=study.device,
-        progress=str(PROGRESS),
-    script:
-        "../scripts/measure.py"
 
 
 rule environment:

@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-from lrqmm.bench.environment import available_cores
 from lrqmm.bench.job import measure
 from lrqmm.bench.progress import announce, logged, process_seconds
+from lrqmm.load import available_cores
 
 target = Path(snakemake.output[0])
 with logged(snakemake.log[0]):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lrqmm import _checks
 
 Config = Mapping[str, Any]
 
@@ -100,7 +103,7 @@ def as_typed(config: Config, words: Sequence[str], schema: Config) -> Config:
 
 def _value(text: str, schema: Config, part: Config) -> Any:
     part = schema["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
-    kinds = {choice.get("type") for choice in part.get("anyOf", [part])}
+    kinds = {choice.get("type") for choice in part.get("oneOf", [part])}
     takes_text = "string" in kinds or "enum" in part
     if not text:
         return None
@@ -122,3 +125,38 @@ def _merged(config: Config, typed: Config) -> dict[str, Any]:
             value = _merged(before, value)
         merged[key] = value
     return merged
+
+
+def choose(asked: Any, key: str, known: Sequence[str]) -> list[str]:
+    """The names asked for, in the order known; 'all' is all of them.
+
+    Parameters
+    ----------
+    asked : a list, or text with commas between the names
+    key : where the names stand, for the message of ConfigError
+    """
+    names = split(asked)
+    if names == ["all"]:
+        return list(known)
+    for name in names:
+        if name not in known:
+            hint = _checks.suggestion(name, known)
+            raise ConfigError(
+                f"config: {key}: unknown name {name!r}{hint}; allowed: {', '.join(known)}"
+            )
+    return [name for name in known if name in names]
+
+
+def split(asked: str | Sequence[str]) -> list[str]:
+    """Names, of a list or of text with commas between them."""
+    return [name.strip() for name in asked.split(",")] if isinstance(asked, str) else list(asked)
+
+
+def check_path(where: str, path: str) -> None:
+    """Raise ConfigError for a path that Snakemake would take for another one."""
+    replaced = re.search("<[a-z][a-z0-9_]*>", path)
+    if replaced:
+        raise ConfigError(
+            f"config: {where} is {path!r}; allowed: a path without {replaced[0]}, which Snakemake "
+            "replaces"
+        )

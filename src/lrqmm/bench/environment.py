@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import psutil
 
 import lrqmm
 from lrqmm import methods
-from lrqmm.products.backends.numpy import device_name as processor_name
+from lrqmm.bench.imports import PACKAGE, closure, file_hash
+from lrqmm.load import available_cores
+from lrqmm.products.backends._processor import processor_name
 
-PACKAGE = Path(lrqmm.__file__).parent
-MEASURING_CORE = (
-    "_operands.py",
-    "_checks.py",
-    "error.py",
-    "fused/*.py",
-    "fused/passes.cpp",
-    "method.py",
-    "methods/mean_fix.py",  # of apriori.py
-    "methods/two_slice.py",  # of adaptive.py
-    *(
-        f"products/{name}.py"
-        for name in (
-            *("adaptive", "apriori", "backends/*", "composition", "decompose", "floatproduct"),
-            *("lowrank", "packing", "phases", "precision", "quantize", "rsvd", "scaling"),
-        )
-    ),
-    "bench/machine.py",
-    "bench/measures/arrays.py",
-    "bench/measures/count.py",
-    "bench/measures/shard.py",
-    "timing.py",
-)
-NETWORK_CORE = (
-    *("bench/data/pictures.py", "bench/data/text.py", "bench/measures/network.py"),
-    *("bench/networks/*.py", "nn/*.py"),
-)
 RECORDED = (
     "array-api-compat", "cupy-cuda13x", "numba", "numpy", "pandas", "pyarrow", "scipy", "snakemake",
     "torch", "triton",
@@ -56,16 +25,9 @@ RECORDED = (
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "KMP_BLOCKTIME")
 
 
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def machine() -> str:
     """The machine in words; no host name, since runs are shared."""
-    return f"{processor_name(None)}, {os.cpu_count()} cores"
+    return f"{processor_name()}, {os.cpu_count()} cores"
 
 
 def node() -> str:
@@ -91,42 +53,20 @@ def versions(library: str) -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
-def file_hash(*files: Path) -> str:
-    """A short hash of the content of source files."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 @cache
-def code_hash(method: str | None = None, *, network: bool = False) -> str:
-    """Hash of the measuring core and of the files that one method is made of.
+def code_hash(method: str | None, measure: str, network: str | None = None) -> str:
+    """Hash of the files that a kind of measurement, a method and a network are made of.
 
-    It decides what a change of the source makes Snakemake run again, so figures, the command line
-    and other methods are not in it.
+    It decides what a change of the source makes Snakemake run again, so figures, the command line,
+    other measurements, methods and networks are not in it.
     """
-    core = MEASURING_CORE + (NETWORK_CORE if network else ())
-    files = {file for pattern in core for file in PACKAGE.glob(pattern)}
-    if method is not None:
-        if "+" not in method:
-            files.add(PACKAGE / "methods" / f"{method}.py")
-        for cls in methods.preset(method).classes:
-            for base in cls.__mro__:
-                files |= _sources(base.__module__)
-    return file_hash(*files)
-
-
-def _sources(module: str) -> set[Path]:
-    """The file of a module of the package, and those of the functions that it imports by name."""
-    used = {module}
-    used |= {getattr(part, "__module__", "") or "" for part in vars(sys.modules[module]).values()}
-    files = {
-        PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py")
-        for name in used
-        if name.startswith("lrqmm.")
-    }
-    return {file for file in files if file.is_file()}  # packages are in the core
+    names = [] if method is None else methods.sources(method)
+    files = [PACKAGE / "bench/measures" / f"{measure}.py", PACKAGE / "method.py"]
+    files += [PACKAGE / "methods" / f"{name}.py" for name in names]
+    if network is not None:
+        at = PACKAGE / "bench/networks" / network
+        files += [at.with_suffix(".py"), at / "__init__.py"]
+    return file_hash(*closure(file for file in files if file.is_file()))
 
 
 @cache
@@ -157,7 +97,7 @@ def environment() -> dict[str, Any]:
     commit, dirty = git_state()
     return {
         "machine": machine(),
-        "processor": processor_name(None),
+        "processor": processor_name(),
         "cores": available_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.machine()}",
@@ -184,24 +124,3 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-@contextmanager
-def watch_load(threads: int | None = None) -> Iterator[dict[str, bool]]:
-    """Yield a dict; at the end its 'loaded' says whether others used over a tenth of the cores that
-    this job has: `threads`, or all. The rest are its neighbours'."""
-    cores = available_cores()
-    own_cores = min(threads or cores, cores)
-    verdict = {"loaded": False}
-    wall, busy, own = time.monotonic(), _busy(), time.process_time()
-    try:
-        yield verdict
-    finally:
-        wall = max(time.monotonic() - wall, 1e-9)
-        others = (_busy() - busy) - (time.process_time() - own)
-        verdict["loaded"] = others / wall > cores - own_cores + 0.1 * own_cores
-
-
-def _busy() -> float:
-    times = psutil.cpu_times()
-    return float(times.user + times.system + getattr(times, "nice", 0.0))

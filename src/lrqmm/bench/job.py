@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lrqmm.bench.devices import gpus, one_gpu
+from lrqmm.bench.measures import read_shard
+from lrqmm.bench.measures._experiment import Shard
 from lrqmm.bench.memory import allocated, limit_memory
 from lrqmm.run.folder import reopen
 from lrqmm.run.read import table, write_table
@@ -18,7 +20,7 @@ LAST_ATTEMPT = 3
 
 
 def measure(
-    shard: Mapping[str, Any],
+    plan: Mapping[str, Any],
     files: Sequence[str],
     target: Path,
     device: str,
@@ -29,7 +31,7 @@ def measure(
 
     Parameters
     ----------
-    shard : as `lrqmm.bench.study.Shard.as_dict` gives it
+    plan : of the shard, as `lrqmm.bench.shard.Shard.as_dict` gives it
     files : the pair files of its inputs, in order
     target : the table's file, in a folder of the run
     device : 'auto', 'cpu' or 'cuda'; a GPU is taken alone
@@ -41,16 +43,17 @@ def measure(
     MemoryError : some setting did not fit into what the cluster gave, and `LAST_ATTEMPT` is to come
     ValueError, TypeError, FileNotFoundError, PackageError, InputError : before anything is measured
     """
+    shard = read_shard(plan)
     reopen(target.parent.parent)
     usable = gpus() if device != "cpu" and _computes_on_gpu(shard) else []
     if not usable:
         limit_memory()
     with one_gpu(usable):
-        rows = _rows(shard, files, device, threads)
+        rows = shard.measure.rows(shard, files, device, threads)
     if allocated() and attempt < LAST_ATTEMPT:
         _refuse_too_little_memory(rows)
     reopen(target.parent.parent)  # whatever ended meanwhile
-    write_table(table(rows, TABLES[target.parent.name]), target)
+    write_table(table(rows, TABLES[shard.measure.table]), target)
 
 
 def _refuse_too_little_memory(rows: list[dict[str, Any]]) -> None:
@@ -62,23 +65,7 @@ def _refuse_too_little_memory(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _computes_on_gpu(shard: Mapping[str, Any]) -> bool:
+def _computes_on_gpu(shard: Shard) -> bool:
     import torch
 
-    return shard["library"] == "cupy" or (
-        shard["library"] == "torch" and torch.version.cuda is not None
-    )
-
-
-def _rows(
-    shard: Mapping[str, Any], files: Sequence[str], device: str, threads: int
-) -> list[dict[str, Any]]:
-    if shard["network"]:
-        from lrqmm.bench.measures.network import measure_network
-
-        return measure_network(shard, device, threads)
-    from lrqmm.bench.measures.shard import measure_arrays, measure_shard
-
-    if shard["method"] is None:
-        return measure_arrays(shard, files)
-    return measure_shard(shard, files, device, threads)
+    return shard.library == "cupy" or (shard.library == "torch" and torch.version.cuda is not None)

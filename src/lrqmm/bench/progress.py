@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from lrqmm.bench.study import Shard
+from lrqmm.bench.measures._experiment import Shard
 from lrqmm.run.folder import read_json, write_json
 
 START_UP = 5e9  # multiply-adds that starting a process and loading libraries is worth
@@ -38,8 +38,7 @@ def _worth(shard: Shard) -> float:
 
 def output(folder: Path, shard: Shard) -> Path:
     """The file that a shard's rows are written to."""
-    kind = "networks" if shard.network else "measurements" if shard.method else "arrays"
-    return folder / kind / f"{shard.name}.parquet"
+    return folder / shard.measure.table / f"{shard.name}.parquet"
 
 
 def report(path: Path, folder: Path) -> str:

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrqmm._checks import Array
-from lrqmm.products.composition import Compensator, Cost, Operand, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Compensator, Operand
 
 
 @dataclass(frozen=True, kw_only=True)

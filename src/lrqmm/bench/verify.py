@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from lrqmm import methods
 from lrqmm._progress import Report, silent
 from lrqmm.bench.environment import code_hash
+from lrqmm.bench.measures import read_shard
 from lrqmm.bench.progress import output
-from lrqmm.bench.sources.distributions import DISTRIBUTIONS
-from lrqmm.bench.sources.files import write_sample
-from lrqmm.bench.study import SCHEMA, ConfigError, Shard, plan
-from lrqmm.method import get_method
-from lrqmm.run.folder import StoreError, read_json
+from lrqmm.bench.sources.distributions import DISTRIBUTIONS, write_sample
+from lrqmm.bench.study import ConfigError, Shard, plan, without_meaningless
+from lrqmm.run.folder import KEPT, StoreError, read_json
+from lrqmm.run.metrics import NETWORKS
 from lrqmm.run.read import Run, read_run
 from lrqmm.run.schema import INPUT, TABLES
 
@@ -39,11 +38,17 @@ SAME_ERROR = 0.02
 """Relative difference allowed when an error is measured again on another machine."""
 LARGEST_AGAIN = 1024**3
 """Multiply-adds of the largest product that is measured again."""
+SETTINGS = {
+    "measurements": ["shard", *INPUT, "setting", "calibration"],
+    "networks": ["shard", "parameters", "per_gemm"],
+    "arrays": ["experiment"],
+}
+"""Columns that tell the settings of a shard apart, after the column of its name."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found: `refusals` and `warnings`, in words, and what was `checked`."""
+    """The result: `refusals`, `warnings` and what was `checked`, as lines of text."""
 
     refusals: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -56,8 +61,8 @@ def verify(folder: str | Path, *, again: int = 0, progress: Report = silent) -> 
     Parameters
     ----------
     folder : a run folder, its manifest included
-    again : how many errors, picked at random among those of seeded distributions, to measure again
-        here and compare
+    again : number of errors to measure again here and compare, picked at random among those of
+        seeded distributions
     progress : called with what is being done and the share that is done
     """
     progress(f"reading {folder}", 0.0)
@@ -73,10 +78,10 @@ def verify(folder: str | Path, *, again: int = 0, progress: Report = silent) -> 
     what = "hashes, schema, completeness, values"
     checked = [f"{rows} rows in {len(_shards_of(run))} shards: {what}"]
     if again:
-        found = measure_again(run, again, lambda words, share: progress(words, 0.2 + 0.8 * share))
-        refusals += found.different
-        warnings += found.not_measured
-        checked.append(f"{found.same} errors measured again: the same within {SAME_ERROR:.0%}")
+        result = measure_again(run, again, lambda text, share: progress(text, 0.2 + 0.8 * share))
+        refusals += result.different
+        warnings += result.not_measured
+        checked.append(f"{result.same} errors measured again: the same within {SAME_ERROR:.0%}")
     return Verdict(tuple(refusals), tuple(warnings), tuple(checked))
 
 
@@ -96,7 +101,7 @@ def _mixed_inputs(table: pd.DataFrame) -> Iterator[str]:
 
 
 def _incomplete(run: Run) -> tuple[list[str], list[str]]:
-    """What the study asked for and is not there; why that could not be said, if so."""
+    """What the study asked for and the run lacks; and why that could not be checked, if so."""
     manifest = read_json(run.folder / "manifest.json")
     study = manifest.get("study")
     studies = study.get("merged", {"": study}) if isinstance(study, dict) else None
@@ -107,23 +112,49 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
     known = {*run.measurements["method"].unique(), *run.networks["method"].unique()}
     for name, asked in studies.items():
         try:
-            shards = plan(asked, yaml.safe_load(SCHEMA.read_text())).shards
+            shards = plan(_of_its_time(without_meaningless(asked), known)).shards
         except (ConfigError, OSError) as error:
             unplanned.append(f"completeness is not checked: {error}")
             continue
+        listed = {Path(at) for at in manifest["files"]}
+        tables = {kind: _by_shard(run, kind, name, listed) for kind in TABLES}
         planned = set()
         for shard in shards:
             path = output(Path(), shard)
-            listed = (path.parent / name / path.name).as_posix()
-            planned.add(listed)
-            if listed in manifest["files"]:
-                missing.extend(_missing_rows(run.folder / listed, shard))
+            planned.add(path.parent / name / path.name)
+            rows = tables[path.parent.name].pop(shard.name, None)
+            if rows is not None:
+                missing.extend(_missing_rows(rows, shard))
             elif not _newer_than(known, asked, shard):
                 missing.append(f"shard {shard.name} is missing, though the study asks for it")
-        own = {(Path(kind) / name).as_posix() for kind in TABLES}
-        unasked = {at for at in manifest["files"] if Path(at).parent.as_posix() in own} - planned
-        missing.extend(f"{listed}: no shard of the study" for listed in sorted(unasked))
+        planned |= {Path(kind, name, KEPT) for kind in TABLES}
+        files = {at for at in listed if at.parent in {path.parent for path in planned}} - planned
+        others = [str(at) for at in files] + [shard for kind in tables.values() for shard in kind]
+        missing.extend(f"{other}: no shard of the study" for other in sorted(others))
     return missing, unplanned
+
+
+def _of_its_time(asked: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """A stored study without the methods that were added since: 'all' and 'usual' are more today,
+    and what is new may not fit its settings."""
+    here = set(methods.list_methods())
+    every = ("all", ["all"])
+    experiments = {
+        name: {**keys, "methods": sorted(here & known)} if keys.get("methods") in every else keys
+        for name, keys in asked["experiments"].items()
+    }
+    return {**asked, "experiments": experiments, "leave_out": sorted(here - known)}
+
+
+def _by_shard(run: Run, kind: str, source: str, listed: set[Path]) -> dict[str, pd.DataFrame]:
+    """The rows of one kind that came from one source of a merged run, or from the run, by shard;
+    columns are those that tell settings apart."""
+    columns = SETTINGS[kind]
+    paths = [run.folder / at for at in listed if at.parent == Path(kind, source)]
+    tables = [pd.read_parquet(path, columns=columns) for path in paths]
+    if not tables:
+        return {}
+    return dict(list(pd.concat(tables).groupby(columns[0])))
 
 
 def _newer_than(known: set[str], asked: dict[str, Any], shard: Shard) -> bool:
@@ -132,25 +163,14 @@ def _newer_than(known: set[str], asked: dict[str, Any], shard: Shard) -> bool:
     return shard.method not in known and (named == "usual" or "all" in named)
 
 
-def _missing_rows(path: Path, shard: Shard) -> Iterator[str]:
+def _missing_rows(rows: pd.DataFrame, shard: Shard) -> Iterator[str]:
     """Settings of a shard that have no row."""
-    if shard.method is None:
+    columns, wanted = shard.measure.rows_asked(shard)
+    if not columns:
         return
-    if shard.network:
-        keys = ["parameters", "per_gemm"]
-        wanted = len(shard.settings) * len(shard.network["per_gemm"])
-    else:
-        keys = [*INPUT, "setting"]
-        wanted = len(shard.settings) * len(shard.inputs)
-        both = all(given.m > 1 for given in shard.inputs)  # a single row has no other half
-        if (
-            shard.held_out and both and get_method(str(shard.method)).calibrated
-        ):  # on itself, and not
-            keys.append("calibration")
-            wanted *= 2
-    found = len(pd.read_parquet(path, columns=keys).drop_duplicates())
-    if found < wanted:
-        yield f"shard {shard.name}: rows of {found} settings, and the study asks for {wanted}"
+    measured = len(rows[columns].drop_duplicates())
+    if measured < wanted:
+        yield f"shard {shard.name}: rows of {measured} settings, and the study asks for {wanted}"
 
 
 def _not_listed(run: Run) -> Iterator[str]:
@@ -164,19 +184,21 @@ def _not_listed(run: Run) -> Iterator[str]:
 
 def _impossible(run: Run) -> Iterator[str]:
     """Values that no measurement gives."""
-    yield from _named("a time of 0 or less", run.measurements.query(
-        "metric in ('seconds', 'cpu_seconds', 'unpack_seconds') and value <= 0"
-    ))  # fmt: skip
+    times = run.measurements[run.measurements["metric"].str.endswith("seconds")]
+    yield from _named("a time of 0 or less", times[(times["value"] <= 0).fillna(False)])
     yield from _too_fast(run.measurements)
     yield from _too_even(run.measurements)
     sgemm = run.measurements.query("metric == 'relative_error' and method == 'sgemm'")
     sgemm = sgemm[sgemm["input"].isin([*DISTRIBUTIONS, "resnet50"])]  # one's own may cancel
     yield from _named("float32 products with an error above 1e-4", sgemm[sgemm["value"] > 1e-4])
     scores = run.networks[run.networks["status"] == "ok"]
-    share = scores["metric"].isin(("top1", "top5", "agreement"))
-    outside = share & ~scores["value"].between(0, 1)
-    outside |= (scores["metric"] == "perplexity") & (scores["value"] < 1)
-    outside |= (scores["metric"] == "cosine") & ~scores["value"].between(-1.000001, 1.000001)
+    least, most = (
+        scores["metric"]
+        .map({name: getattr(metric, end) for name, metric in NETWORKS.items()})
+        .astype(float)
+        for end in ("least", "most")
+    )
+    outside = (scores["value"] < least) | (scores["value"] > most)
     outside |= (scores["low"] > scores["value"]) | (scores["high"] < scores["value"])
     yield from _named("scores outside their range or interval", scores[outside.fillna(False)])
     every = pd.concat([run.measurements["measured_at"], run.networks["measured_at"]])
@@ -216,17 +238,37 @@ def _named(what: str, rows: pd.DataFrame) -> Iterator[str]:
 
 def _older_code(run: Run) -> Iterator[str]:
     """Shards that other code measured than is here."""
-    tables = ((run.measurements, False), (run.networks, True))
+    measures = _measures(read_json(run.folder / "manifest.json").get("study"))
     older = []
-    for table, network in tables:
-        for (method, found), rows in table.groupby(["method", "code_hash"]):
-            own = rows[
-                rows["shard"].str.split("-").str[1] == method
-            ]  # baselines carry their host's
-            if len(own) and (not _known(method) or code_hash(method, network=network) != found):
-                older.extend(own["shard"].unique())
+    for table in (run.measurements, run.networks):
+        ours = table[_of_their_shard(table)]
+        network = ["network"] if "network" in ours else []
+        for key, rows in ours.groupby(["experiment", "method", "code_hash", *network]):
+            experiment, method, code, *of_network = key
+            measure = measures.get(str(experiment))
+            if (
+                measure is None
+                or not _known(method)
+                or code_hash(method, measure, *of_network) != code
+            ):
+                older.extend(rows["shard"].unique())
     if older:
         yield f"{len(older)} shards were measured by other code than is here"
+
+
+def _measures(study: Any) -> dict[str, str]:
+    """The kind of measurement of each experiment of a stored study, merged or not."""
+    studies = study.get("merged", {"": study}).values() if isinstance(study, dict) else ()
+    return {
+        name: experiment["measure"]
+        for study in studies
+        for name, experiment in study["experiments"].items()
+    }
+
+
+def _of_their_shard(table: pd.DataFrame) -> pd.Series:
+    """Rows of the method that their shard is about; others are its baselines."""
+    return table["shard"].str.split("-").str[1] == table["method"]
 
 
 def _known(method: str) -> bool:
@@ -240,7 +282,7 @@ def _known(method: str) -> bool:
 
 @dataclass(frozen=True)
 class Again:
-    """Errors measured again: how many are the same, what differs, what could not be measured."""
+    """Errors measured again: the number that agree, those that differ, those that failed."""
 
     same: int
     different: tuple[str, ...]
@@ -255,9 +297,8 @@ def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
     seeded = table["input"].isin(list(DISTRIBUTIONS)) & table["library"].isin(("numpy", "torch"))
     small = table["m"] * table["k"] * table["n"] <= LARGEST_AGAIN
     known = table["method"].isin([name for name in table["method"].unique() if _known(name)])
-    own = table["shard"].str.split("-").str[1] == table["method"]
     asked = (table["metric"] == "relative_error") & (table["status"] == "ok")
-    rows = table[seeded & small & known & own & asked & of_cpu]
+    rows = table[seeded & small & known & _of_their_shard(table) & asked & of_cpu]
     if rows.empty:
         return Again(0, (), ("no error can be measured again here",))
     rows = rows.sample(min(count, len(rows)), random_state=np.random.default_rng())
@@ -268,43 +309,41 @@ def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
             progress(f"measuring again: {row.method}, {row.input}", number / len(rows))
             what = f"{row.shard}, {row.input} {row.m}x{row.k}x{row.n}, {row.parameters}"
             try:
-                found = _measure_one(row, Path(scratch, "pair.safetensors"))
+                again = _measure_one(row, Path(scratch, "pair.safetensors"))
             except (ValueError, TypeError) as error:
-                found = {"status": "failed", "reason": str(error)}
-            if found["status"] != "ok":
-                not_measured.append(f"{what}: fails here: {found['reason']}")
-            elif found["input_sha256"] != row.input_sha256:
+                again = {"status": "failed", "reason": str(error)}
+            if again["status"] != "ok":
+                not_measured.append(f"{what}: fails here: {again['reason']}")
+            elif again["input_sha256"] != row.input_sha256:
                 different.append(f"{what}: its seed gives other matrices here")
-            elif abs(found["value"] - row.value) > SAME_ERROR * row.value + 1e-6:
+            elif abs(again["value"] - row.value) > SAME_ERROR * row.value + 1e-6:
                 different.append(
-                    f"{what}: an error of {row.value:.4g}, and measured again {found['value']:.4g}"
+                    f"{what}: an error of {row.value:.4g}, and measured again {again['value']:.4g}"
                 )
     same = len(rows) - len(different) - len(not_measured)
     return Again(same, tuple(different), tuple(not_measured))
 
 
 def _measure_one(row: Any, path: Path) -> dict[str, Any]:
-    from lrqmm.bench.measures.shard import measure_shard
-
     write_sample(path, row.input, row.m, row.k, row.n, row.input_seed)
     about = {name: getattr(row, name) for name in INPUT}
-    shard = {
-        "name": row.shard, "experiment": row.experiment, "measure": "error",
-        "library": row.library, "method": row.method,
+    shard = read_shard({
+        "name": row.shard, "experiment": row.experiment, "library": row.library,
+        "measure": {"measure": "error", "held_out": not pd.isna(row.rows)}, "method": row.method,
         "settings": [_given(row.method, json.loads(row.parameters))],
-        "inputs": [{**about, "layer": None}], "held_out": not pd.isna(row.rows),
-    }  # fmt: skip
+        "inputs": [{**about, "layer": None}],
+    })  # fmt: skip
     same = {"metric": "relative_error", "calibration": row.calibration}
     with redirect_stderr(io.StringIO()):  # where it says how far the shard has come
-        found = measure_shard(shard, [path], "cpu", 1)
-    for one in found:
-        if same.items() <= one.items():
-            return one
+        rows = shard.measure.rows(shard, [path], "cpu", 1)
+    for measured in rows:
+        if same.items() <= measured.items():
+            return measured
     raise ValueError(f"no error with calibration {row.calibration!r} is measured here")
 
 
 def _given(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters that the method takes, of those that its row records."""
+    """The recorded parameters that the method takes."""
     return {key: parameters[key] for key in methods.preset(method).defaults if key in parameters}
 
 

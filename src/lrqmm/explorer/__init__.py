@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -18,23 +17,25 @@ import numpy as np
 import pandas as pd
 
 from lrqmm import methods
+from lrqmm._files import write_whole
 from lrqmm.figures import _style
+from lrqmm.run.metrics import NETWORKS
 from lrqmm.run.read import Run
 
 SETTING = ["input", "layer", "m", "k", "n", "method", "parameters", "calibration"]
-OWN = ["bits", "rank", "rounding"]
-"""Parameters that the page chooses by; others that tell settings apart are in words."""
+FILTERS = ["bits", "rank", "rounding"]
+"""Parameters that the page filters by; the others are text."""
 NETWORK = ["relative_error", "seconds_per_item", "average_bits"]
-SCORES = ["top1", "agreement", "perplexity", "cosine"]
+SCORES = [name for name, metric in NETWORKS.items() if metric.score]
 FEW = ["direct", "mean_fix", "lrqmm", "lrqmm_aware", "two_slice", "sgemm", "bf16"]
-"""Methods that are ticked at first; with them those that `_added` knows."""
+"""Methods that are ticked when the page opens, with usual ones that were added to the library."""
 WHOLE = "whole "
-"""Before the names of networks that are inputs."""
+"""Prefix of networks' names among the inputs."""
 DIGITS = 4
 
 
 def rows(run: Run) -> pd.DataFrame:
-    """One row a setting on an input.
+    """One row per setting on an input.
 
     Returns
     -------
@@ -47,10 +48,10 @@ def rows(run: Run) -> pd.DataFrame:
     item, and `score` its scores in words. Not measured is NaN.
     """
     wide = pd.concat([_products(run), _networks(run)], ignore_index=True)
-    found = [json.loads(words) for words in wide["parameters"]]
-    for name in OWN:
-        wide[name] = [p.get(name) for p in found]
-    wide["words"] = [_words(*each) for each in zip(wide["method"], found, strict=True)]
+    parameters = [json.loads(text) for text in wide["parameters"]]
+    for name in FILTERS:
+        wide[name] = [p.get(name) for p in parameters]
+    wide["words"] = [_words(*each) for each in zip(wide["method"], parameters, strict=True)]
     return wide.drop(columns="parameters")
 
 
@@ -61,10 +62,10 @@ def _products(run: Run) -> pd.DataFrame:
     parts = [_spread(groups.get("relative_error"), "error", 1.0).drop(columns="error_loaded")]
     seconds = groups.get("seconds")
     for prepared, name in ((False, "ms"), (True, "ms_prepared")):
-        own = seconds
-        if own is not None:
-            own = own[own["phase"].isna() & own["b_prepared"].fillna(False).eq(prepared)]
-        parts.append(_spread(own, name, 1e3).drop(columns="seeds"))
+        part = seconds
+        if part is not None:
+            part = part[part["phase"].isna() & part["b_prepared"].fillna(False).eq(prepared)]
+        parts.append(_spread(part, name, 1e3).drop(columns="seeds"))
     held = groups.get("operand_bits")
     if held is not None:
         height = held["rows"].fillna(held["m"])
@@ -132,10 +133,10 @@ def _spread(table: pd.DataFrame | None, name: str, unit: float) -> pd.DataFrame:
     if table is None or table.empty:
         index = pd.MultiIndex.from_tuples([], names=SETTING)
         return pd.DataFrame(columns=columns, index=index, dtype=float)
-    found = table.groupby(SETTING, dropna=False, observed=True)
-    spread = found["value"].agg(["median", "min", "max"]) * unit
-    spread["loaded"] = found["loaded"].any().astype(float)
-    spread["seeds"] = found["input_sha256"].nunique()
+    groups = table.groupby(SETTING, dropna=False, observed=True)
+    spread = groups["value"].agg(["median", "min", "max"]) * unit
+    spread["loaded"] = groups["loaded"].any().astype(float)
+    spread["seeds"] = groups["input_sha256"].nunique()
     return spread.set_axis(columns, axis="columns")
 
 
@@ -148,32 +149,26 @@ def _words(method: str, parameters: dict[str, Any]) -> str:
     return ", ".join(
         f"{name} {value}"
         for name, value in parameters.items()
-        if name not in (*OWN, "seed") and value != defaults.get(name)
+        if name not in (*FILTERS, "seed") and value != defaults.get(name)
     )
 
 
-def _added(method: str) -> bool:
-    """Whether somebody added the method to the library's own, and as a usual one."""
-    if method in _style.METHODS:
-        return False
-    try:
-        return bool(methods.preset(method).usual)
-    except ValueError:  # of other people's runs
-        return True
+def _is_ticked(method: str) -> bool:
+    return method in FEW or (method not in _style.LOOKS and _style.is_usual(method))
 
 
 def page(runs: Sequence[Run]) -> str:
-    """The whole page; a merged run is shown a machine at a time."""
+    """The whole page; a merged run is shown machine by machine."""
     import vl_convert
 
     machines = {}
     parts = []
     for run in runs:
         for machine in run.machines or [""]:
-            own = run.on(machine) if len(run.machines) > 1 else run
+            part = run.on(machine) if len(run.machines) > 1 else run
             name = run.folder.name + (f", {machine}" if len(run.machines) > 1 else "")
             machines[name] = machine
-            parts.append(rows(own).assign(run=name))
+            parts.append(rows(part).assign(run=name))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     names = sorted(set(table["method"]))
     about = {
@@ -181,9 +176,9 @@ def page(runs: Sequence[Run]) -> str:
         "labels": {name: _style.label(name) for name in names},
         "short": {name: _style.short_label(name) for name in names},
         "colours": {name: _colour(name) for name in names},
-        "inputs": {name: _input(name) for name in sorted(set(table["input"]))},
+        "inputs": {name: _input(name, runs) for name in sorted(set(table["input"]))},
         "order": _style.order(names),
-        "usual": [name for name in names if name in FEW or _added(name)] or names,
+        "usual": [name for name in names if _is_ticked(name)] or names,
         "columns": {name: _packed(table[name]) for name in table},
     }
     here = files(__name__)
@@ -195,14 +190,14 @@ def page(runs: Sequence[Run]) -> str:
         "script": _inside_script(here.joinpath("explorer.js").read_text()),
     }
     empty = here.joinpath("page.html").read_text()
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: fillings[found[1]], empty)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: fillings[match[1]], empty)
 
 
 def write(runs: Sequence[Run], path: Path) -> None:
-    """Write the page, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(page(runs))
-    os.replace(part, path)
+    """Write the page atomically."""
+    text = page(runs)
+    with write_whole(path) as part:
+        part.write_text(text)
 
 
 def _inside_script(text: str) -> str:
@@ -210,9 +205,9 @@ def _inside_script(text: str) -> str:
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def _input(name: str) -> str:
+def _input(name: str, runs: Sequence[Run]) -> str:
     network = name.removeprefix(WHOLE)
-    words = _style.input_label(network)
+    words = next((run.titles[network] for run in runs if network in run.titles), network)
     return words if network == name else f"{words}, the whole network"
 
 

@@ -1,27 +1,35 @@
 """One file a figure or table: the run's table in, the figure out. Nothing here measures.
 
-A module named `table...` defines `tabulate(run) -> DataFrame`, `findings` defines
-`compose(run) -> Page`; any other defines `draw(run) -> matplotlib Figure`. Modules whose names
-begin with an underscore are shared parts.
+A module named `table...` defines `tabulate(run) -> DataFrame`, `findings` defines `compose(run) ->
+Page`; any other defines `draw(run) -> matplotlib Figure`. `NEEDS` in it names the experiments whose
+rows it draws: all of them must have been measured, 'a or b' means one of them, and 'measure:
+network' or 'network: llama' any experiment whose configuration says so. `ALSO` names experiments
+that it draws too where they were measured. Modules whose names begin with an underscore are shared
+parts.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import multiprocessing
-import os
 import pkgutil
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrqmm import _checks
+from lrqmm._extras import needs_extra
+from lrqmm._files import write_whole
 
 if TYPE_CHECKING:
     from lrqmm.run.read import Run
+
+needs_extra(__name__, "bench")
 
 
 class NothingToDraw(ValueError):
@@ -30,13 +38,31 @@ class NothingToDraw(ValueError):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, table or page: its name, the function that makes it, and where and as what it is
-    written in a run folder."""
+    """A figure, table or page: its name, the function that makes it, where and as what it is
+    written in a run folder, and the experiments that it needs and that it draws also."""
 
     name: str
     function: str
     folder: str
     suffixes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    def missing(self, experiments: Experiments) -> list[str]:
+        """The needs that the experiments of a study do not meet."""
+        there = {need for name, about in experiments.items() for need in met_by(name, about)}
+        return [need for need in self.needs if there.isdisjoint(need.split(OR))]
+
+    def paths(self, folder: Path) -> list[Path]:
+        """The files that it is written to in a run folder."""
+        return [folder / self.folder / f"{self.name}.{suffix}" for suffix in self.suffixes]
+
+
+Experiments = Mapping[str, Mapping[str, Any]]
+"""Experiments by name, as a configuration has them: of each its measure, and its network if any."""
+OR = " or "
+LEFT_OUT = Drawing("left_out", "tabulate", "tables", ("html",))
+"""The table of figures that were not drawn."""
 
 
 def list_figures() -> list[Drawing]:
@@ -45,12 +71,41 @@ def list_figures() -> list[Drawing]:
     return [_drawing(name) for name in names]
 
 
+@cache
 def _drawing(name: str) -> Drawing:
+    experiments = _constant(name, "NEEDS"), _constant(name, "ALSO")
+    if not experiments[0]:
+        raise ValueError(f"figures/{name}.py does not define NEEDS, the experiments that it draws")
     if name == "findings":
-        return Drawing(name, "compose", "tables", ("html",))
+        return Drawing(name, "compose", "tables", ("html",), *experiments)
     if name.startswith("table"):
-        return Drawing(name, "tabulate", "tables", ("html", "csv"))
-    return Drawing(name, "draw", "figures", ("png", "pdf"))
+        return Drawing(name, "tabulate", "tables", ("html", "csv"), *experiments)
+    return Drawing(name, "draw", "figures", ("png", "pdf"), *experiments)
+
+
+def _constant(name: str, constant: str) -> tuple[str, ...]:
+    """A tuple in a module, read without importing it: planning has no time for matplotlib."""
+    for line in ast.parse(Path(__path__[0], f"{name}.py").read_text()).body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == constant:
+            return tuple(ast.literal_eval(line.value))
+    return ()
+
+
+def met_by(name: str, about: Mapping[str, Any]) -> set[str]:
+    """The needs that an experiment meets."""
+    return {name, f"measure: {about['measure']}", f"network: {about.get('network')}"}
+
+
+def without_figure(experiments: Experiments) -> list[str]:
+    """A line for each experiment that no figure draws by its name: it may have been renamed."""
+    drawn = [each for drawing in list_figures() for each in (*drawing.needs, *drawing.also)]
+    known = {name for each in drawn for name in each.split(OR)}
+    lines = []
+    for name, about in experiments.items():
+        if name not in known and about["measure"] != "network":  # their figures ask for no name
+            hint = _checks.suggestion(name, known)
+            lines.append(f"experiment {name!r}: no figure draws it by this name{hint}")
+    return lines
 
 
 def make(name: str, run: Run) -> Any:
@@ -81,81 +136,108 @@ def _as_text(run: Run) -> Run:
         )
         for kind in ("measurements", "networks", "arrays")
     }
-    return replace(run, **tables)
+    titles = {name: title.replace("$", r"\$") for name, title in run.titles.items()}
+    return replace(run, titles=titles, **tables)
 
 
 def show(name: str, run: Run, **only: Any) -> Any:
     """As `make`, of a table the rows whose columns are `only`; where the run lacks its
     measurements, a line of text that says so."""
     try:
-        made = make(name, run)
+        drawn = make(name, run)
     except NothingToDraw as reason:
         return _notice(name, str(reason))
     for column, value in only.items():
-        made = made[made[column] == value]
-    return made
+        drawn = drawn[drawn[column] == value]
+    return drawn
 
 
-def _notice(name: str, words: str) -> Any:
+def _notice(name: str, text: str) -> Any:
     import pandas as pd
 
     from lrqmm.figures import _page, _style
 
     drawing = _drawing(name)
     if drawing.function == "draw":
-        return _style.notice(words)
+        return _style.notice(text)
     if drawing.function == "tabulate":
-        return pd.DataFrame({"note": [words]})
-    return _page.Page("Findings", [_page.Section("Nothing to show", words)])
+        return pd.DataFrame({"note": [text]})
+    return _page.Page("Findings", [_page.Section("Nothing to show", text)])
 
 
-def save_all(parts: Mapping[Path, Run], processes: int) -> Iterator[Path]:
+def save_all(
+    parts: Mapping[Path, Run], processes: int, promised: Collection[str] = ()
+) -> Iterator[Path]:
     """Draw everything into each folder from its part of a run, in several processes; the paths.
 
-    A mistake in one figure's file is a line of text in its place, and a traceback on stderr; the
-    others are drawn.
+    A figure whose measurements the run lacks is left out, and `tables/left_out.html` says why; if
+    its name is `promised`, it is a line of text. So is one whose file has a mistake, beside a
+    traceback on stderr; the others are drawn.
     """
     from lrqmm.figures import _style  # noqa: F401 - loaded once, before the processes part
 
-    drawings = [(drawing.name, folder) for folder in parts for drawing in list_figures()]
+    drawings = [
+        (drawing.name, folder, drawing.name in promised)
+        for folder in parts
+        for drawing in list_figures()
+    ]
+    left_out: dict[Path, list[dict[str, str]]] = {folder: [] for folder in parts}
     forking = multiprocessing.get_context("fork")  # the tables are inherited, not sent
     with ProcessPoolExecutor(processes, forking, _inherited.update, (parts,)) as pool:
-        for paths in pool.map(_save_inherited, *zip(*drawings, strict=True)):
+        results = pool.map(_save_inherited, *zip(*drawings, strict=True))
+        for (name, folder, _), (paths, reason) in zip(drawings, results, strict=True):
             yield from paths
+            if reason:
+                needs = ", ".join(_drawing(name).needs)
+                left_out[folder].append({"figure": name, "needs": needs, "why": reason})
+    for folder, rows in left_out.items():
+        yield from _write(LEFT_OUT, _table_of_left_out(rows), folder)
 
 
 _inherited: dict[Path, Run] = {}
 
 
-def _save_inherited(name: str, folder: Path) -> list[Path]:
+def _save_inherited(name: str, folder: Path, promised: bool) -> tuple[list[Path], str]:
+    """The files that were written, and why it was left out, if so."""
+    drawing = _drawing(name)
     try:
-        return save(name, _inherited[folder], folder)
+        return _write(drawing, make(name, _inherited[folder]), folder), ""
+    except NothingToDraw as reason:
+        if promised:
+            return _write(drawing, _notice(name, str(reason)), folder), str(reason)
+        for path in drawing.paths(folder):  # of an earlier drawing
+            path.unlink(missing_ok=True)
+        return [], str(reason)
     except Exception as error:
         traceback.print_exc()
-        words = f"{name} could not be drawn, {type(error).__name__}: {error}"
-        return _write(name, _notice(name, words), folder)
+        text = f"{name} could not be drawn, {type(error).__name__}: {error}"
+        return _write(drawing, _notice(name, text), folder), ""
+
+
+def _table_of_left_out(rows: list[dict[str, str]]) -> Any:
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=["figure", "needs", "why"])
+    table.attrs["title"] = "Figures and tables that this run has no measurements for"
+    return table
 
 
 def save(name: str, run: Run, folder: str | Path) -> list[Path]:
-    """Draw one figure or table into a run folder; every file whole or not at all.
+    """Draw one figure or table into a run folder; every file atomically.
 
-    Where the run lacks its measurements the figure is a line of text that says so.
+    Raises
+    ------
+    NothingToDraw : the run lacks its measurements
     """
-    return _write(name, show(name, run), Path(folder))
+    return _write(_drawing(name), make(name, run), Path(folder))
 
 
-def _write(name: str, made: Any, folder: Path) -> list[Path]:
+def _write(drawing: Drawing, content: Any, folder: Path) -> list[Path]:
     from lrqmm.figures import _style
 
-    drawing = _drawing(name)
-    target = folder / drawing.folder
-    target.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix in drawing.suffixes:
-        path = target / f"{name}.{suffix}"
-        part = target / f".{name}.part.{suffix}"
-        _style.write(made, part)
-        os.replace(part, path)
-        paths.append(path)
-    _style.close(made)
+    paths = drawing.paths(folder)
+    for path in paths:
+        with write_whole(path) as part:
+            _style.write(content, part, path.suffix[1:])
+    _style.close(content)
     return paths

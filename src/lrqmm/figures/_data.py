@@ -1,10 +1,9 @@
-"""What figures take from a run: rows of one experiment, with what is missing said in words."""
+"""What figures take from a run: the rows of experiments; NothingToDraw names what is missing."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pandas as pd
 
 from lrqmm.figures import NothingToDraw
@@ -35,8 +34,8 @@ def ok(run: Run, *experiments: str) -> pd.DataFrame:
 
 
 def settings(run: Run, *experiments: str) -> pd.DataFrame:
-    """One row a setting on an input: what identifies it, `parameters` as a dict and those of the
-    schema as columns, a column a metric (medians), and `each_bits`, those of B's elements."""
+    """One row per setting on an input: what identifies it, `parameters` as a dict and those of the
+    schema as columns, one column per metric (medians), and `each_bits`, those of B's elements."""
     table = ok(run, *experiments)
     table = table[table["phase"].isna() | table["phase"].eq("model")]
     if table.empty:
@@ -46,10 +45,10 @@ def settings(run: Run, *experiments: str) -> pd.DataFrame:
     wide = table.groupby([*key, "metric"], dropna=False, observed=True)["value"].median()
     wide = wide.unstack("metric").reset_index()
     parameters = [json.loads(words) for words in wide["parameters"]]
-    own = [column for column in PARAMETERS if column not in wide]
+    absent = [column for column in PARAMETERS if column not in wide]
     wide = wide.assign(
         parameters=pd.Series(parameters, wide.index, dtype=object),
-        **{name: [p.get(name) for p in parameters] for name in own},
+        **{name: [p.get(name) for p in parameters] for name in absent},
     )
     if "right_bits" in wide:
         wide["each_bits"] = wide["right_bits"] / (wide["k"] * wide["n"])
@@ -79,21 +78,21 @@ NETWORK_SETTING = [
     "reference",
     "data",
 ]
-"""What tells the settings of networks apart: a shard has each of its settings once."""
+"""Columns that identify a setting of a network: a shard has each of its settings once."""
 
 
 def blocks(layers: pd.Series) -> pd.DataFrame:
-    """Of layers' names: columns `block`, the number in 'model.layers.3.mlp.up_proj', and `kind`,
-    what follows it; null and the name itself where there is none."""
+    """Columns `block` and `kind` of layers' names: of 'model.layers.3.mlp.up_proj' the number and
+    what follows it; null and the whole name where a name has no number."""
     parts = layers.str.extract(r"\.(?P<block>\d+)\.(?P<kind>.*)$")
     kind = parts["kind"].fillna(layers)
     return pd.DataFrame({"block": parts["block"].astype("Int64"), "kind": kind})
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of networks without extras: a scale a vector, no variant, the same bits in both
+    """Rows of networks without extras: one scale per vector, no variant, the same bits in both
     operands, one rank for all layers, both operands compensated, no layer kept in float, and of
-    each network the largest number of items a GEMM and the first weights and data."""
+    each network the largest number of items per GEMM and the first weights and data."""
     same_bits = table["bits_a"].isna() | (table["bits_a"] == table["bits"])
     table = table[(table["variant"] == table["method"]) & same_bits]
     table = table[table["granularity"].fillna("vector").eq("vector")]
@@ -106,15 +105,15 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 
 def usual(table: pd.DataFrame) -> pd.DataFrame:
     """`plain` rows at the largest rank that every low-rank method of that network and number of
-    bits was measured at; of several settings of a method the first."""
+    bits was measured at; the first setting of each method."""
     table = plain(table)
     kept = []
-    for _, own in table.groupby(["network", "bits"], dropna=False, sort=False):
-        ranks = [set(of_one) for _, of_one in own["rank"].dropna().groupby(own["method"])]
+    for _, group in table.groupby(["network", "bits"], dropna=False, sort=False):
+        ranks = [set(of_one) for _, of_one in group["rank"].dropna().groupby(group["method"])]
         common = set.intersection(*ranks) if ranks else set()
-        own = own[own["rank"].isna() | own["rank"].isin(sorted(common)[-1:])]
-        setting = own["shard"] + own["parameters"]
-        kept.append(own[setting == setting.groupby(own["method"]).transform("first")])
+        group = group[group["rank"].isna() | group["rank"].isin(sorted(common)[-1:])]
+        setting = group["shard"] + group["parameters"]
+        kept.append(group[setting == setting.groupby(group["method"]).transform("first")])
     return pd.concat(kept) if kept else table
 
 
@@ -147,7 +146,7 @@ def in_rounding(table: pd.DataFrame, rounding: str) -> pd.DataFrame:
 
 
 def setting(table: pd.DataFrame) -> str:
-    """In words: the bits and ranks that occur in a table."""
+    """The bits and ranks that occur in a table, as text."""
     return ", ".join(
         f"{before}{'/'.join(f'{x:g}' for x in sorted(table[name].dropna().unique()))}{after}"
         for before, name, after in (("", "bits", " bits"), ("rank ", "rank", ""))
@@ -192,16 +191,8 @@ def slowness(ratios: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"slowness": grouped.median(), **ends})
 
 
-def median_interval(values: pd.Series) -> tuple[float, float]:
-    """Bootstrap 95% interval of the median (percentile method, 2000 resamples)."""
-    x = values.to_numpy(dtype=float)
-    picks = np.random.default_rng(0).integers(0, len(x), (2000, len(x)))
-    low, high = np.quantile(np.median(x[picks], axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def variants(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a column `variant`: the method, and what sets it apart from the method's usual."""
+    """Rows with a column `variant`: the method, and how its setting differs from the usual."""
     of_left = table["zero_point_a"].fillna("none").isin(("integer", "float"))
     with_one = table["zero_point"].notna() | of_left
     zero_point = with_one.map({True: " + zero point", False: ""})

@@ -26,13 +26,13 @@ class Page:
     sections: Sequence[Section]
 
 
-def text(made: pd.DataFrame | Page) -> str:
+def text(content: pd.DataFrame | Page) -> str:
     """The whole page; a table's title is in its `attrs`."""
-    if isinstance(made, Page):
-        parts = [f"<section>{_section(section)}</section>" for section in made.sections]
-        title, body = made.title, "\n".join(parts)
+    if isinstance(content, Page):
+        parts = [f"<section>{_section(section)}</section>" for section in content.sections]
+        title, body = content.title, "\n".join(parts)
     else:
-        title, body = str(made.attrs.get("title", "")), _table(made)
+        title, body = str(content.attrs.get("title", "")), _table(content)
     title = html.escape(title)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, Formatter, LogLocator, NullLocator
 
-from lrqmm.bench.sources.distributions import DISTRIBUTIONS
+from lrqmm import methods
 from lrqmm.figures import _page
 
 _PALETTE = sns.color_palette("colorblind", 10)
 MUTED = ("#332288", "#aa4499", "#44aa99", "#999933", "#882255", "#117733", "#cc6677", "#88ccee")
 """Colours that colour-blind readers tell apart (Paul Tol), none of them in `_PALETTE`."""
-METHODS: dict[str, tuple[str, Any, str]] = {
+LOOKS: dict[str, tuple[str, Any, str]] = {
     "direct": ("direct", "black", "o"),
     "lrqmm": ("LRQMM (paper)", _PALETTE[0], "s"),
     "lrqmm_aware": ("product-aware LRQMM (ours)", _PALETTE[3], "D"),
@@ -70,11 +71,8 @@ CASES = {
     "flower": "flower",
 }
 """Cases of workloads that have a name of their own in figures."""
-INPUTS = {name: title for name, (title, _) in DISTRIBUTIONS.items()} | {
-    "resnet50": "ResNet-50",
-    "llama": "LLaMA",
-    "minilm": "MiniLM",
-}
+NETWORKS = ("resnet50", "llama", "minilm")
+"""Networks in the order of the figures' rows; others come after them."""
 WIDTH = 7.0  # inches: two columns of a paper
 COLUMN = 3.4  # one column
 SMALL = 6.5  # points: the smallest text
@@ -109,12 +107,21 @@ def use() -> None:
     )
 
 
+@cache
+def is_usual(method: str) -> bool:
+    """Whether a method is shown in every figure; one that is unknown here is."""
+    try:
+        return bool(methods.preset(method).usual)
+    except ValueError:
+        return True
+
+
 def label(method: str) -> str:
     """A method's name in figures; of a composition its parts' short names."""
     if "+" in method:
         return short_label(method)
-    if method in METHODS:
-        return METHODS[method][0]
+    if method in LOOKS:
+        return LOOKS[method][0]
     return OTHER_NAMES.get(method, method.replace("_", " "))
 
 
@@ -181,12 +188,12 @@ def label_ends(axes: Iterable[Axes]) -> None:
 
 def colour(method: str) -> Any:
     """A method's colour, the same in every figure; a new method's comes from its name."""
-    return METHODS[method][1] if method in METHODS else MUTED[_number(method) % len(MUTED)]
+    return LOOKS[method][1] if method in LOOKS else MUTED[_number(method) % len(MUTED)]
 
 
 def marker(method: str) -> str:
     """A method's marker; a new method's comes from its name."""
-    return METHODS[method][2] if method in METHODS else "<>8Hp"[_number(method) // 64 % 5]
+    return LOOKS[method][2] if method in LOOKS else "<>8Hp"[_number(method) // 64 % 5]
 
 
 def _number(method: str) -> int:
@@ -232,14 +239,13 @@ def level(axis: Axes, method: str, height: float) -> None:
 
 def order(names: Any) -> list[str]:
     """Methods in the order of the legend: known ones first, new ones after them by name."""
-    known = list(METHODS)
+    known = list(LOOKS)
     return sorted(names, key=lambda name: (known.index(name) if name in known else 99, name))
 
 
 def networks(names: Any) -> list[str]:
     """Networks in the order of the figures' rows."""
-    known = list(INPUTS)
-    return sorted(set(names), key=lambda name: known.index(name) if name in known else 99)
+    return sorted(set(names), key=lambda name: (*NETWORKS, name).index(name))
 
 
 class _Plain(LogLocator):
@@ -267,15 +273,10 @@ class _PlainNumbers(Formatter):
 def log(axis: Axes, which: str, ticks: Iterable[float] | None = None) -> None:
     """Make the 'x' or 'y' axis logarithmic, with plain numbers: these or fitting ticks."""
     getattr(axis, f"set_{which}scale")("log")
-    own = getattr(axis, f"{which}axis")
-    own.set_major_locator(_Plain() if ticks is None else FixedLocator(sorted(set(ticks))))
-    own.set_major_formatter(_PlainNumbers())
-    own.set_minor_locator(NullLocator())
-
-
-def input_label(name: str) -> str:
-    """An input's name in figures."""
-    return INPUTS.get(name, name)
+    ticked = getattr(axis, f"{which}axis")
+    ticked.set_major_locator(_Plain() if ticks is None else FixedLocator(sorted(set(ticks))))
+    ticked.set_major_formatter(_PlainNumbers())
+    ticked.set_minor_locator(NullLocator())
 
 
 def figure_legend(figure: Figure, axes: Iterable[Axes]) -> None:
@@ -284,7 +285,7 @@ def figure_legend(figure: Figure, axes: Iterable[Axes]) -> None:
     for panel in axes:
         for handle, text in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
-    usual = [title for title, _, _ in METHODS.values()]
+    usual = [title for title, _, _ in LOOKS.values()]
     texts = sorted(entries, key=lambda text: usual.index(text) if text in usual else len(usual))
     columns = _columns(texts, figure.get_figwidth())
     figure.legend(
@@ -293,7 +294,7 @@ def figure_legend(figure: Figure, axes: Iterable[Axes]) -> None:
 
 
 def _columns(texts: list[str], width: float) -> int:
-    """Into how many columns a legend of these words fits, `width` inches wide."""
+    """Number of columns of a legend of these texts that is `width` inches wide."""
     for rows in range(1, len(texts)):
         columns = [texts[start : start + rows] for start in range(0, len(texts), rows)]
         if sum(0.5 + 0.055 * max(map(len, column)) for column in columns) <= width:
@@ -309,17 +310,18 @@ def notice(text: str) -> Figure:
     return figure
 
 
-def write(made: Any, path: Path) -> None:
-    """Write a figure (png, pdf), a table (csv, html) or a page (html) by the path's suffix."""
-    if isinstance(made, Figure):
-        made.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
-    elif path.suffix == ".csv":
-        made.to_csv(path, index=False)
+def write(content: Any, path: Path, suffix: str) -> None:
+    """Write a figure as png or pdf, a table as csv or html, a page as html, whatever the path."""
+    if isinstance(content, Figure):
+        metadata = {"CreationDate": None} if suffix == "pdf" else None
+        content.savefig(path, format=suffix, metadata=metadata)
+    elif suffix == "csv":
+        content.to_csv(path, index=False)
     else:
-        path.write_text(_page.text(made))
+        path.write_text(_page.text(content))
 
 
-def close(made: Any) -> None:
+def close(content: Any) -> None:
     """Free a figure's memory."""
-    if isinstance(made, Figure):
-        plt.close(made)
+    if isinstance(content, Figure):
+        plt.close(content)

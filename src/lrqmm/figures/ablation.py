@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("ablation",)
+
 
 def draw(run: Run) -> Figure:
     """Upper: gain by method and rank. Lower: what terms and the ones column change at rank 1."""
@@ -31,15 +33,15 @@ def draw(run: Run) -> Figure:
     figure, axes = plt.subplots(2, 2, figsize=(_style.WIDTH, 5), sharey=True)
     for column, rounding in enumerate(roundings):
         upper = ranked[(ranked["rounding"] == rounding) & (ranked["method"] != "direct")]
-        _heat(axes[0, column], upper, f"{rounding}: by method and rank")
+        _heat(run, axes[0, column], upper, f"{rounding}: by method and rank")
         lower = parts[parts["rounding"] == rounding]
-        _heat(axes[1, column], lower, f"{rounding}: LRQMM r={first_rank}, by terms and sketch")
+        _heat(run, axes[1, column], lower, f"{rounding}: LRQMM r={first_rank}, by terms and sketch")
     n = "/".join(str(n) for n in sorted(table["n"].unique()))
     figure.suptitle(f"Error of direct / error of the method ({_data.setting(table)}, n = {n})")
     return figure
 
 
-def _heat(axis: Axes, table: pd.DataFrame, title: str) -> None:
+def _heat(run: Run, axis: Axes, table: pd.DataFrame, title: str) -> None:
     inputs, columns = list(dict.fromkeys(table["input"])), list(dict.fromkeys(table["column"]))
     cells = table.pivot_table(index="input", columns="column", values="gain", sort=False)
     cells = cells.reindex(index=inputs, columns=columns)
@@ -50,5 +52,5 @@ def _heat(axis: Axes, table: pd.DataFrame, title: str) -> None:
     )  # fmt: skip
     axis.set_title(title)
     axis.set(xlabel="", ylabel="")
-    axis.set_yticklabels([_style.input_label(name) for name in inputs], rotation=0)
+    axis.set_yticklabels([run.title(name) for name in inputs], rotation=0)
     axis.set_xticklabels(columns, rotation=0 if "\n" in columns[0] else 40, fontsize=_style.SMALL)

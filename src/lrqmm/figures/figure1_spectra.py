@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("spectrum",)
+
 LINES = {
     "matrix": ("matrix", "black"),
     "nearest": ("residual, rounding to nearest", _style.MUTED[0]),
@@ -18,7 +20,7 @@ LINES = {
 
 
 def draw(run: Run) -> Figure:
-    """One panel a distribution; all divided by the matrix's largest singular value."""
+    """One panel per distribution; all divided by the matrix's largest singular value."""
     table = _data.arrays(run, "spectrum")
     inputs = list(table["input"].unique())
     residuals = table.loc[table["name"] != "matrix", "parameters"].unique()
@@ -37,7 +39,7 @@ def draw(run: Run) -> Figure:
             values = group.sort_values("row")["value"].to_numpy() / largest
             axis.plot(range(1, len(values) + 1), values, color=colour, label=text)
         _style.log(axis, "y")
-        axis.set_title(_style.input_label(name))
+        axis.set_title(run.title(name))
         axis.set_ylim(1e-4, 2)
     for axis in axes.flat[len(inputs) :]:
         axis.axis("off")

@@ -11,13 +11,16 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("steps",)
+
 STEPS = ("matrix", "codes", "dequantized", "residual", "low-rank part", "what is left")
 SHARED = {"matrix": "X", "dequantized": "X", "residual": "R", "low-rank part": "R",
           "what is left": "R"}  # fmt: skip
 
 
 def draw(run: Run) -> Figure:
-    """A row a setting: the matrix, its integers, dequantised, residual, its low-rank part, rest."""
+    """One row per setting: the matrix, its integers, dequantised, residual, its low-rank part,
+    rest."""
     table = _data.arrays(run, "steps")
     settings = list(table["parameters"].unique())
     figure, axes = plt.subplots(
@@ -26,20 +29,22 @@ def draw(run: Run) -> Figure:
     for row, parameters in zip(axes, settings, strict=True):
         setting = json.loads(parameters)
         panel = table[table["parameters"] == parameters]
-        found = {name: _data.matrix(panel[panel["name"] == name]).to_numpy(float) for name in STEPS}
+        matrices = {
+            name: _data.matrix(panel[panel["name"] == name]).to_numpy(float) for name in STEPS
+        }
         limits = {
-            "X": np.abs(found["matrix"]).max(),
-            "R": np.abs(found["residual"]).max(),
+            "X": np.abs(matrices["matrix"]).max(),
+            "R": np.abs(matrices["residual"]).max(),
             "codes": 2.0 ** (setting["bits"] - 1) - 1,
         }
-        norm = np.linalg.norm(found["matrix"])
+        norm = np.linalg.norm(matrices["matrix"])
         for axis, name in zip(row, STEPS, strict=True):
             limit = limits[SHARED.get(name, "codes")]
-            axis.imshow(found[name], cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axis.imshow(matrices[name], cmap="RdBu_r", vmin=-limit, vmax=limit)
             axis.set(xticks=[], yticks=[])
             title = name if name != "low-rank part" else f"rank-{setting['rank']} part"
             axis.set_title(title)
-            share = np.linalg.norm(found[name]) / norm
+            share = np.linalg.norm(matrices[name]) / norm
             text = f"{setting['bits']} bits" if name == "codes" else f"norm {share:.2g}"
             axis.set_xlabel(f"{text}, ±{limit:.2g}", fontsize=_style.SMALL)
         row[0].set_ylabel(setting["rounding"])

@@ -10,9 +10,12 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("rank",)
+
 
 def draw(run: Run) -> Figure:
-    """A panel a rounding and bits; lines are medians over seeds, bands from least to largest."""
+    """One panel per rounding and bits; lines are medians over seeds, bands from least to
+    largest."""
     table = _data.errors(run, "rank")
     bits = sorted(table["bits"].dropna().unique())
     roundings = sorted(table["rounding"].dropna().unique())
@@ -26,7 +29,7 @@ def draw(run: Run) -> Figure:
             _panel(axis, here[(here["bits"] == width) | here["bits"].isna()])
             axis.set_title(f"{width} bits, {rounding}")
     size = table.iloc[0]
-    name = _style.input_label(size["input"])
+    name = run.title(size["input"])
     figure.supxlabel(f"rank   ({name}, {size['m']} x {size['k']} x {size['n']})")
     figure.supylabel("relative error (Frobenius)")
     _style.label_ends(axes.flat)

@@ -8,11 +8,13 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("size",)
+
 SHOWN_RANK = 16
 
 
 def draw(run: Run) -> Figure:
-    """A panel an input and rounding; low-rank methods at rank 16; bands over seeds."""
+    """One panel per input and rounding; low-rank methods at rank 16; bands over seeds."""
     table = _data.errors(run, "size")
     table = table[(table["rank"] == SHOWN_RANK) | table["rank"].isna()]
     table = table[table["method"] != "sgemm"]  # 1e-7: it would flatten all the rest
@@ -31,7 +33,7 @@ def draw(run: Run) -> Figure:
                 )
             _style.log(axis, "x", here["n"])
             _style.log(axis, "y")
-            axis.set_title(f"{_style.input_label(name)}, {rounding}")
+            axis.set_title(f"{run.title(name)}, {rounding}")
     figure.supxlabel(f"n   (n x n x n, {_data.setting(table)})")
     figure.supylabel("relative error (Frobenius)")
     _style.figure_legend(figure, axes.flat)

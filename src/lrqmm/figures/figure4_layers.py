@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("resnet50",)
+
 
 def draw(run: Run) -> Figure:
     """A panel for each number of bits; layers in the order in which they run."""
@@ -23,8 +25,8 @@ def draw(run: Run) -> Figure:
     for axis, width in zip(axes[:, 0], bits, strict=True):
         here = table[(table["bits"] == width) | table["bits"].isna()]
         for method in _style.order(here["method"].unique()):
-            own = here[here["method"] == method]
-            for variant, line in own.groupby("variant"):
+            of_method = here[here["method"] == method]
+            for variant, line in of_method.groupby("variant"):
                 line = line.assign(x=line["layer"].map(position)).sort_values("x")
                 usual = variant == method
                 axis.plot(

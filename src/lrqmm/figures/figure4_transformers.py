@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("network: llama or network: minilm",)
+
 GAP = 2  # between kinds, in layers
 
 
 def draw(run: Run) -> Figure:
-    """A panel a network and number of bits; kinds of layers side by side, each by depth.
+    """One panel per network and number of bits; kinds of layers side by side, each by depth.
 
     Each layer is fed with its float activations, so that errors do not add up. Shown are the
     settings of `_data.usual`.
@@ -35,12 +37,12 @@ def draw(run: Run) -> Figure:
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(_style.WIDTH, 1.9 * len(panels) + 0.4), squeeze=False
     )
-    for axis, ((network, bits), own) in zip(axes[:, 0], panels, strict=True):
-        _panel(axis, own)
-        rank = own["rank"].max()
+    for axis, ((network, bits), panel) in zip(axes[:, 0], panels, strict=True):
+        _panel(axis, panel)
+        rank = panel["rank"].max()
         ranks = "" if pd.isna(rank) else f", rank {rank:g}"
-        data = own["data"].iloc[0]
-        axis.set_title(f"{_style.input_label(network)}, {data}: {bits} bits{ranks}")
+        data = panel["data"].iloc[0]
+        axis.set_title(f"{run.title(network)}, {data}: {bits} bits{ranks}")
         axis.set_ylabel("relative error")
         _style.log(axis, "y")
     axes[-1, 0].set_xlabel("kind of layer; within it, from the first block to the last")
@@ -72,10 +74,11 @@ def _short(kinds: list[str]) -> dict[str, str]:
     """The last words of kinds' names that no other kind ends with: 'up', 'attention output'."""
     words = {kind: kind.removesuffix(".dense").removesuffix("_proj").split(".") for kind in kinds}
     short = {}
-    for kind, own in words.items():
+    for kind, ending in words.items():
         others = [other for name, other in words.items() if name != kind]
         length = next(
-            (n for n in range(1, len(own)) if all(x[-n:] != own[-n:] for x in others)), len(own)
+            (n for n in range(1, len(ending)) if all(x[-n:] != ending[-n:] for x in others)),
+            len(ending),
         )
-        short[kind] = " ".join(own[-length:])
+        short[kind] = " ".join(ending[-length:])
     return short

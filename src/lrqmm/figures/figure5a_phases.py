@@ -11,6 +11,8 @@ from lrqmm.figures import _data, _style
 from lrqmm.products.phases import PHASES
 from lrqmm.run.read import Run
 
+NEEDS = ("time",)
+
 SHOWN = ("direct", "lrqmm", "lrqmm_aware")
 TITLES = {
     "quantize": "quantise",
@@ -25,7 +27,8 @@ TITLES = {
 
 
 def draw(run: Run) -> Figure:
-    """A panel a method, a bar a size; medians over samples of each phase, shares of their sum."""
+    """One panel per method, one bar per size; medians over samples of each phase, shares of their
+    sum."""
     table = _data.seconds(run, "time")
     table = table[table["phase"].notna() & table["method"].isin(SHOWN)]
     table = table[
@@ -39,8 +42,8 @@ def draw(run: Run) -> Figure:
     colours = dict(zip(every, cycle(_style.MUTED), strict=False))
     names = [phase for phase in every if phase in set(table["phase"])]
     for axis, method in zip(axes[0], shown, strict=True):
-        own = table[table["method"] == method]
-        medians = own.groupby(["n", "phase"])["value"].median().unstack(fill_value=0.0)
+        of_method = table[table["method"] == method]
+        medians = of_method.groupby(["n", "phase"])["value"].median().unstack(fill_value=0.0)
         shares = 100 * medians.div(medians.sum(axis=1), axis=0)
         bottom = 0 * shares.iloc[:, 0]
         ticks = [str(n) for n in shares.index]

@@ -8,11 +8,13 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("time or time_rivals or time_plain",)
+
 EXPERIMENTS = ("time", "time_rivals", "time_plain")
 
 
 def draw(run: Run) -> Figure:
-    """A panel a library, execution and bits; medians of the ratio, 5th to 95th percentile."""
+    """One panel per library, execution and bits; medians of the ratio, 5th to 95th percentile."""
     ratios = _data.speed_ratios(_data.seconds(run, *EXPERIMENTS))
     ratios = ratios[~ratios["b_prepared"].fillna(False).astype(bool)]
     ratios = ratios[ratios["method"] != "sgemm"]
@@ -27,17 +29,17 @@ def draw(run: Run) -> Figure:
         1, len(panels), figsize=(_style.WIDTH, 2.8), sharey=True, squeeze=False
     )
     for axis, panel in zip(axes[0], panels, strict=True):
-        own = table[table["panel"] == panel]
-        for method in _style.order(own["method"].unique()):
-            for variant, rows in own[own["method"] == method].groupby("variant", sort=False):
+        shown = table[table["panel"] == panel]
+        for method in _style.order(shown["method"].unique()):
+            for variant, rows in shown[shown["method"] == method].groupby("variant", sort=False):
                 _style.timed_line(
                     axis, method, rows.groupby("n")["ratio"], rows["loaded"].any(),
                     label=_style.label(method) + str(variant), ls=":" if variant else "-",
                 )  # fmt: skip
         _style.level(axis, "sgemm", 1)
-        _style.log(axis, "x", own["n"])
-        if own["n"].nunique() == 1:
-            axis.set_xlim(own["n"].iloc[0] / 2, own["n"].iloc[0] * 2)
+        _style.log(axis, "x", shown["n"])
+        if shown["n"].nunique() == 1:
+            axis.set_xlim(shown["n"].iloc[0] / 2, shown["n"].iloc[0] * 2)
         _style.log(axis, "y")
         axis.set_title(panel)
     axes[0, 0].set_ylabel("speed against SGEMM (above 1: faster)")

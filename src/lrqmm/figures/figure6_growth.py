@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("growth", "growth_rank", "shapes")
+
 
 def draw(run: Run) -> Figure:
     """Medians over samples on log-log axes; exponents fitted to the upper half of the sizes."""
@@ -68,7 +70,7 @@ def _ranks(axis: Axes, ratios: pd.DataFrame) -> None:
 
 
 def _shapes(axis: Axes, ratios: pd.DataFrame) -> None:
-    """A line a shape, smallest product at the bottom; medians, 5th to 95th percentile."""
+    """One line per shape, smallest product at the bottom; medians, 5th to 95th percentile."""
     shape = ["m", "k", "n"]
     volume = ratios[shape].astype(float).prod(axis=1)
     shapes = ratios.assign(volume=volume).sort_values("volume").groupby(shape, sort=False)

@@ -8,19 +8,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lrqmm.figures import NothingToDraw, _data, _style
+from lrqmm.run.metrics import NETWORKS
 from lrqmm.run.read import Run
 
-TITLES = {"own_error": "own error", "accumulated_error": "accumulated error"}
+NEEDS = ("measure: network",)
+
+ERRORS = ("own_error", "accumulated_error")
 BITS = 4
 
 
 def draw(run: Run) -> Figure:
-    """A row a network, a column a kind of error, layers in running order.
+    """One row per network, one column per kind of error, layers in running order.
 
     Shown are the settings of `_data.usual` at 4 bits. Of networks made of blocks a point is the
     geometric mean over a block's layers.
     """
-    table = _data.networks(run, *TITLES)
+    table = _data.networks(run, *ERRORS)
     table = _data.usual(table[table["bits"] == BITS])
     if table.empty:
         raise NothingToDraw("this run has no networks at 4 bits with a scale a vector")
@@ -30,11 +33,11 @@ def draw(run: Run) -> Figure:
         len(shown), 2, figsize=(_style.WIDTH, 1.95 * len(shown) + 0.4), sharey="row", squeeze=False
     )
     for row, network in zip(axes, shown, strict=True):
-        own = table[table["network"] == network]
-        in_blocks = bool(own["block"].notna().any())
-        rank = own["rank"].max()
-        for axis, (metric, title) in zip(row, TITLES.items(), strict=True):
-            here = own[own["metric"] == metric]
+        of_network = table[table["network"] == network]
+        in_blocks = bool(of_network["block"].notna().any())
+        rank = of_network["rank"].max()
+        for axis, metric in zip(row, ERRORS, strict=True):
+            here = of_network[of_network["metric"] == metric]
             for method in _style.order(here["method"].unique()):
                 line = _by_depth(here[here["method"] == method], in_blocks)
                 axis.plot(
@@ -42,9 +45,9 @@ def draw(run: Run) -> Figure:
                     label=_style.label(method), lw=1,
                 )  # fmt: skip
             ranks = "" if pd.isna(rank) else f", rank {rank:g}"
-            axis.set_title(f"{_style.input_label(network)}, {BITS} bits{ranks}: {title}")
+            axis.set_title(f"{run.title(network)}, {BITS} bits{ranks}: {NETWORKS[metric].title}")
             unit = "block" if in_blocks else "layer"
-            axis.set_xlabel(f"{unit}, {own['data'].iloc[0]}")
+            axis.set_xlabel(f"{unit}, {of_network['data'].iloc[0]}")
             _style.log(axis, "y")
         row[0].set_ylabel("relative error")
     _style.figure_legend(figure, axes.flat)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from functools import cache
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,10 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrqmm import methods
 from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.figures.table4_accuracy import SETTING
 from lrqmm.run.read import Run
+
+NEEDS = ("measure: network",)
 
 ACROSS = {
     "average_bits": "average bits (codes, scales, factors)",
@@ -25,26 +25,25 @@ OTHERS = ("cosine", "cosine to float")
 
 
 def draw(run: Run) -> Figure:
-    """A row a network; filled markers up to 4 bits of weights, hollow ones above; float dashed.
+    """One row per network; filled markers up to 4 bits of weights, hollow ones above; float dashed.
 
-    Rounding to nearest, a scale a vector or group, usual methods; the rest is in table 4 and the
-    figure `rivals_networks`. Settings without any
-    chance (perplexity above 1000) are left out and counted in the title.
-    """
-    metrics = {*ACROSS, *(metric for metric, _ in (*QUALITY.values(), OTHERS))}
+    Rounding to nearest, one scale per vector or group, usual methods; the rest is in table 4 and
+    the figure `rivals_networks`. Settings with a perplexity above 1000 are left out and counted in
+    the title."""
+    metrics = list(dict.fromkeys([*ACROSS, *(metric for metric, _ in (*QUALITY.values(), OTHERS))]))
     table = _data.networks(run, *metrics)
     table = _data.in_rounding(table, "nearest")
-    table = table[table["method"].map(_usual)]
+    table = table[table["method"].map(_style.is_usual)]
     if (table["method"] == "sgemm").all():
         raise NothingToDraw("this run has no usual methods in networks; see rivals_networks")
     table = table[~table["granularity"].eq("tensor").fillna(False)]
     table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
     setting = dict.fromkeys([*SETTING, *_data.NETWORK_SETTING])
-    found = table.groupby([*setting, "metric"], dropna=False, observed=True)
-    by_metric = found[["value", "low", "high"]].first().unstack("metric")
-    wide = by_metric["value"].reindex(columns=[*metrics])
+    groups = table.groupby([*setting, "metric"], dropna=False, observed=True)
+    by_metric = groups[["value", "low", "high"]].first().unstack("metric")
+    wide = by_metric["value"].reindex(columns=metrics)
     for end in ("low", "high"):
-        wide = wide.join(by_metric[end].reindex(columns=[*metrics]).add_suffix(f" {end}"))
+        wide = wide.join(by_metric[end].reindex(columns=metrics).add_suffix(f" {end}"))
     wide = wide.reset_index()
     wide["method"] = wide["variant"].str.split(" |,").str[0]
     shown = _style.networks(table["network"])
@@ -55,16 +54,19 @@ def draw(run: Run) -> Figure:
     )  # fmt: skip
     for row, network in zip(axes, shown, strict=True):
         metric, title = QUALITY.get(network, OTHERS)
-        own = wide[(wide["network"] == network) & wide[metric].notna()]
-        exact, own = own[own["method"] == "sgemm"], own[own["method"] != "sgemm"]
-        seen = own[own[metric] <= 1000]
+        settings = wide[(wide["network"] == network) & wide[metric].notna()]
+        exact, settings = (
+            settings[settings["method"] == "sgemm"],
+            settings[settings["method"] != "sgemm"],
+        )
+        seen = settings[settings[metric] <= 1000]
         for axis, (across, name) in zip(row, measured.items(), strict=True):
             if len(exact):
                 _style.level(axis, "sgemm", exact[metric].iloc[0])
             for point in seen.to_dict("records"):
                 _mark(axis, point, across, metric)
             axis.set_xlabel(name)
-            if own[across].isna().all():
+            if settings[across].isna().all():
                 axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
                 axis.tick_params(labelbottom=False)
                 continue
@@ -73,25 +75,16 @@ def draw(run: Run) -> Figure:
             if metric == "perplexity":
                 _style.log(axis, "y")
         row[0].set_ylabel(title)
-        left_out = len(own) - len(seen)
-        words = f"; {left_out} settings above 1000 not shown" if left_out else ""
-        data = ", ".join(own["data"].dropna().unique())
-        row[0].set_title(f"{_style.input_label(network)}, {data}{words}", loc="left")
+        left_out = len(settings) - len(seen)
+        omitted = f"; {left_out} settings above 1000 not shown" if left_out else ""
+        data = ", ".join(settings["data"].dropna().unique())
+        row[0].set_title(f"{run.title(network)}, {data}{omitted}", loc="left")
     about = (
         "bars: 95% intervals; numbers: ranks; filled: up to 4 bits, hollow: more; ring: zero points"
     )
     figure.supxlabel(about)
     _style.figure_legend(figure, axes.flat)
     return figure
-
-
-@cache
-def _usual(name: str) -> bool:
-    """Whether a method is for every figure; one that is not known here is."""
-    try:
-        return bool(methods.preset(name).usual)
-    except ValueError:
-        return True
 
 
 def _mark(axis: Axes, point: Mapping[Hashable, Any], across: str, metric: str) -> None:

@@ -10,23 +10,26 @@ from typing import Any
 
 import pandas as pd
 
-from lrqmm.bench.sources.files import sha256
+from lrqmm._files import sha256
 from lrqmm.figures import NothingToDraw, _data, _style, pareto, rivals, rivals_networks
 from lrqmm.figures._page import Page, Section
 from lrqmm.run.folder import read_json
+from lrqmm.run.metrics import TIMES
 from lrqmm.run.read import Run
+
+NEEDS = ("ablation or pareto or rivals or measure: network",)
 
 OURS = ("lrqmm", "lrqmm_aware")
 LESS = 0.1
-"""What of an error a method must win for the question what else wins it."""
+"""The share of an error that LRQMM must remove before its gain is compared with a mean fix's."""
 AS_GOOD = 0.05
-"""An error that is larger by at most this is as good."""
+"""An error that is larger by at most this share counts as equally good."""
 CASE = ["input", "n", "bits", "rounding"]
 CALIBRATED = {"held_out": " (calibrated)", "same": " (calibrated on itself)"}
 
 
 def compose(run: Run) -> Page:
-    """The page; NothingToDraw where the run has none of what it rests on."""
+    """The page; NothingToDraw where the run has none of the experiments behind it."""
     sections, missing = [], []
     try:
         sections.append(_origin(run))
@@ -39,15 +42,15 @@ def compose(run: Run) -> Page:
     if not sections:
         raise NothingToDraw("; ".join(missing))
     if missing:
-        words = " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in missing)
-        sections.append(Section("Not measured", words))
+        text = " ".join(f"{reason[0].upper()}{reason[1:]}." for reason in missing)
+        sections.append(Section("Not measured", text))
     return Page(f"Findings of {run.folder.name}", [*sections, _provenance(run)])
 
 
 def origin(run: Run) -> pd.DataFrame:
-    """One row a case of the ablation: the setting of most gain of LRQMM, product-aware LRQMM and a
-    mean fix (columns `gain`, `least_gain`, `largest_gain`, `rank`, `seeds` by method), and `part`:
-    of what LRQMM removes of direct's error the part that a mean fix removes too."""
+    """One row per case of the ablation: the setting of most gain of LRQMM, product-aware LRQMM and
+    a mean fix (columns `gain`, `least_gain`, `largest_gain`, `rank`, `seeds` by method), and
+    `part`: of what LRQMM removes of direct's error the part that a mean fix removes too."""
     table = _data.ablation_gains(run)
     methods = [*OURS, "mean_fix"]
     table = table[table["method"].isin(methods)]
@@ -65,36 +68,36 @@ def origin(run: Run) -> pd.DataFrame:
 
 
 def _origin(run: Run) -> Section:
-    found = origin(run)
-    gain = found["gain"].astype(float)
+    cases = origin(run)
+    gain = cases["gain"].astype(float)
     won = 1 / gain["lrqmm"] <= 1 - LESS
-    words = (
-        f"In {won.sum()} of {len(found)} cases (a kind of data and a rounding) LRQMM's error is "
+    text = (
+        f"In {won.sum()} of {len(cases)} cases (a kind of data and a rounding) LRQMM's error is "
         f"at least {LESS:.0%} below direct's. "
     )
     if gain["mean_fix"].notna().any():
-        same = found["part", ""] >= 1 - AS_GOOD
-        words += (
+        same = cases["part", ""] >= 1 - AS_GOOD
+        text += (
             f"In {same.sum()} of these a mean fix, which needs no SVD, wins at least "
             f"{1 - AS_GOOD:.0%} of what LRQMM wins; over 100% it wins more. "
         )
     if gain["lrqmm_aware"].notna().any():
         more = gain["lrqmm_aware"] >= gain[["lrqmm", "mean_fix"]].max(axis=1) / (1 - LESS)
-        words += (
+        text += (
             f"In {more.sum()} cases product-aware LRQMM's error is at least {LESS:.0%} below that "
             "of LRQMM and of the mean fix. "
         )
-    words += (
+    text += (
         "A gain is direct's error over the method's, median [least, largest] of the seeds (here "
-        f"{found['seeds'].max(axis=None)}); each method is at its best setting. The experiment is "
+        f"{cases['seeds'].max(axis=None)}); each method is at its best setting. The experiment is "
         f"the ablation: {_data.setting(_data.errors(run, 'ablation'))}."
     )
     rows = []
-    for case, row in found.iterrows():
+    for case, row in cases.iterrows():
         data, n, bits, rounding = case
         rows.append(
             {
-                "data": f"{_style.input_label(data)}, n = {n}, {bits} bits",
+                "data": f"{run.title(data)}, n = {n}, {bits} bits",
                 "rounding": rounding,
                 **{
                     f"gain, {_style.short_label(method)}": _gain(row.xs(method, level=1))
@@ -103,7 +106,7 @@ def _origin(run: Run) -> Section:
                 "of LRQMM's, a mean fix wins": _percent(row["part", ""]),
             }
         )
-    return Section("Where the gain comes from", words, pd.DataFrame(rows))
+    return Section("Where the gain comes from", text, pd.DataFrame(rows))
 
 
 def _gain(of_one: pd.Series) -> str:
@@ -119,9 +122,9 @@ def _percent(part: float) -> str:
 
 
 def contests(run: Run) -> tuple[pd.DataFrame, list[str]]:
-    """One row a setting in a contest: `price` (what is compared beside the error), `where`, `name`,
-    `method`, `ours`, `x` (the price), `error` with `low` and `high`, `calibration`; and the reasons
-    why a price was not measured."""
+    """One row per setting in a contest: `price` (what is compared beside the error), `where`,
+    `name`, `method`, `ours`, `x` (the price), `error` with `low` and `high`, `calibration`; and the
+    reasons why a price was not measured."""
     tables, missing = [], []
     for price, points in PRICES.items():
         try:
@@ -136,14 +139,14 @@ def contests(run: Run) -> tuple[pd.DataFrame, list[str]]:
     return table.dropna(subset=["x", "error"]), missing
 
 
-def _product(table: pd.DataFrame, x: str) -> pd.DataFrame:
+def _product(run: Run, table: pd.DataFrame, x: str) -> pd.DataFrame:
     names = table["method"].map(_style.short_label)
-    return table.assign(where=table["input"].map(_style.input_label), name=names, x=table[x])
+    return table.assign(where=table["input"].map(run.title), name=names, x=table[x])
 
 
 def _pareto(run: Run) -> pd.DataFrame:
     table = pareto.points(run)
-    named = _product(table.assign(calibration="none"), "slowness")
+    named = _product(run, table.assign(calibration="none"), "slowness")
     bits = table["bits"].astype("string")
     return named.assign(
         where=named["where"] + ", n = " + table["n"].astype("string"),
@@ -153,7 +156,7 @@ def _pareto(run: Run) -> pd.DataFrame:
 
 def _network(run: Run, price: str) -> pd.DataFrame:
     table = rivals_networks.points(run, price)
-    names = table["network"].map(_style.input_label) + ", " + table["data"]
+    names = table["network"].map(run.title) + ", " + table["data"]
     return table.assign(where=names)
 
 
@@ -172,13 +175,13 @@ def _network_times(run: Run) -> pd.DataFrame:
 
 
 PRICES: dict[str, Callable[[Run], pd.DataFrame]] = {
-    "bits an element": lambda run: _product(rivals.fair(rivals.points(run)), "bits"),
-    "time, B prepared / SGEMM's": lambda run: _product(rivals.timed(run), "slowness"),
+    "bits an element": lambda run: _product(run, rivals.fair(rivals.points(run)), "bits"),
+    "time, B prepared / SGEMM's": lambda run: _product(run, rivals.timed(run), "slowness"),
     "time / SGEMM's": _pareto,
     "average bits of the network": lambda run: _network(run, "average_bits"),
     "time / float network's": _network_times,
 }
-"""What a method costs: the points that have it."""
+"""The prices that methods are compared by, and the points of each."""
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
@@ -202,16 +205,16 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _use(table: pd.DataFrame) -> list[Section]:
-    found = verdicts(table)
+    compared = verdicts(table)
     useless = (table["ours"] & (table["error"] >= 1)).sum()
     left_out = f" Left out for an error of 1 or more: {useless}."
-    if found.empty:
-        words = "No setting of LRQMM stands beside a rival that costs no more." + left_out
-        return [Section("When to use it", words)]
-    won = found[found["wins"] & found["first"]]
-    plain = found[found["method"].isin(OURS)]
+    if compared.empty:
+        text = "No setting of LRQMM stands beside a rival that costs no more." + left_out
+        return [Section("When to use it", text)]
+    won = compared[compared["wins"] & compared["first"]]
+    plain = compared[compared["method"].isin(OURS)]
     lost = plain[~plain["wins"]]
-    places = found.groupby(["price", "where"]).ngroups
+    places = compared.groupby(["price", "where"]).ngroups
     count = won["method"].value_counts()
     compositions = (~won["method"].isin(OURS)).sum()
     use = (
@@ -234,8 +237,8 @@ def _use(table: pd.DataFrame) -> list[Section]:
     ]
 
 
-def _beside(found: pd.DataFrame, title: str) -> pd.DataFrame | None:
-    if found.empty:
+def _beside(compared: pd.DataFrame, title: str) -> pd.DataFrame | None:
+    if compared.empty:
         return None
     rows = [
         {
@@ -249,7 +252,7 @@ def _beside(found: pd.DataFrame, title: str) -> pd.DataFrame | None:
             "its error": _spread(row, "rival_"),
             "its error over the method's": f"{row['rival_error'] / row['error']:.3g}",
         }
-        for _, row in found.iterrows()
+        for _, row in compared.iterrows()
     ]
     return pd.DataFrame(rows)
 
@@ -263,7 +266,7 @@ def _provenance(run: Run) -> Section:
     """What `environment.json`, `manifest.json` and the rows themselves record."""
     rows = pd.concat([run.measurements, run.networks], ignore_index=True)
     statuses = rows["status"].value_counts()
-    timed = rows[rows["metric"].isin(["seconds", "seconds_per_item"]) & (rows["status"] == "ok")]
+    timed = rows[rows["metric"].isin(TIMES) & (rows["status"] == "ok")]
     facts = {
         "machine": "; ".join(run.machines),
         "measured": f"{rows['measured_at'].min()} to {rows['measured_at'].max()}",
@@ -286,11 +289,11 @@ def _provenance(run: Run) -> Section:
             if key not in ("machine", "git_commit", "git_dirty")
         }
     table = pd.DataFrame({"what": facts.keys(), "recorded": facts.values()})
-    words = (
+    text = (
         "As recorded when the run was measured: in each value's row, in environment.json and in "
         "manifest.json of its folder. Times hold for this machine."
     )
-    return Section("Environment and provenance", words, table)
+    return Section("Environment and provenance", text, table)
 
 
 def _words(value: Any) -> str:

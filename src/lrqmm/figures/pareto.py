@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("pareto",)
+
 KEY = ["input", "m", "k", "n", "method", "bits"]
 
 
 def points(run: Run) -> pd.DataFrame:
-    """One row an input, method and bits: `slowness` beside SGEMM with `fast` and `slow`, `error`
+    """One row per input, method and bits: `slowness` beside SGEMM with `fast` and `slow`, `error`
     with its inputs' extremes `low` and `high`, `rank`."""
     slowness = _data.slowness(_data.speed_ratios(_data.seconds(run, "pareto")), KEY)
     errors = _data.errors(run, "pareto").groupby(KEY, dropna=False)
@@ -28,7 +30,7 @@ def front(here: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(run: Run) -> Figure:
-    """A panel an input; filled markers 4 bits, hollow ones 8; the line joins the undominated."""
+    """One panel per input; filled markers 4 bits, hollow ones 8; the line joins the undominated."""
     table = points(run).dropna(subset=["slowness", "error"])
     inputs = list(dict.fromkeys(table["input"]))
     columns = min(2, len(inputs))
@@ -47,7 +49,7 @@ def draw(run: Run) -> Figure:
             axis.errorbar(point.slowness, point.error, xerr=bars, ls="", **look)
         _style.log(axis, "x")
         _style.log(axis, "y")
-        axis.set_title(_style.input_label(name))
+        axis.set_title(run.title(name))
     for axis in axes.flat[len(inputs) :]:
         axis.axis("off")
     n = "/".join(str(size) for size in sorted(table["n"].unique()))

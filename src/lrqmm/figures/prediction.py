@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 from lrqmm.figures import NothingToDraw, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("measure: error",)
+
 WITHIN = 0.1
 
 
 def points(run: Run) -> pd.DataFrame:
-    """One row a product that has both: `predicted`, `measured`, `method`, `bits`, `rounding`."""
+    """One row per product that has both: `predicted`, `measured`, `method`, `bits`, `rounding`."""
     keys = [
         "shard",
         "calibration",
@@ -37,22 +39,22 @@ def points(run: Run) -> pd.DataFrame:
     both[0] = both[0][of_shards]  # times have an error for each way of preparing B
     if both[1].empty:
         raise NothingToDraw("this run has no predicted errors (of direct, mean_fix, hadamard)")
-    found = both[1][["method", "bits", "rounding", "value"]].rename(columns={"value": "predicted"})
-    found = found.join(both[0]["value"].rename("measured"), validate="one_to_one").reset_index()
-    return found[(found["measured"] > 0) & (found["predicted"] > 0)]
+    pairs = both[1][["method", "bits", "rounding", "value"]].rename(columns={"value": "predicted"})
+    pairs = pairs.join(both[0]["value"].rename("measured"), validate="one_to_one").reset_index()
+    return pairs[(pairs["measured"] > 0) & (pairs["predicted"] > 0)]
 
 
 def draw(run: Run) -> Figure:
-    """A point a product; the band is what is within a tenth of the measured error."""
+    """One point per product; the band is what is within a tenth of the measured error."""
     table = points(run)
     ratio = table["predicted"] / table["measured"]
     figure, axis = plt.subplots(figsize=(_style.COLUMN, 2.3))
     axis.axhspan(1 - WITHIN, 1 + WITHIN, color="0.9", zorder=0)
     axis.axhline(1, color="0.5", lw=0.8, zorder=1)
     for name in _style.order(table["method"].unique()):
-        own = table["method"] == name
+        of_method = table["method"] == name
         axis.plot(
-            table["measured"][own], ratio[own], ls="", ms=3, alpha=0.7,
+            table["measured"][of_method], ratio[of_method], ls="", ms=3, alpha=0.7,
             marker=_style.marker(name), color=_style.colour(name), label=_style.label(name),
         )  # fmt: skip
     _style.log(axis, "x")

@@ -11,15 +11,18 @@ from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.figures.pareto import front
 from lrqmm.run.read import Run
 
+NEEDS = ("rivals",)
+ALSO = ("rivals_time",)
+
 NAMED = ("direct", "lrqmm", "lrqmm_aware")
-"""Methods with a colour and a label wherever they lie; of the others those that none beats."""
+"""Methods that always have a colour and a label; others have a label where no method beats them."""
 
 MOST_BITS = 8.5
 """Beyond are float products and three slices; table 6 has them."""
 
 
 def points(run: Run) -> pd.DataFrame:
-    """One row an input, method and calibration: `bits` an element of both operands, `error`, its
+    """One row per input, method and calibration: `bits` an element of both operands, `error`, its
     seeds' extremes `low` and `high`."""
     key = ["input", "method", "calibration"]
     errors = _data.errors(run, "rivals").groupby(key, sort=False)["value"]
@@ -33,7 +36,7 @@ def points(run: Run) -> pd.DataFrame:
 
 
 def fair(table: pd.DataFrame) -> pd.DataFrame:
-    """The points that were not calibrated on the measured operand, where there are such."""
+    """Without the points calibrated on the measured operand, where held-out ones exist."""
     held_out = table[table["calibration"] == "held_out"]
     both = table.set_index(["input", "method"]).index.isin(
         held_out.set_index(["input", "method"]).index
@@ -42,7 +45,7 @@ def fair(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def timed(run: Run) -> pd.DataFrame:
-    """One row an input and method: `slowness` beside SGEMM, `fast` and `slow`, with B prepared
+    """One row per input and method: `slowness` beside SGEMM, `fast` and `slow`, with B prepared
     where there is something to prepare; the rest are those of `points`."""
     seconds = _data.seconds(run, "rivals_time")
     prepared = seconds["b_prepared"].eq(True)
@@ -54,8 +57,9 @@ def timed(run: Run) -> pd.DataFrame:
 
 
 def draw(run: Run) -> Figure:
-    """A row an input: error against bits and, where the run has times, against time. The line joins
-    the methods that no other beats; they are named at the right, in the order of their errors."""
+    """One row per input: error against bits and, where the run has times, against time. The line
+    joins the methods that no other beats; they are named at the right, in the order of their
+    errors."""
     by_bits = fair(points(run)).rename(columns={"bits": "x"})
     sides = [by_bits[by_bits["x"] <= MOST_BITS]]
     titles = ["bits an element: codes, scales, factors"]
@@ -74,7 +78,7 @@ def draw(run: Run) -> Figure:
         for side, table in enumerate(sides):
             at = (number, side) if len(sides) > 1 else divmod(number, columns)
             label_front(axes[at], table[(table["input"] == name) & (table["error"] > 0)])
-            axes[at].set_title(_style.input_label(name))
+            axes[at].set_title(run.title(name))
             if side:
                 _style.log(axes[at], "x")
             if at[0] == rows - 1:
@@ -88,7 +92,7 @@ def draw(run: Run) -> Figure:
 
 
 def hollow(table: pd.DataFrame) -> str:
-    """What hollow points are, where there are such."""
+    """The explanation of hollow points, if there are any."""
     itself = (table["calibration"] == "same").any()
     return "; hollow: calibrated on the measured operand itself" if itself else ""
 

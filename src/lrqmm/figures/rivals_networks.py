@@ -10,19 +10,22 @@ from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.figures.rivals import hollow, label_front
 from lrqmm.run.read import Run
 
+NEEDS = ("measure: network",)
+
 
 def points(run: Run, price: str = "average_bits") -> pd.DataFrame:
-    """One row a setting of a network at up to four bits, to nearest, a scale a vector or group:
-    `x` (bits, or the price asked for), `error` (relative, of the outputs) with its interval `low`
-    and `high`, `calibration`, `network`, `data` and `name`: the method and what sets it apart."""
+    """One row per setting of a network at up to four bits, to nearest, one scale per vector or
+    group: `x` (bits, or the price asked for), `error` (relative, of the outputs) with its interval
+    `low` and `high`, `calibration`, `network`, `data` and `name`: the method and what sets it
+    apart."""
     table = _data.networks(run, price, "relative_error")
     table = _data.in_rounding(table, "nearest")
     table = table[table["layer"].isna() & ~(table["bits"] > 4).fillna(False)]
     table = table[~table["granularity"].eq("tensor").fillna(False)]
     table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
     key = [*_data.NETWORK_SETTING, "method", "variant", "bits", "bits_a", "rank", "sides"]
-    found = table.groupby([*key, "calibration", "metric"], dropna=False, observed=True)
-    by_metric = found[["value", "low", "high"]].first().unstack("metric")
+    groups = table.groupby([*key, "calibration", "metric"], dropna=False, observed=True)
+    by_metric = groups[["value", "low", "high"]].first().unstack("metric")
     wide = by_metric["value"].reindex(columns=[price, "relative_error"]).dropna()
     if wide.empty:
         words = price.replace("_", " ")
@@ -49,17 +52,17 @@ def _names(table: pd.DataFrame) -> pd.Series:
 
 
 def draw(run: Run) -> Figure:
-    """A panel a network; the line joins the settings that no other beats in bits and error."""
+    """One panel per network; the line joins the settings that no other beats in bits and error."""
     table = points(run)
     shown = _style.networks(table["network"])
     figure, axes = plt.subplots(
         len(shown), 1, figsize=(_style.WIDTH, 2.3 * len(shown) + 0.2), squeeze=False
     )
     for axis, network in zip(axes.flat, shown, strict=True):
-        own = table[table["network"] == network]
-        label_front(axis, own)
-        items = ", ".join(dict.fromkeys(own["data"]))
-        axis.set_title(f"{_style.input_label(network)}, {items}")
+        of_network = table[table["network"] == network]
+        label_front(axis, of_network)
+        items = ", ".join(dict.fromkeys(of_network["data"]))
+        axis.set_title(f"{run.title(network)}, {items}")
         axis.set_ylabel("error of the outputs")
     axes[-1, 0].set_xlabel("average bits: codes, scales, factors")
     figure.supxlabel("operands at up to 4 bits, to nearest; bars: 95% intervals" + hollow(table))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pandas as pd
 
 from lrqmm.figures import NothingToDraw, _style
+from lrqmm.run.metrics import PRODUCTS
 from lrqmm.run.read import Run
 
-UNITS = {"integer_operations": "integer Gop", "float_operations": "float Gop", "bytes": "GB"}
+NEEDS = ("cost",)
+
+COUNTS = ("integer_operations", "float_operations", "bytes")
 
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """One row a method; 'counted' counts what the torch calls of the plain code do."""
+    """One row per method; 'counted' counts what the torch calls of the plain code do."""
     table = run.experiment("cost")
     table = table[table["status"] == "ok"]
     if table.empty:
@@ -23,11 +26,11 @@ def tabulate(run: Run) -> pd.DataFrame:
     cells = cells.dropna(how="all") / 1e9
     rows = cells.reset_index()
     columns = {name: rows[name] for name in ("method", "bits", "rank", "m", "k", "n")}
-    for metric, unit in UNITS.items():
+    for name in COUNTS:
         for kind in ("model", "counted"):
-            columns[f"{unit}, {kind}"] = rows[(metric, kind)]
-    made = pd.DataFrame(columns)
-    place = {name: i for i, name in enumerate(_style.order(made["method"].unique()))}
-    made = made.sort_values("method", key=lambda names: names.map(place), ignore_index=True)
-    made.attrs["title"] = "Table 1: cost model, against what was counted"
-    return made
+            columns[f"{PRODUCTS[name].title}, {kind}"] = rows[(name, kind)]
+    result = pd.DataFrame(columns)
+    place = {name: i for i, name in enumerate(_style.order(result["method"].unique()))}
+    result = result.sort_values("method", key=lambda names: names.map(place), ignore_index=True)
+    result.attrs["title"] = "Table 1: cost model, against what was counted"
+    return result

@@ -7,18 +7,21 @@ import pandas as pd
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("distributions",)
+
 RANK = " r="
 
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """A row a distribution, bits and rounding; medians over seeds, a column a method (and rank)."""
+    """One row per distribution, bits and rounding; medians over seeds, one column per method (and
+    rank)."""
     table = _data.errors(run, "distributions")
     parts = []
     for rounding in sorted(table["rounding"].dropna().unique()):
         here = _data.in_rounding(table, rounding).assign(rounding=rounding)
         for bits in sorted(table["bits"].dropna().unique()):
-            own = here[(here["bits"] == bits) | here["bits"].isna()]
-            parts.append(own.assign(bits=bits))
+            of_bits = here[(here["bits"] == bits) | here["bits"].isna()]
+            parts.append(of_bits.assign(bits=bits))
     every = _data.variants(pd.concat(parts))
     several = every.groupby("method")["rank"].transform("nunique") > 1
     ranks = (RANK + every["rank"].astype("string")).where(several & every["rank"].notna(), "")
@@ -34,9 +37,9 @@ def tabulate(run: Run) -> pd.DataFrame:
         cells.columns,
         key=lambda name: (names.index(name.partition(RANK)[0]), int(name.partition(RANK)[2] or 0)),
     )
-    made = cells[order].assign(**{"widest spread over seeds, %": 100 * widest}).reset_index()
-    made.columns.name = None
-    made["input"] = made["input"].map(_style.input_label)
+    result = cells[order].assign(**{"widest spread over seeds, %": 100 * widest}).reset_index()
+    result.columns.name = None
+    result["input"] = result["input"].map(run.title)
     seeds = max(every["input_seed"].nunique(), 1)
-    made.attrs["title"] = f"Table 2: relative error, medians over inputs ({seeds} seeds)"
-    return made
+    result.attrs["title"] = f"Table 2: relative error, medians over inputs ({seeds} seeds)"
+    return result

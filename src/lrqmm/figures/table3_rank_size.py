@@ -7,9 +7,12 @@ import pandas as pd
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("size",)
+
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """A row an input, size, rounding and rank; error and gain over direct, medians over seeds."""
+    """One row per input, size, rounding and rank; error and gain over direct, medians over
+    seeds."""
     table = _data.errors(run, "size")
     same = ["input", "n", "input_seed", "rounding"]
     direct = table[table["method"] == "direct"].set_index(same)["value"].rename("direct")
@@ -19,11 +22,11 @@ def tabulate(run: Run) -> pd.DataFrame:
     cells = ranked.pivot_table(
         index=keys, columns="method", values=["value", "gain"], aggfunc="median"
     )
-    made = cells.reset_index()[keys].droplevel(1, axis=1)
-    made["direct: error"] = ranked.groupby(keys)["direct"].median().to_numpy()
+    result = cells.reset_index()[keys].droplevel(1, axis=1)
+    result["direct: error"] = ranked.groupby(keys)["direct"].median().to_numpy()
     for method in _style.order(ranked["method"].unique()):
-        made[f"{method}: error"] = cells[("value", method)].to_numpy()
-        made[f"{method}: gain"] = cells[("gain", method)].to_numpy()
-    made["input"] = made["input"].map(_style.input_label)
-    made.attrs["title"] = "Table 3: error and gain over direct, by size and rank"
-    return made
+        result[f"{method}: error"] = cells[("value", method)].to_numpy()
+        result[f"{method}: gain"] = cells[("gain", method)].to_numpy()
+    result["input"] = result["input"].map(run.title)
+    result.attrs["title"] = "Table 3: error and gain over direct, by size and rank"
+    return result

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 
 from lrqmm.figures import _data
+from lrqmm.run.metrics import NETWORKS
 from lrqmm.run.read import Run
+
+NEEDS = ("measure: network",)
 
 SETTING = [
     "network", "reference", "data", "keep", "per_gemm", "bits", "bits_a", "rounding", "granularity",
@@ -16,39 +17,15 @@ SETTING = [
 ]  # fmt: skip
 
 
-KEPT = ("network", "bits", "method", "rank")
+ALWAYS_SHOWN = ("network", "bits", "method", "rank")
 """Columns that are shown even where all rows are the same."""
 
 
-def _percent(x: float) -> str:
-    return f"{100 * x:.1f}%"
-
-
-def _short(x: float) -> str:
-    return f"{x:.3g}"
-
-
-COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "top1": ("top-1", _percent),
-    "top1_drop": ("below float", _percent),
-    "top5": ("top-5", _percent),
-    "agreement": ("agrees with float", _percent),
-    "perplexity": ("perplexity", lambda x: f"{x:.2f}"),
-    "cosine": ("cosine to float", lambda x: f"{x:.4f}"),
-    "kl": ("KL (nats)", _short),
-    "relative_error": ("error of outputs", _short),
-    "moved_by_others": ("moved by others", _short),
-    "average_bits": ("average bits", lambda x: f"{x:.2f}"),
-    "integer_operations": ("integer Gop an item", lambda x: f"{x / 1e9:.3g}"),
-    "float_operations": ("float Gop an item", lambda x: f"{x / 1e9:.3g}"),
-    "seconds_per_item": ("s an item", _short),
-    "times_float_speed": ("times float's speed", _short),
-}
-WITH_INTERVAL = ("top1", "top1_drop", "agreement", "perplexity", "cosine", "kl", "relative_error")
+COLUMNS = [metric for metric in NETWORKS.values() if not metric.detail]
 
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """A row a network, its data and setting; scores with 95% intervals.
+    """One row per network, its data and setting; scores with 95% intervals.
 
     Intervals take items as independent: those over the tokens of one text are too narrow. 'Moved by
     others' is the relative change of the earlier half's outputs when the later half of the pictures
@@ -56,23 +33,26 @@ def tabulate(run: Run) -> pd.DataFrame:
     title. Average bits count codes, scales, zero
     points and factors of both operands of every layer.
     """
-    table = _data.networks(run, *COLUMNS)
+    table = _data.networks(run, *(metric.name for metric in COLUMNS))
     rows = []
-    for _, own in table.groupby(_data.NETWORK_SETTING, dropna=False, sort=False):
-        row = {**own.iloc[0][SETTING], "items": own["items"].max()}
-        for metric, (title, form) in COLUMNS.items():
-            found = own[own["metric"] == metric]
-            if len(found):
-                first = found.iloc[0]
-                row[title] = form(first["value"])
-                if metric in WITH_INTERVAL and not pd.isna(first["low"]):
-                    row[title] += f" [{form(first['low'])}, {form(first['high'])}]"
+    for _, setting in table.groupby(_data.NETWORK_SETTING, dropna=False, sort=False):
+        row = {**setting.iloc[0][SETTING], "items": setting["items"].max()}
+        for metric in COLUMNS:
+            values = setting[setting["metric"] == metric.name]
+            if len(values):
+                first = values.iloc[0]
+                row[metric.title] = metric.text(first["value"])
+                if metric.interval and not pd.isna(first["low"]):
+                    ends = metric.text(first["low"]), metric.text(first["high"])
+                    row[metric.title] += f" [{ends[0]}, {ends[1]}]"
         rows.append(row)
     failed = _data.variants(run.networks[run.networks["status"] == "failed"])
     rows += [{**row[SETTING], "failed": row["reason"]} for _, row in failed.iterrows()]
-    made = pd.DataFrame(rows)
-    titles = [title for title, _ in [*COLUMNS.values(), ("failed", str)] if title in made]
-    made = made[[*SETTING, "items", *titles]].rename(
+    result = pd.DataFrame(rows)
+    titles = [
+        title for title in (*(metric.title for metric in COLUMNS), "failed") if title in result
+    ]
+    result = result[[*SETTING, "items", *titles]].rename(
         columns={
             "variant": "method",
             "power_iterations": "q",
@@ -80,15 +60,17 @@ def tabulate(run: Run) -> pd.DataFrame:
             "ranks_within": "ranks by layer within bits",
         }
     )
-    made = made.dropna(axis="columns", how="all")
+    result = result.dropna(axis="columns", how="all")
     same = [
-        name for name in made.columns
-        if name not in (*KEPT, *titles) and made[name].nunique(dropna=False) == 1
+        name for name in result.columns
+        if name not in (*ALWAYS_SHOWN, *titles) and result[name].nunique(dropna=False) == 1
     ]  # fmt: skip
-    words = [
-        f"{name} {made[name].iloc[0]}"
+    constants = [
+        f"{name} {result[name].iloc[0]}"
         for name in same
-        if made[name].iloc[0] not in ("", "same", "none")
+        if result[name].iloc[0] not in ("", "same", "none")
     ]
-    made.attrs["title"] = "; ".join(["Table 4: accuracy of networks on low-bit products", *words])
-    return made.drop(columns=same)
+    result.attrs["title"] = "; ".join(
+        ["Table 4: accuracy of networks on low-bit products", *constants]
+    )
+    return result.drop(columns=same)

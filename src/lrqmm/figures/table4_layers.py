@@ -8,24 +8,26 @@ import pandas as pd
 from lrqmm.figures import _data
 from lrqmm.run.read import Run
 
+NEEDS = ("resnet50",)
+
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """A row a method and bits: the error over all layers, and how often it beats direct."""
+    """One row per method and bits: the error over all layers, and how often it beats direct."""
     table = _data.variants(_data.errors(run, "resnet50"))
     direct = table[table["variant"] == "direct"].set_index(["layer", "bits"])["value"]
     affine = table[table["variant"] == "direct + zero point"].set_index(["layer", "bits"])["value"]
     rows = []
-    for (bits, variant), own in table.groupby(["bits", "variant"], dropna=False, observed=True):
-        errors = own.set_index(["layer", "bits"])["value"]
-        worst = own.loc[own["value"].idxmax()]
+    for (bits, variant), group in table.groupby(["bits", "variant"], dropna=False, observed=True):
+        errors = group.set_index(["layer", "bits"])["value"]
+        worst = group.loc[group["value"].idxmax()]
         row = {
             "bits": bits,
             "method": variant,
-            "rank": own["rank"].iloc[0],
-            "layers": len(own),
-            "geometric mean": float(np.exp(np.log(own["value"]).mean())),
-            "median": own["value"].median(),
-            "best": own["value"].min(),
+            "rank": group["rank"].iloc[0],
+            "layers": len(group),
+            "geometric mean": float(np.exp(np.log(group["value"]).mean())),
+            "median": group["value"].median(),
+            "best": group["value"].min(),
             "worst": worst["value"],
             "worst layer": worst["layer"],
         }
@@ -36,6 +38,6 @@ def tabulate(run: Run) -> pd.DataFrame:
                     wins = (errors.loc[shared] < rival.loc[shared]).sum()
                     row[f"layers better than {name}"] = int(wins)
         rows.append(row)
-    made = pd.DataFrame(rows)
-    made.attrs["title"] = "Table 4 by layer: relative error over the layers of ResNet-50"
-    return made.sort_values(["bits", "geometric mean"], ignore_index=True)
+    result = pd.DataFrame(rows)
+    result.attrs["title"] = "Table 4 by layer: relative error over the layers of ResNet-50"
+    return result.sort_values(["bits", "geometric mean"], ignore_index=True)

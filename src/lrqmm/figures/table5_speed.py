@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from lrqmm._intervals import bootstrap
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
+
+NEEDS = ("time or time_rivals or time_int4",)
 
 EXPERIMENTS = ("time", "time_rivals", "time_int4")
 SETTING = [
@@ -25,7 +29,7 @@ SHOWN = {
 
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """A row a shape, method and setting.
+    """One row per shape, method and setting.
 
     Ratios are medians over rounds of the time beside the other method's in the same round, with a
     bootstrap 95% interval; `direct` is compared with B prepared where the method has it prepared.
@@ -37,8 +41,8 @@ def tabulate(run: Run) -> pd.DataFrame:
     times = _data.seconds(run, *EXPERIMENTS)
     sgemm, direct = (_data.speed_ratios(times, name) for name in ("sgemm", "direct"))
     rows = []
-    for setting, own in _data.whole_products(times).groupby(SETTING, dropna=False, sort=False):
-        first = own.iloc[0]
+    for setting, samples in _data.whole_products(times).groupby(SETTING, dropna=False, sort=False):
+        first = samples.iloc[0]
         beside = _like(every, first, SAME)
         of_sgemm, of_direct = (
             _like(table, first, [*SAME, "b_prepared"]) for table in (sgemm, direct)
@@ -47,27 +51,27 @@ def tabulate(run: Run) -> pd.DataFrame:
         rows.append(
             {
                 **dict(zip(SETTING, setting, strict=True)),
-                **_times(own["value"]),
+                **_times(samples["value"]),
                 "CPU ms": 1e3 * _value(cpu, "cpu_seconds"),
                 "times SGEMM's speed": _words(of_sgemm["ratio"], "{:.2f}"),
                 "extra over direct": _words(100 / of_direct["ratio"] - 100, "{:+.0f}%"),
-                "% of ceiling": _ceiling(beside, own["value"].median()),
+                "% of ceiling": _ceiling(beside, samples["value"].median()),
                 "error": _value(beside, "relative_error"),
                 "peak MB": _value(beside, "peak_bytes") / 1e6,
                 "B's codes MB": _value(beside, "code_bytes") / 1e6,
                 "unpacking ms": 1e3 * _value(beside, "unpack_seconds"),
-                "samples": len(own),
-                "loaded": bool(own["loaded"].any()),
+                "samples": len(samples),
+                "loaded": bool(samples["loaded"].any()),
             }
         )
-    made = pd.DataFrame(rows).sort_values(["n", "m", "k"], kind="stable")
-    packed = (made["bits"] <= 4).fillna(False)
-    made["bits"] = (
-        made["bits"].astype("string").mask(packed, made["bits"].astype("string") + AS_INT8)
+    result = pd.DataFrame(rows).sort_values(["n", "m", "k"], kind="stable")
+    packed = (result["bits"] <= 4).fillna(False)
+    result["bits"] = (
+        result["bits"].astype("string").mask(packed, result["bits"].astype("string") + AS_INT8)
     )
-    made = made.rename(columns=SHOWN)
-    made.attrs["title"] = "Table 5: time beside SGEMM and direct, and the error of the same run"
-    return made
+    result = result.rename(columns=SHOWN)
+    result.attrs["title"] = "Table 5: time beside SGEMM and direct, and the error of the same run"
+    return result
 
 
 def _times(seconds: pd.Series) -> dict[str, Any]:
@@ -90,7 +94,8 @@ def _words(values: pd.Series, form: str) -> str | None:
     """Median and bootstrap interval; None where the baseline was not timed."""
     if values.empty:
         return None
-    low, high = (form.format(end) for end in _data.median_interval(values))
+    interval = bootstrap(lambda drawn: np.median(drawn, -1), values.to_numpy(float))
+    low, high = (form.format(end) for end in interval)
     return f"{form.format(values.median())} [{low}, {high}]"
 
 
@@ -115,11 +120,11 @@ def _ceiling(beside: pd.DataFrame, seconds: float) -> float:
 def text(run: Run) -> str:
     """The table for a terminal."""
     left_out = ["m", "k", "library", "terms", "factors", "drift", "B's codes MB", "unpacking ms"]
-    made = tabulate(run).drop(columns=left_out)
-    made["method"] = made["method"].map(_style.label)
+    result = tabulate(run).drop(columns=left_out)
+    result["method"] = result["method"].map(_style.label)
     shown: str = (
-        made.astype(object)
-        .where(made.notna(), "")
+        result.astype(object)
+        .where(result.notna(), "")
         .to_string(index=False, float_format=lambda x: f"{x:.3g}")
     )
     return shown

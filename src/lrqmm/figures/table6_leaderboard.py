@@ -8,20 +8,22 @@ from lrqmm.figures import _style
 from lrqmm.figures.rivals import fair, points
 from lrqmm.run.read import Run
 
+NEEDS = ("rivals",)
+
 FLOATS = ("bf16", "bf16x3", "sgemm", "tf32", "tf32x3")
 """Products of floats, which have no rank here."""
 
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """A row a method, by its mean rank over the inputs; errors are medians over seeds."""
+    """One row per method, by its mean rank over the inputs; errors are medians over seeds."""
     every = points(run)
     every = every[~every["method"].isin(FLOATS)]
     table = fair(every)
     table["rank"] = table.groupby("input")["error"].rank(method="min")
     ranks = table.groupby("method")["rank"]
     errors = table.pivot_table(index="method", columns="input", values="error", sort=False)
-    errors.columns = [f"error, {_style.input_label(name)}" for name in errors.columns]
-    made = errors.assign(
+    errors.columns = [f"error, {run.title(name)}" for name in errors.columns]
+    result = errors.assign(
         bits=table.groupby("method")["bits"].first(),
         calibration=table.groupby("method")["calibration"].first(),
         rank=ranks.mean(),
@@ -33,14 +35,14 @@ def tabulate(run: Run) -> pd.DataFrame:
     other = table[table["calibration"] == "held_out"].set_index(["input", "method"])["error"]
     if len(other):
         gain = 100 * (1 - itself / other).groupby("method").max()
-        made["least error, calibrated on itself, %"] = -gain
-    made["widest spread over seeds, %"] = 100 * spread.groupby(table["method"]).max()
-    made = made.rename(
+        result["least error, calibrated on itself, %"] = -gain
+    result["widest spread over seeds, %"] = 100 * spread.groupby(table["method"]).max()
+    result = result.rename(
         columns={"bits": "bits an element", "rank": "mean rank", "best": "best rank",
                  "worst": "worst rank"}
     )  # fmt: skip
-    made.insert(0, "method", [_style.label(name) for name in made.index])
-    made.attrs["title"] = (
+    result.insert(0, "method", [_style.label(name) for name in result.index])
+    result.attrs["title"] = (
         "Table 6: every method at four bits, ranked by error on each input, whatever its bits"
     )
-    return made.reset_index(drop=True)
+    return result.reset_index(drop=True)

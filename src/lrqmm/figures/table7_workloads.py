@@ -6,31 +6,41 @@ import json
 
 import pandas as pd
 
-from lrqmm.bench.sources import list_workloads, workload
 from lrqmm.figures import NothingToDraw, _data, _style, workload_llama
+from lrqmm.run.metrics import PRODUCTS
 from lrqmm.run.read import Run
 
-SCORES = {"psnr": True, "accuracy": True, "gram_error": False}
-"""A workload's own metric, and whether more is better; the relative error where it has none."""
+NEEDS = ("features or images or neighbours or precoding or llama_weights",)
+ALSO = ("features_time", "images_time", "neighbours_time", "precoding_time")
+
+SCORES = [name for name, metric in PRODUCTS.items() if metric.score]
+"""Metrics of workloads; the relative error where one has none."""
 SETTING = ["case", "bits", "method", "setting"]
 
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """A row a method and setting, ranked within its workload, case and bits."""
+    """One row per method and setting, ranked within its workload, case and bits."""
     parts = []
-    for name in [*list_workloads(), workload_llama.EXPERIMENT]:
+    for name in [*_workloads(run), workload_llama.EXPERIMENT]:
         try:
             weights = name == workload_llama.EXPERIMENT
             parts.append(_weights(run) if weights else _products(run, name))
         except NothingToDraw:
             continue
     if not parts:
-        raise NothingToDraw(f"this run has no workloads: {', '.join(list_workloads())}, weights")
-    made = pd.concat(parts, ignore_index=True)
-    made.attrs["title"] = (
+        raise NothingToDraw("this run has no workloads")
+    result = pd.concat(parts, ignore_index=True)
+    result.attrs["title"] = (
         "Table 7: relatives of LRQMM on the workloads that they were made for, ranked at equal bits"
     )
-    return made
+    return result
+
+
+def _workloads(run: Run) -> list[str]:
+    """The experiments on the cases and seeds of the workload that they are named after."""
+    table = run.measurements
+    cases = table["layer"].notna() & table["input_seed"].notna()
+    return sorted(table.loc[cases & (table["input"] == table["experiment"]), "input"].unique())
 
 
 def _products(run: Run, name: str) -> pd.DataFrame:
@@ -38,7 +48,7 @@ def _products(run: Run, name: str) -> pd.DataFrame:
     table = _data.settings(run, name)
     metric = next((score for score in SCORES if score in table), "relative_error")
     table = table.assign(case=table["layer"], setting=[_setting(p) for p in table["parameters"]])
-    made = table.groupby(SETTING, dropna=False, sort=False).agg(
+    result = table.groupby(SETTING, dropna=False, sort=False).agg(
         each_bits=("each_bits", "median"),
         value=(metric, "median"),
         low=(metric, "min"),
@@ -46,15 +56,15 @@ def _products(run: Run, name: str) -> pd.DataFrame:
         error=("relative_error", "median"),
         seeds=(metric, "size"),
     )
-    made = made.reset_index()
+    result = result.reset_index()
     seconds = _seconds(run, name)
-    made["ms"] = [seconds.get(key) for key in _keys(made)]
-    return _ranked(made, workload(name).title, metric, SCORES.get(metric, False))
+    result["ms"] = [seconds.get(key) for key in _keys(result)]
+    return _ranked(result, run.title(name), metric, PRODUCTS[metric].better == "higher")
 
 
 def _weights(run: Run) -> pd.DataFrame:
     """Of LLaMA's weights; the extremes are those of the 95% interval over tokens."""
-    made = workload_llama.settings(run).rename(
+    result = workload_llama.settings(run).rename(
         columns={
             "network": "case",
             "weight_bits": "each_bits",
@@ -62,32 +72,32 @@ def _weights(run: Run) -> pd.DataFrame:
             "relative_error": "error",
         }
     )
-    made["setting"] = [_setting(json.loads(words)) for words in made["parameters"]]
-    return _ranked(made.assign(seeds=1, ms=None), "LLaMA's weights", "perplexity", False)
+    result["setting"] = [_setting(json.loads(text)) for text in result["parameters"]]
+    return _ranked(result.assign(seeds=1, ms=None), "LLaMA's weights", "perplexity", False)
 
 
-def _ranked(made: pd.DataFrame, title: str, metric: str, better: bool) -> pd.DataFrame:
-    """The table's rows; `better` where more is."""
-    ranks = made.groupby(["case", "bits"], dropna=False)["value"]
-    places = ranks.rank(method="min", ascending=not better, na_option="top")  # exact: no PSNR
-    made["place"] = places.astype(int)
-    made = made.sort_values(["case", "bits", "place"])
+def _ranked(result: pd.DataFrame, title: str, metric: str, higher: bool) -> pd.DataFrame:
+    """The table's rows; `higher` where higher values are better."""
+    ranks = result.groupby(["case", "bits"], dropna=False)["value"]
+    places = ranks.rank(method="min", ascending=not higher, na_option="top")  # exact: no PSNR
+    result["place"] = places.astype(int)
+    result = result.sort_values(["case", "bits", "place"])
     return pd.DataFrame(
         {
             "workload": title,
-            "case": made["case"],
-            "bits": made["bits"],
-            "place": made["place"],
-            "method": [_style.label(method) for method in made["method"]],
-            "setting": made["setting"],
-            "bits an element of B": made["each_bits"],
+            "case": result["case"],
+            "bits": result["bits"],
+            "place": result["place"],
+            "method": [_style.label(method) for method in result["method"]],
+            "setting": result["setting"],
+            "bits an element of B": result["each_bits"],
             "score": metric.replace("_", " "),
-            "value": made["value"],
-            "least": made["low"],
-            "most": made["high"],
-            "relative error": made["error"],
-            "seeds": made["seeds"],
-            "ms, B not prepared": made["ms"],
+            "value": result["value"],
+            "least": result["low"],
+            "most": result["high"],
+            "relative error": result["error"],
+            "seeds": result["seeds"],
+            "ms, B not prepared": result["ms"],
         }
     )
 
@@ -103,10 +113,10 @@ def _seconds(run: Run, name: str) -> dict[tuple[object, ...], float]:
     table = _data.ok(run, f"{name}_time")
     table = table[(table["metric"] == "seconds") & table["phase"].isna()]
     table = table[~table["b_prepared"].fillna(False).astype(bool)]
-    words = [_setting(json.loads(parameters)) for parameters in table["parameters"]]
-    table = table.assign(case=table["layer"], setting=words)
-    found = table.groupby(SETTING, dropna=False, observed=True)["value"].median().reset_index()
-    return dict(zip(_keys(found), 1e3 * found["value"], strict=True))
+    text = [_setting(json.loads(parameters)) for parameters in table["parameters"]]
+    table = table.assign(case=table["layer"], setting=text)
+    medians = table.groupby(SETTING, dropna=False, observed=True)["value"].median().reset_index()
+    return dict(zip(_keys(medians), 1e3 * medians["value"], strict=True))
 
 
 def _keys(table: pd.DataFrame) -> list[tuple[object, ...]]:

@@ -7,9 +7,11 @@ import pandas as pd
 from lrqmm.figures import _data
 from lrqmm.run.read import Run
 
+NEEDS = ("ablation",)
+
 
 def tabulate(run: Run) -> pd.DataFrame:
-    """One row a setting."""
+    """One row per setting."""
     table = _data.ablation_gains(run)
     table.attrs["title"] = "Ablation: where the gain over the direct product comes from"
     return table

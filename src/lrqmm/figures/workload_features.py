@@ -8,17 +8,19 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("features",)
+
 GAINS = {"unit": "naive gain", "fitted": "fitted gain"}
 
 
 def variant(method: str, parameters: dict[str, object]) -> str:
     """A method with its gain and the blocks that it condenses."""
-    words = [_style.short_label(method)]
+    parts = [_style.short_label(method)]
     if "gain" in parameters:
-        words.append(GAINS[str(parameters["gain"])])
+        parts.append(GAINS[str(parameters["gain"])])
     if parameters.get("condense", 1) != 1:
-        words.append(f"λ={parameters['condense']}")
-    return ", ".join(words)
+        parts.append(f"λ={parameters['condense']}")
+    return ", ".join(parts)
 
 
 def draw(run: Run) -> Figure:
@@ -36,15 +38,15 @@ def draw(run: Run) -> Figure:
         1, len(bits), figsize=(_style.WIDTH, 2.6), squeeze=False, sharey=True
     )
     for axis, b in zip(axes[0], bits, strict=True):
-        own = table[table["bits"].eq(b) | table["bits"].isna()]
-        for method in _style.order(set(own["method"])):
-            variants = own[own["method"] == method].groupby("variant", sort=False)
+        of_bits = table[table["bits"].eq(b) | table["bits"].isna()]
+        for method in _style.order(set(of_bits["method"])):
+            variants = of_bits[of_bits["method"] == method].groupby("variant", sort=False)
             for style, (name, here) in zip(("-", "--", ":"), variants, strict=False):
                 _style.spread_line(
                     axis, method, here.groupby("count")["gram_error"], ls=style, label=name
                 )
         axis.set_title(f"{int(b)} bit{'s' if b > 1 else ''} a feature")
-        _style.log(axis, "x", own["count"])
+        _style.log(axis, "x", of_bits["count"])
         _style.log(axis, "y")
     axes[0, 0].set_ylabel("error of the kernel, off the diagonal")
     figure.supxlabel("random Fourier features")

@@ -10,26 +10,28 @@ from matplotlib.figure import Figure
 from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("llama_weights",)
+
 EXPERIMENT = "llama_weights"
 RUINED = 1000
 """A perplexity that leaves nothing of the model; beyond it settings are counted, not drawn."""
 
 
 def settings(run: Run) -> pd.DataFrame:
-    """One row a setting: `data`, `method`, `bits`, `weight_bits`, `relative_error` of the logits,
+    """One row per setting: `data`, `method`, `bits`, `weight_bits`, `relative_error` of the logits,
     and `perplexity` with its interval `low` and `high`."""
     table = _rows(run, "perplexity", "weight_bits", "relative_error")
     key = [*_data.NETWORK_SETTING, "method", "bits", "metric"]
     values = table.groupby(key, dropna=False, observed=True)[["value", "low", "high"]].first()
     wide = values.unstack("metric")
-    found = wide["value"].assign(low=wide["low", "perplexity"], high=wide["high", "perplexity"])
-    return found.reset_index()
+    ends = {end: wide[end, "perplexity"] for end in ("low", "high")}
+    return wide["value"].assign(**ends).reset_index()
 
 
 def draw(run: Run) -> Figure:
     """Left: perplexity against bits. Right: errors of layers, fed with float activations."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(_style.WIDTH, 2.8), width_ratios=(1, 1.2))
-    _perplexity(left, settings(run))
+    _perplexity(run, left)
     _layers(right, _rows(run, "alone_error"))
     _style.figure_legend(figure, (left, right))
     return figure
@@ -43,17 +45,18 @@ def _rows(run: Run, *metrics: str) -> pd.DataFrame:
     return table
 
 
-def _perplexity(axis: Axes, table: pd.DataFrame) -> None:
+def _perplexity(run: Run, axis: Axes) -> None:
+    table = settings(run)
     ruined = table["perplexity"] > RUINED
     for method in _style.order(table["method"].unique()):
-        own = table[(table["method"] == method) & ~ruined].sort_values("weight_bits")
+        of_method = table[(table["method"] == method) & ~ruined].sort_values("weight_bits")
         if method == "sgemm":
-            _style.level(axis, method, own["perplexity"].iloc[0])
+            _style.level(axis, method, of_method["perplexity"].iloc[0])
             continue
-        by_bits = own.set_index("weight_bits")
+        by_bits = of_method.set_index("weight_bits")
         _style.line(axis, method, by_bits["perplexity"], by_bits["low"], by_bits["high"])
     _style.log(axis, "y")
-    title = f"{_style.input_label(table['network'].iloc[0])}, {table['data'].iloc[0]}"
+    title = f"{run.title(table['network'].iloc[0])}, {table['data'].iloc[0]}"
     if ruined.any():
         title += f"\n{ruined.sum()} settings above {RUINED} not shown"
     axis.set_title(title)
@@ -69,8 +72,10 @@ def _layers(axis: Axes, table: pd.DataFrame) -> None:
     table = table[table["bits"] == bits]
     kinds = list(dict.fromkeys(table["kind"]))
     for method in _style.order(table["method"].unique()):
-        own = table[table["method"] == method]
-        _style.spread_line(axis, method, own.groupby(own["kind"].map(kinds.index))["value"])
+        of_method = table[table["method"] == method]
+        _style.spread_line(
+            axis, method, of_method.groupby(of_method["kind"].map(kinds.index))["value"]
+        )
     names = [kind.split(".")[-1].removesuffix("_proj") for kind in kinds]
     axis.set_xticks(range(len(kinds)), names)
     _style.log(axis, "y")

@@ -8,18 +8,20 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("neighbours",)
+
 
 def draw(run: Run) -> Figure:
-    """A panel a data set; the band is the range over seeds, the dotted line float32."""
+    """One panel per data set; the band is the range over seeds, the dotted line float32."""
     table = _data.settings(run, "neighbours")
     cases = list(table["layer"].unique())
     figure, axes = plt.subplots(
         1, len(cases), figsize=(_style.WIDTH, 2.6), squeeze=False, sharex=True
     )
     for axis, case in zip(axes[0], cases, strict=True):
-        own = table[table["layer"] == case]
-        for method in _style.order(set(own["method"])):
-            here = own[own["method"] == method]
+        of_case = table[table["layer"] == case]
+        for method in _style.order(set(of_case["method"])):
+            here = of_case[of_case["method"] == method]
             spread = here.groupby("bits", dropna=False)[["each_bits", "accuracy"]]
             middle, low, high = (100 * getattr(spread, f)() for f in ("median", "min", "max"))
             if method == "sgemm":

@@ -5,24 +5,29 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from lrqmm.bench.sources.precoding import ANTENNAS, DISTANCES, USERS
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("precoding",)
+
+DISTANCES = {"sixteenth": 1 / 16, "eighth": 1 / 8, "quarter": 1 / 4, "half": 1 / 2}
+"""The cases: the distance of the antennas in wavelengths."""
+
 
 def draw(run: Run) -> Figure:
-    """A line a method; the band is the range over seeds."""
+    """One line per method; the band is the range over seeds."""
     table = _data.settings(run, "precoding")
     table = table.assign(distance=table["layer"].map(DISTANCES))
     figure, axis = plt.subplots(figsize=(_style.COLUMN, 2.3))
     for method in _style.order(set(table["method"])):
-        own = table[table["method"] == method]
-        _style.spread_line(axis, method, own.groupby("distance")["relative_error"])
+        of_method = table[table["method"] == method]
+        _style.spread_line(axis, method, of_method.groupby("distance")["relative_error"])
     _style.log(axis, "y")
     _style.log(axis, "x")
     axis.set_xticks(list(DISTANCES.values()), [f"1/{round(1 / d)}" for d in DISTANCES.values()])
     axis.set_xlabel("distance of antennas, wavelengths")
     axis.set_ylabel("relative error received")
-    axis.set_title(f"{ANTENNAS} antennas, {USERS} users, 1 bit an antenna")
+    antennas, users = table["k"].iloc[0] // 2, table["m"].iloc[0] // 2  # complex numbers
+    axis.set_title(f"{antennas} antennas, {users} users, 1 bit an antenna")
     _style.label_ends([axis])
     return figure

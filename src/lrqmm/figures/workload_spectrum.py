@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("lramm",)
+
 
 def draw(run: Run) -> Figure:
-    """A column an input, a row for the bits; direct has no rank."""
+    """One column per input, a row for the bits; direct has no rank."""
     table = _data.settings(run, "lramm")
     inputs = list(table["input"].unique())
     bits = sorted(table["bits"].unique())
@@ -21,17 +23,17 @@ def draw(run: Run) -> Figure:
     for number, b in enumerate(bits):
         row = axes[number]
         for axis, name in zip(row, inputs, strict=True):
-            own = table[(table["input"] == name) & (table["bits"] == b)]
-            for method in _style.order(set(own["method"])):
-                here = own[own["method"] == method]
+            shown = table[(table["input"] == name) & (table["bits"] == b)]
+            for method in _style.order(set(shown["method"])):
+                here = shown[shown["method"] == method]
                 if here["rank"].isna().all():
                     _style.level(axis, method, here["relative_error"].median())
                     continue
                 _style.spread_line(axis, method, here.groupby("rank")["relative_error"])
-            _style.log(axis, "x", own["rank"].dropna().astype(float))
+            _style.log(axis, "x", shown["rank"].dropna().astype(float))
             _style.log(axis, "y")
             if number == 0:
-                axis.set_title(_style.input_label(name))
+                axis.set_title(run.title(name))
         row[0].set_ylabel(f"{int(b)} bits")
     n = "/".join(str(size) for size in sorted(table["n"].unique()))
     figure.supxlabel(f"rank   (n = {n})")

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from lrqmm.figures import _data, _style
 from lrqmm.run.read import Run
 
+NEEDS = ("images_split",)
+
 SCALES = {"tensor": "one scale a factor", "vector": "a scale a vector"}
 
 
@@ -33,11 +35,13 @@ def draw(run: Run) -> Figure:
     )  # fmt: skip
     for number, (case, scales) in enumerate(rows):
         line = axes[number]
-        own = table[(table["layer"] == case) & (table["granularity"] == scales)]
-        naive = own[own["method"] == "naive"]["relative_error"]
+        shown = table[(table["layer"] == case) & (table["granularity"] == scales)]
+        naive = shown[shown["method"] == "naive"]["relative_error"]
         for axis, right in zip(line, rights, strict=True):
-            for method in _style.order(set(own["method"]) - {"naive"}):
-                here = own[(own["method"] == method) & (own["right"] == right)].sort_values("left")
+            for method in _style.order(set(shown["method"]) - {"naive"}):
+                here = shown[(shown["method"] == method) & (shown["right"] == right)].sort_values(
+                    "left"
+                )
                 axis.plot(
                     here["left"], here["relative_error"], color=_style.colour(method),
                     marker=_style.marker(method), label=_style.label(method),

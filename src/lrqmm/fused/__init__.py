@@ -1,9 +1,10 @@
 """The fused execution of `direct`, `mean_fix`, `lrqmm` and `lrqmm_aware`: int8 passes, one product.
 
 `get_method(name, execution="fused")` gives it; the plain array code is its oracle. It covers what
-users run for speed: a scale a row and column, symmetric codes (on a CPU integer zero points of the
-left operand too), sketches of ±1, thin factors in int8. `algorithm` has the formulas; the kernels
-are in `cpu`, `cuda` (torch) and `cupy`.
+users run for speed: one scale per row of A and per column of B, symmetric codes (on a CPU integer
+zero points of the left operand too), sketches of ±1, thin factors in int8. `algorithm` has the
+formulas; the kernels are in `cpu` and `cuda`. NumPy's and CuPy's arrays go through torch without a
+copy.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
 from lrqmm.fused import algorithm
-from lrqmm.fused.algorithm import Coded
-from lrqmm.methods.lrqmm import LRQMM
-from lrqmm.methods.lrqmm_aware import LRQMMAware
-from lrqmm.methods.mean_fix import MeanFix
+from lrqmm.fused.coded import Coded
+from lrqmm.fused.kernels import Kernels
 from lrqmm.products.backends import integer_route, library_of
-from lrqmm.products.composition import Composition, Cost, NoCompensator
-from lrqmm.products.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
+from lrqmm.products.composition import Composition
+from lrqmm.products.cost import Cost
+from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
+from lrqmm.products.parts import Compensator
 
 LARGEST_K = (2**31 - 1) // (128 * 127)
 """Columns up to which int32 sums cannot overflow."""
@@ -40,20 +41,6 @@ COVERED: dict[str, tuple[Any, ...]] = {
     "factor_dtype": ("int8",),
 }
 """Parameters of which the fused path has some values only."""
-
-COMPENSATORS = (NoCompensator, MeanFix, LRQMM, LRQMMAware)
-"""What may follow the uniform quantiser."""
-
-
-def defaults(compensator: type) -> dict[str, Any]:
-    """Defaults of the fused execution where they differ from the plain one's.
-
-    `lrqmm` has its ones column and needs no power iteration; `lrqmm_aware` keeps its one.
-    """
-    if not issubclass(compensator, LowRank):
-        return {}
-    own = {"sketch": "ones+sign", "oversampling": 0, "factor_dtype": "int8"}
-    return own if compensator is LRQMMAware else {**own, "power_iterations": 0}
 
 
 class Lock:
@@ -83,7 +70,7 @@ class Spaces(threading.local):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCodes:
     """Bᵀ in int8, with its low-rank part where that depends on B alone."""
 
     coded: Coded
@@ -92,11 +79,19 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Fused(Composition):
-    """A composition run by fused passes; its work space lives on, one a thread."""
+    """A composition run by fused passes; its work space lives on, one per thread."""
 
     _spaces: Spaces = field(default_factory=Spaces, repr=False, compare=False)
 
-    execution = "fused"
+    execution: ClassVar[str] = "fused"
+
+    @classmethod
+    def usual(cls, compensator: type[Compensator]) -> dict[str, Any]:
+        """`lrqmm` has its ones column and needs no power iteration; `lrqmm_aware` keeps its one."""
+        if not issubclass(compensator, LowRank):
+            return {}
+        usual = {"sketch": "ones+sign", "oversampling": 0, "factor_dtype": "int8"}
+        return usual if compensator.span == "product" else {**usual, "power_iterations": 0}
 
     def __post_init__(self) -> None:
         for name, allowed in COVERED.items():
@@ -112,11 +107,9 @@ class Fused(Composition):
                 "rounding is 'truncate'; allowed: 'nearest' with zero points and execution='fused'"
             )
 
-    def prepare(
-        self, B: Array, *, scratch: bool = False, calibration: Array | None = None
-    ) -> Prepared:
+    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> PreparedCodes:
         kernels = _kernels(B)
-        if (self._zero_point or self._means) and not getattr(kernels, "OFFSETS", False):
+        if (self._zero_point or self._means) and not kernels.OFFSETS:
             raise Unsupported(
                 "no zero points or mean corrections with execution='fused' on this device; "
                 "execution='plain' has them"
@@ -128,7 +121,7 @@ class Fused(Composition):
         residual = rank > 0 or self._means
         residual |= self._aware and self._rank(B, "a") > 0  # R_A B takes B exactly
         how: Any = self.quantizer
-        with _current(B):
+        with _current(Bt):
             coded = kernels.quantize(
                 Bt, how.bits, how.rounding, rank=rank, residual=residual, space=space
             )
@@ -140,25 +133,31 @@ class Fused(Composition):
             if rank and not self._aware:
                 self._compensate(coded, None, rank, RIGHT, kernels)
                 coded.digits = None  # not needed again
-        return Prepared(coded)
+        return PreparedCodes(coded)
 
-    def matmul(self, A: Array, prepared: Prepared, out: Array | None = None) -> Array:
+    def _multiply(self, A: Array, prepared: PreparedCodes, out: Array | None) -> Array:
         kernels = _kernels(A)
-        with _current(A):
-            C = self._multiply(_tensor(A), prepared, None if out is None else _tensor(out), kernels)
-        if out is not None:
-            return out
-        return C.numpy() if library_of(A) == "numpy" else C
+        left, into = _tensor(A), None if out is None else _tensor(out)
+        with _current(left):
+            C = self._multiplied(left, prepared, into, kernels)
+        return _as(A, C) if out is None else out
 
-    def _multiply(self, A: Array, prepared: Prepared, out: Array | None, kernels: Any) -> Array:
+    def _multiplied(
+        self, A: Array, prepared: PreparedCodes, out: Array | None, kernels: Kernels
+    ) -> Array:
         right = prepared.coded
         space = self._space("left", kernels, A)
         rank = self._rank(A, "a")
         how: Any = self.quantizer.left
-        with_zero = {"zero_point": True} if self._zero_point else {}
         residual = rank > 0 or self._means
         left = kernels.quantize(
-            A, how.bits, how.rounding, rank=rank, residual=residual, space=space, **with_zero
+            A,
+            how.bits,
+            how.rounding,
+            rank=rank,
+            residual=residual,
+            space=space,
+            zero_point=self._zero_point,
         )
         if self._means:
             algorithm.add_sums(left, kernels)
@@ -175,20 +174,15 @@ class Fused(Composition):
 
     def integer_route(self, like: Array) -> str:
         kernels = _kernels(like)
-        products = getattr(kernels, "PRODUCTS", None) or integer_route(_tensor(like))
+        products = kernels.PRODUCTS or integer_route(_tensor(like))
         return f"{products}, fused passes in {kernels.PASSES}"
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         """Thin products are integer products here; every pass over a matrix moves int8."""
-        both, ranks = m * k + k * n, [0, 0]
+        both = m * k + k * n
+        ra = rb = 0
         if isinstance(self.compensator, LowRank):
-            sides, rank = self.compensator.sides, self.compensator.fixed_rank or DEFAULT_RANK
-            if self.compensator.rank != 0:
-                ranks = [
-                    min(rank, *shape) if side in sides else 0
-                    for side, shape in (("a", (m, k)), ("b", (k, n)))
-                ]
-        ra, rb = ranks
+            ra, rb = self.compensator.ranks(m, k, n)
         direct = Cost(
             integer_operations=2 * (m + ra) * k * (n + rb),
             bytes=5 * both + both + 4 * m * n + 8 * m * n,  # quantise, multiply, scale
@@ -219,21 +213,20 @@ class Fused(Composition):
 
     @property
     def _means(self) -> bool:
-        return isinstance(self.compensator, MeanFix)
+        return self.compensator.span == "means"
 
     @property
     def _aware(self) -> bool:
-        return isinstance(self.compensator, LRQMMAware)
+        return self.compensator.span == "product"
 
     def _rank(self, X: Array, side: str) -> int:
         """Rank of an operand's compensation, 0 for none."""
         if not isinstance(self.compensator, LowRank) or side not in self.compensator.sides:
             return 0
-        rank = self.compensator.fixed_rank
-        return int(min(DEFAULT_RANK if rank is None else rank, *X.shape))
+        return self.compensator.rank_of(*map(int, X.shape))
 
     def _compensate(
-        self, X: Coded, other: Coded | None, rank: int, side: int, kernels: Any
+        self, X: Coded, other: Coded | None, rank: int, side: int, kernels: Kernels
     ) -> None:
         options: Any = self.compensator
         limits = [X.rows, int(X.room.shape[1])]
@@ -245,7 +238,7 @@ class Fused(Composition):
             Q = algorithm.product_basis(X, other, width, rank, side, options, kernels)
         algorithm.compensate(X, Q, kernels)
 
-    def _space(self, side: str, kernels: Any, X: Array) -> dict[str, Any]:
+    def _space(self, side: str, kernels: Kernels, X: Array) -> dict[str, Any]:
         key = f"{side} {kernels.__name__} {X.device}"  # buffers stay with a library and device
         return self._spaces.named.setdefault(key, {})
 
@@ -257,19 +250,17 @@ def _check_k(k: int) -> None:
         )
 
 
-def _kernels(X: Array) -> Any:
+def _kernels(X: Array) -> Kernels:
     """The kernels of an array's library and device."""
     library = library_of(X)
     if library == "numpy" or (library == "torch" and X.device.type == "cpu"):
-        return importlib.import_module("lrqmm.fused.cpu")
-    if library == "cupy":
-        return importlib.import_module("lrqmm.fused.cupy")
-    if library == "torch" and X.device.type == "cuda":
+        return cast("Kernels", importlib.import_module("lrqmm.fused.cpu"))
+    if library == "cupy" or (library == "torch" and X.device.type == "cuda"):
         try:
-            return importlib.import_module("lrqmm.fused.cuda")
+            return cast("Kernels", importlib.import_module("lrqmm.fused.cuda"))
         except ModuleNotFoundError as error:
             raise Unsupported(
-                f"fused execution on CUDA tensors needs {error.name}, which is not installed; "
+                f"fused execution on a GPU needs {error.name}, which is not installed; "
                 "execution='plain' runs everywhere"
             ) from None
     raise Unsupported(
@@ -279,11 +270,8 @@ def _kernels(X: Array) -> Any:
 
 
 def _current(X: Array) -> AbstractContextManager[Any]:
-    """A context in which kernels are launched on the GPU of X."""
-    if library_of(X) == "cupy":
-        device: AbstractContextManager[Any] = X.device
-        return device
-    if library_of(X) == "torch" and X.device.type == "cuda":
+    """A context in which kernels are launched on the GPU of a tensor."""
+    if X.device.type == "cuda":
         import torch
 
         return torch.cuda.device(X.device)
@@ -291,12 +279,27 @@ def _current(X: Array) -> AbstractContextManager[Any]:
 
 
 def _tensor(X: Array) -> Any:
-    """NumPy arrays as tensors of the same memory; others as they are."""
+    """NumPy's and CuPy's arrays as tensors of the same memory; tensors as they are."""
+    if library_of(X) == "cupy":
+        from lrqmm.products.backends import cupy as cupy_backend
+
+        return cupy_backend.as_tensor(X)
     if library_of(X) != "numpy":
         return X
     import torch  # slow to load, and planning a study needs none of it
 
     return torch.from_numpy(X if X.flags.writeable else np.asarray(_Unlocked(X)))
+
+
+def _as(like: Array, C: Any) -> Array:
+    """A tensor as an array of the library of `like`."""
+    if library_of(like) == "numpy":
+        return C.numpy()
+    if library_of(like) == "cupy":
+        from lrqmm.products.backends import cupy as cupy_backend
+
+        return cupy_backend.of_tensor(C)
+    return C
 
 
 class _Unlocked:

@@ -5,7 +5,7 @@ Both operands lie `rows x k`, the right one as Bᵀ, and nothing big is ever kep
     X ≈ X̃ = diag(s) q,    R = X - X̃ ≈ u diag(s) d,    q codes, d residual digits, both int8;
     L = Q diag(a) v ≈ Q Qᵀ R,    Q (rows x r) orthonormal, v (r x k) int8.
 
-An operand may have an offset a row, X̃ = diag(s) q + o 1ᵀ: o = -diag(s) z for integer zero points
+An operand may have one offset per row, X̃ = diag(s) q + o 1ᵀ: o = -diag(s) z for integer zero points
 z of the left one, o the means of R by row for `methods/mean_fix.py`. The products of that term with
 the other operand are sums of its codes.
 
@@ -20,92 +20,45 @@ Source of the method: `methods/lrqmm.py` and `methods/lrqmm_aware.py`; of this f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace, device
 
 from lrqmm._checks import Array
+from lrqmm.fused.coded import Coded
+from lrqmm.fused.kernels import Kernels
 from lrqmm.products.lowrank import LEFT
 from lrqmm.products.phases import phase
 from lrqmm.products.rsvd import sketch_matrix
 
-UNIT = {"nearest": 1 / 254, "truncate": 1 / 127}
-"""What a residual digit counts in scales: a truncated residual is twice as wide."""
 
-
-@dataclass
-class Coded:
-    """An operand (rows x k) in int8, and the low-rank part of its residual once it is known.
-
-    Attributes
-    ----------
-    room : (rows + at least r, k) int8, the codes q over the thin codes v
-    digits : (rows, k) int8 residual digits, or None
-    scale : (rows,) float32; a residual is unit * scale * digit
-    offset : o (rows,) float32, or None
-    sums : q 1 (rows,) float32, where the other operand has an offset
-    basis, thin_scale : Q (rows, r) float32 and a (r,) float32, or None
-    """
-
-    room: Array
-    digits: Array
-    scale: Array
-    unit: float
-    offset: Array = None
-    sums: Array = None
-    basis: Array = None
-    thin_scale: Array = None
-
-    @property
-    def rows(self) -> int:
-        return int(self.scale.shape[0])
-
-    @property
-    def rank(self) -> int:
-        return 0 if self.thin_scale is None else int(self.thin_scale.shape[0])
-
-    @property
-    def codes(self) -> Array:
-        """q (rows, k)."""
-        return self.room[: self.rows, :]
-
-    @property
-    def thin(self) -> Array:
-        """v (r, k)."""
-        return self.room[self.rows : self.rows + self.rank, :]
-
-    @property
-    def stack(self) -> Array:
-        """[q; v] (rows + r, k)."""
-        return self.room[: self.rows + self.rank, :]
-
-
-def project(X: Coded, Q: Array, kernels: Any) -> Array:
+def project(X: Coded, Q: Array, kernels: Kernels) -> Array:
     """Rᵀ Q, (k, w) float32; Q goes into the product as two int8 digits."""
     with phase("sketch"):
         return _product_from_left(X.digits, X.scale, Q, X.unit, kernels)
 
 
-def apply(X: Coded, Z: Array, kernels: Any) -> Array:
+def apply(X: Coded, Z: Array, kernels: Kernels) -> Array:
     """R Z for Z (k, w), (rows, w) float32; Z goes in as two int8 digits."""
     with phase("sketch"):
         return _product_from_right(X.digits, X.scale, Z, X.unit, kernels)
 
 
-def _product_from_left(d: Array, s: Array, Q: Array, unit: float, kernels: Any) -> Array:
+def _product_from_left(d: Array, s: Array, Q: Array, unit: float, kernels: Kernels) -> Array:
     """unit dᵀ diag(s) Q for int8 d (rows, k), thin Q (rows, w)."""
     codes, scale = kernels.two_digits(Q, s)
     return kernels.merge(kernels.thin_product(codes, d).T, None, unit * scale)
 
 
-def _product_from_right(d: Array, s: Array, Z: Array, unit: float, kernels: Any) -> Array:
+def _product_from_right(d: Array, s: Array, Z: Array, unit: float, kernels: Kernels) -> Array:
     """unit diag(s) d Z for int8 d (rows, k), thin Z (k, w)."""
     codes, scale = kernels.two_digits(Z, None)
     return kernels.merge(kernels.int_product(d, codes), s, unit * scale)
 
 
-def residual_basis(X: Coded, width: int, rank: int, side: int, options: Any, kernels: Any) -> Array:
+def residual_basis(
+    X: Coded, width: int, rank: int, side: int, options: Any, kernels: Kernels
+) -> Array:
     """Q of the paper's method: the range of R (RᵀR)^q Ω."""
     with phase("sketch"):
         signs = kernels.signs(X.room.shape[1], width, options.sketch, (options.seed, side))
@@ -118,7 +71,7 @@ def residual_basis(X: Coded, width: int, rank: int, side: int, options: Any, ker
 
 
 def product_basis(
-    X: Coded, other: Coded, width: int, rank: int, side: int, options: Any, kernels: Any
+    X: Coded, other: Coded, width: int, rank: int, side: int, options: Any, kernels: Kernels
 ) -> Array:
     """Q of the product-aware method: the range of M (MᵀM)^q Ω with M = R Yᵀ, Y the other operand.
 
@@ -149,7 +102,7 @@ def product_basis(
     return _dominant(Q, rank, lambda: backward(Q))
 
 
-def compensate(X: Coded, Q: Array, kernels: Any) -> None:
+def compensate(X: Coded, Q: Array, kernels: Kernels) -> None:
     """Put L = Q diag(a) v, the residual's part in the range of Q, into a coded operand."""
     V = project(X, Q, kernels)
     with phase("sketch"):
@@ -157,20 +110,20 @@ def compensate(X: Coded, Q: Array, kernels: Any) -> None:
         X.basis = Q
 
 
-def add_sums(X: Coded, kernels: Any) -> None:
+def add_sums(X: Coded, kernels: Kernels) -> None:
     """Sum the codes by row."""
     with phase("sketch"):
         X.sums = _row_sums(X.codes, kernels)
 
 
-def add_means(X: Coded, kernels: Any) -> None:
+def add_means(X: Coded, kernels: Kernels) -> None:
     """Put the means of R by row, read from its digits, into the offset."""
     with phase("sketch"):
         means = X.unit * X.scale * _row_sums(X.digits, kernels) / X.digits.shape[1]
         X.offset = means if X.offset is None else X.offset + means
 
 
-def _row_sums(d: Array, kernels: Any) -> Array:
+def _row_sums(d: Array, kernels: Kernels) -> Array:
     """d 1 for int8 d, exact below 2^24: an integer product is faster than a library's sum."""
     xp = array_namespace(d)
     ones = xp.ones((1, d.shape[1]), dtype=xp.int8, device=device(d))

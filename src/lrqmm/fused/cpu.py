@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 
 from lrqmm.fused import passes
-from lrqmm.fused.algorithm import UNIT, Coded
+from lrqmm.fused.coded import UNIT, Coded
+from lrqmm.fused.kernels import Buffers, Update
 from lrqmm.products.backends import torch as backend
 from lrqmm.products.phases import phase
 from lrqmm.products.rsvd import sketch_numbers
@@ -18,11 +17,11 @@ from lrqmm.products.rsvd import sketch_numbers
 PASSES = passes.implementation()
 """What the passes are written in."""
 
-OFFSETS = True
-"""Whether operands may have offsets: zero points, means of residuals."""
+PRODUCTS = ""
+"""Integer products are torch's."""
 
-Buffers = dict[str, torch.Tensor]
-"""Work space by name: flat buffers that live from call to call."""
+OFFSETS = True
+"""Operands may have offsets: zero points, means of residuals."""
 
 _NUMPY = {torch.int8: np.int8, torch.int32: np.int32, torch.float32: np.float32}
 
@@ -44,7 +43,8 @@ def take(
     size = int(np.prod(shape))
     if name not in space or space[name].numel() < size:
         space[name] = empty((size,), dtype)
-    return space[name][:size].view(shape)
+    flat: torch.Tensor = space[name]
+    return flat[:size].view(shape)
 
 
 def quantize(
@@ -154,9 +154,6 @@ def orthonormal(Y: torch.Tensor) -> torch.Tensor:
             basis = torch.linalg.solve_triangular(lower, Y.T, upper=False).T
         rounded: torch.Tensor = basis.to(torch.float32)
         return rounded
-
-
-Update = Callable[[Any, Any, Any], tuple[torch.Tensor, torch.Tensor]]
 
 
 def multiply(

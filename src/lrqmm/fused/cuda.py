@@ -16,15 +16,14 @@ slowly, and they compile for compute capability 9.0; no more is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import torch
 
 from lrqmm.fused import thin, triton_quantize
-from lrqmm.fused.algorithm import UNIT, Coded
-from lrqmm.fused.thin import Buffers, merge, one_digit, orthonormal, take, two_digits
+from lrqmm.fused.coded import UNIT, Coded
+from lrqmm.fused.kernels import Buffers, Update
+from lrqmm.fused.thin import merge, one_digit, orthonormal, take, two_digits
 from lrqmm.fused.triton_products import INTERPRETED, int_product, scaled_product, thin_product
 from lrqmm.products.phases import phase
 
@@ -39,6 +38,9 @@ PASSES = "Triton"
 PRODUCTS = "Triton (int8 tl.dot, int32 sums)"
 """How integer products are computed."""
 
+OFFSETS = False
+"""Operands have no offsets: no zero points, no means of residuals."""
+
 
 def quantize(
     X: torch.Tensor,
@@ -47,12 +49,14 @@ def quantize(
     *,
     rank: int,
     residual: bool,
+    zero_point: bool = False,
     space: Buffers | None = None,
 ) -> Coded:
     """X (rows, k) float32 as int8 codes, with room for `rank` thin rows and digits of its residual.
 
     Formulas as in `triton_quantize.quantize`.
     """
+    assert not zero_point, "refused where an operand is prepared"
     with phase("quantize"):
         rows, k = X.shape
         room = take(space, "codes", (rows + rank, k), X)
@@ -71,9 +75,6 @@ def signs(rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Te
 @lru_cache(maxsize=16)
 def _signs(device: str, rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(thin.signs(rows, width, sketch, seed)).to(device)
-
-
-Update = Callable[[Any, Any, Any], tuple[torch.Tensor, torch.Tensor]]
 
 
 def multiply(

@@ -127,7 +127,7 @@ void update_rest(const int32_t* sums, int64_t ld_sums, const float* s, const flo
 
 extern "C" {
 
-// x (rows, columns) -> codes, digits (or null), a scale and a zero point a row, to nearest.
+// x (rows, columns) -> codes, digits (or null), one scale and one zero point per row, to nearest.
 void quantize_rows_affine(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
                           int8_t* codes, int64_t ld_codes, int8_t* digits, int64_t ld_digits,
                           float* scale, float* zero, int threads) {
@@ -156,7 +156,7 @@ void quantize_rows_affine(const float* x, int64_t rows, int64_t columns, int64_t
     }
 }
 
-// x (rows, columns) -> codes, digits (or null) and a scale a row.
+// x (rows, columns) -> codes, digits (or null) and one scale per row.
 void quantize_rows(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
                    int truncate, int8_t* codes, int64_t ld_codes, int8_t* digits,
                    int64_t ld_digits, float* scale, int threads) {
@@ -172,7 +172,7 @@ void quantize_rows(const float* x, int64_t rows, int64_t columns, int64_t ld_x, 
     }
 }
 
-// x (rows, columns) -> codes, digits (or null) and a scale a column.
+// x (rows, columns) -> codes, digits (or null) and one scale per column.
 void quantize_columns(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
                       int truncate, int8_t* codes, int64_t ld_codes, int8_t* digits,
                       int64_t ld_digits, float* scale, int threads) {

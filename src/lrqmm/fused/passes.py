@@ -43,7 +43,7 @@ def quantize_rows(
     digits: torch.Tensor | None,
     scale: torch.Tensor,
 ) -> None:
-    """Codes, residual digits and a scale a row of x (rows, columns); see `cpu.quantize`."""
+    """Codes, residual digits and one scale per row of x (rows, columns); see `cpu.quantize`."""
     _quantize("quantize_rows", x, top, truncate, codes, digits, scale)
 
 
@@ -55,7 +55,7 @@ def quantize_columns(
     digits: torch.Tensor | None,
     scale: torch.Tensor,
 ) -> None:
-    """The same with a scale a column."""
+    """The same with one scale per column."""
     _quantize("quantize_columns", x, top, truncate, codes, digits, scale)
 
 
@@ -71,20 +71,11 @@ def _quantize(
     by_rows = name == "quantize_rows"
     _check_quantized(x, codes, digits, by_rows)
     _check_vector("scale", scale, x.shape[0 if by_rows else 1])
-    library = _library()
-    if library is None:
-        from lrqmm.fused import passes_numba
-
-        arrays = (x.numpy(), top, truncate, codes.numpy())
-        none = codes[:0].numpy()
-        getattr(passes_numba, name)(
-            *arrays, none if digits is None else digits.numpy(), scale.numpy()
-        )
-        return
-    _call(
-        getattr(library, name),
-        x, *x.shape, x.stride(0), float(top), truncate, codes, codes.stride(0), digits,
-        _stride(digits), scale,
+    _run(
+        name,
+        (x, top, truncate, codes, _or_none(digits, codes), scale),
+        (x, *x.shape, x.stride(0), float(top), truncate, codes, codes.stride(0), digits,
+         _stride(digits), scale),
     )  # fmt: skip
 
 
@@ -96,24 +87,15 @@ def quantize_rows_affine(
     scale: torch.Tensor,
     zero: torch.Tensor,
 ) -> None:
-    """Codes, residual digits, a scale and a zero point a row of x, to nearest."""
+    """Codes, residual digits, one scale and one zero point per row of x, to nearest."""
     _check_quantized(x, codes, digits, by_rows=True)
     _check_vector("scale", scale, x.shape[0])
     _check_vector("zero", zero, x.shape[0])
-    library = _library()
-    if library is None:
-        from lrqmm.fused import passes_numba
-
-        none = codes[:0].numpy()
-        passes_numba.quantize_rows_affine(
-            x.numpy(), top, codes.numpy(), none if digits is None else digits.numpy(),
-            scale.numpy(), zero.numpy(),
-        )  # fmt: skip
-        return
-    _call(
-        library.quantize_rows_affine,
-        x, *x.shape, x.stride(0), float(top), codes, codes.stride(0), digits,
-        _stride(digits), scale, zero,
+    _run(
+        "quantize_rows_affine",
+        (x, top, codes, _or_none(digits, codes), scale, zero),
+        (x, *x.shape, x.stride(0), float(top), codes, codes.stride(0), digits, _stride(digits),
+         scale, zero),
     )  # fmt: skip
 
 
@@ -133,16 +115,11 @@ def scale_update(
     _check_vector("t", t, n)
     _check("X", X, FLOAT32, (m, X.shape[1]), contiguous=True)
     _check("Y", Y, FLOAT32, (n, X.shape[1]), contiguous=True)
-    library = _library()
-    if library is None:
-        from lrqmm.fused import passes_numba
-
-        passes_numba.scale_update(*(tensor.numpy() for tensor in (sums, s, t, X, Y, C)))
-        return
-    _call(
-        library.scale_update,
-        sums, sums.stride(0), m, n, s, t, X, Y, X.shape[1], C, C.stride(0),
-    )  # fmt: skip
+    _run(
+        "scale_update",
+        (sums, s, t, X, Y, C),
+        (sums, sums.stride(0), m, n, s, t, X, Y, X.shape[1], C, C.stride(0)),
+    )
 
 
 def thin_codes(
@@ -161,17 +138,11 @@ def thin_codes(
     if second is not None:
         _check("second", second, INT8, (w, n), contiguous=True)
     _check_vector("scale", scale, w)
-    library = _library()
-    if library is None:
-        from lrqmm.fused import passes_numba
-
-        weights = scale[:0].numpy() if weight is None else weight.numpy()
-        seconds = first[:0].numpy() if second is None else second.numpy()
-        passes_numba.thin_codes(X.numpy(), weights, first.numpy(), seconds, scale.numpy())
-        return
-    _call(
-        library.thin_codes, X, n, w, weight, first, *first.stride(), second, scale,
-    )  # fmt: skip
+    _run(
+        "thin_codes",
+        (X, _or_none(weight, scale), first, _or_none(second, first), scale),
+        (X, n, w, weight, first, *first.stride(), second, scale),
+    )
 
 
 def merge(sums: torch.Tensor, f: torch.Tensor | None, g: torch.Tensor, out: torch.Tensor) -> None:
@@ -182,16 +153,11 @@ def merge(sums: torch.Tensor, f: torch.Tensor | None, g: torch.Tensor, out: torc
     if f is not None:
         _check_vector("f", f, n)
     _check_vector("g", g, w)
-    library = _library()
-    if library is None:
-        from lrqmm.fused import passes_numba
-
-        rows = g[:0] if f is None else f
-        passes_numba.merge(*(tensor.numpy() for tensor in (sums, rows, g, out)))
-        return
-    _call(
-        library.merge, sums, *sums.stride(), n, w, f, g, out,
-    )  # fmt: skip
+    _run(
+        "merge",
+        (sums, _or_none(f, g), g, out),
+        (sums, *sums.stride(), n, w, f, g, out),
+    )
 
 
 def _check_quantized(
@@ -238,13 +204,29 @@ def _check(
         raise ValueError(f"{name} has strides {x.stride()}; allowed: rows of memory")
 
 
-def _call(function: Any, *arguments: torch.Tensor | float | None) -> None:
-    """Call a compiled pass: tensors as pointers, None as a null one, and the threads at the end."""
-    passed: list[Any] = [_argument(argument) for argument in arguments]
-    function(*passed, ctypes.c_int(torch.get_num_threads()))
+Argument = torch.Tensor | float | None
 
 
-def _argument(value: torch.Tensor | float | None) -> Any:
+def _run(name: str, arrays: tuple[Argument, ...], arguments: tuple[Argument, ...]) -> None:
+    """Run a pass: compiled, with tensors as pointers, None as a null one, and the threads at the
+    end; or in numba, on the arrays."""
+    library = _library()
+    if library is None:
+        from lrqmm.fused import passes_numba
+
+        values = (x.numpy() if isinstance(x, torch.Tensor) else x for x in arrays)
+        getattr(passes_numba, name)(*values)
+    else:
+        passed = [_argument(argument) for argument in arguments]
+        getattr(library, name)(*passed, ctypes.c_int(torch.get_num_threads()))
+
+
+def _or_none(x: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    """Numba's word for no array: an empty one."""
+    return like[:0] if x is None else x
+
+
+def _argument(value: Argument) -> Any:
     if value is None or isinstance(value, torch.Tensor):
         return ctypes.c_void_p(None if value is None else value.data_ptr())
     if isinstance(value, bool):

@@ -38,7 +38,7 @@ def _encode(v: Any, truncate: Any) -> Any:
 def quantize_rows_affine(
     x: Array, top: int, codes: Array, digits: Array, scale: Array, zero: Array
 ) -> None:
-    """x (rows, columns) -> codes, digits (none where empty), a scale and a zero point a row."""
+    """x (rows, columns) -> codes, digits (empty for none), one scale and one zero point per row."""
     for i in prange(x.shape[0]):
         low, high = np.float32(0), np.float32(0)
         for j in range(x.shape[1]):
@@ -60,7 +60,7 @@ def quantize_rows_affine(
 def quantize_rows(
     x: Array, top: int, truncate: bool, codes: Array, digits: Array, scale: Array
 ) -> None:
-    """x (rows, columns) -> codes, digits (none where empty) and a scale a row."""
+    """x (rows, columns) -> codes, digits (none where empty) and one scale per row."""
     for i in prange(x.shape[0]):
         largest = np.float32(0)
         for j in range(x.shape[1]):
@@ -77,7 +77,7 @@ def quantize_rows(
 def quantize_columns(
     x: Array, top: int, truncate: bool, codes: Array, digits: Array, scale: Array
 ) -> None:
-    """x (rows, columns) -> codes, digits (none where empty) and a scale a column."""
+    """x (rows, columns) -> codes, digits (none where empty) and one scale per column."""
     rows, columns = x.shape
     for strip in prange((columns + STRIP - 1) // STRIP):
         start, end = strip * STRIP, min(columns, (strip + 1) * STRIP)

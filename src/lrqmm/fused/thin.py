@@ -1,4 +1,4 @@
-"""The steps of the fused path on thin arrays, in array-API code: what CUDA's two libraries share.
+"""The steps of the fused path on thin arrays, in array-API code, as `cuda` runs them.
 
 They touch n w elements where the passes of the matrices touch n². The compiled passes of `cpu.py`
 do the same; here a step is a handful of the library's own kernels.
@@ -14,12 +14,10 @@ from array_api_compat import array_namespace, device, to_device
 from numpy.typing import NDArray
 
 from lrqmm._checks import Array
+from lrqmm.fused.kernels import Buffers
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import SMALLEST_SCALE
 from lrqmm.products.rsvd import sketch_numbers
-
-Buffers = dict[str, Array]
-"""Work space by name: flat buffers that live from call to call."""
 
 
 def take(space: Buffers | None, name: str, shape: tuple[int, ...], like: Array) -> Array:

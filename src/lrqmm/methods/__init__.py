@@ -11,7 +11,9 @@ from functools import cache
 from typing import Any
 
 from lrqmm import _checks
+from lrqmm import fused as fused  # its execution of compositions is there once it is loaded
 from lrqmm.products.composition import Preset
+from lrqmm.products.method import Recipe
 
 
 def list_methods() -> list[str]:
@@ -32,12 +34,12 @@ def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if name[0] != "_"))
 
 
-def preset(name: str) -> Any:
+def preset(name: str) -> Recipe:
     """The preset of a method, or of parts joined by `+`; ValueError names the known ones."""
     if "+" in name:
         return _composed(name)
     _checks.choice("method", name, list_methods())
-    found = importlib.import_module(f"{__name__}.{name}").METHOD
+    found: Recipe = importlib.import_module(f"{__name__}.{name}").METHOD
     if found.name != name:
         raise ValueError(
             f"methods/{name}.py defines METHOD named {found.name!r}; allowed: {name!r}"

@@ -17,8 +17,9 @@ from array_api_compat import array_namespace
 from lrqmm._checks import Array
 from lrqmm.methods.lowrank_first import take_out
 from lrqmm.methods.qera import QERA
-from lrqmm.products.composition import Operand, Preset
-from lrqmm.products.lowrank import Factors
+from lrqmm.products.composition import Preset
+from lrqmm.products.factors import Factors
+from lrqmm.products.parts import Operand
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.weightside import best_low_rank
 
@@ -32,7 +33,7 @@ class ARHQ(QERA):
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None
     ) -> tuple[Operand, Factors | None]:
-        rank = self.rank_of(B)
+        rank = self.rank_of(*map(int, B.shape))
         if rank == 0:
             return Operand.quantize(B, quantizer, right=True, calibration=calibration), None
         lost = Operand.quantize(calibration, quantizer.left).residual

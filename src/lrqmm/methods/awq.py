@@ -16,7 +16,8 @@ from array_api_compat import array_namespace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.methods.smoothquant import Scaling
-from lrqmm.products.composition import Operand, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.parts import Operand
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import energy, near_one

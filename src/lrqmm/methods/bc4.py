@@ -19,7 +19,7 @@ from lrqmm.products.scaling import near_one
 
 @dataclass(frozen=True, kw_only=True)
 class BC4(WeightOnly):
-    """Four bits a weight."""
+    """Four bits per weight."""
 
     bits: int = field(default=4, init=False)
     bits_a: int | None = 8

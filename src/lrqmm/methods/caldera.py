@@ -5,8 +5,8 @@
 over a sample X of left operands. Q is rounded with feedback, as by `gptq`. L and R start from the
 best of rank r in that metric, S⁻¹ [S (B - Q)]_r with S = E[x xᵀ]^(1/2); then in turns each is
 fitted to the other by least squares and rounded. What had the smallest error of all is kept.
-Cost: an eigendecomposition k x k, then `gptq` and an SVD a turn, once a weight; 2m(kn + r(k + n))
-a product.
+Cost: an eigendecomposition k x k, then `gptq` and one SVD per turn, once per weight;
+2m(kn + r(k + n)) per product.
 Source: Saha et al., arXiv 2405.18886, with a scalar quantiser in the place of its lattice (E8)
 and without its Hadamard rotations.
 """
@@ -31,9 +31,8 @@ from lrqmm.products.compression import (
     kept_bits,
     least_squares,
 )
-from lrqmm.products.lowrank import Factors
+from lrqmm.products.factors import Factors
 from lrqmm.products.precision import in_float32, in_float64
-from lrqmm.products.quantize import Uniform
 from lrqmm.products.weightside import Metric, best_low_rank
 
 
@@ -74,9 +73,8 @@ class CALDERA(Compressor):
         _checks.integer("inner_iterations", self.inner_iterations, 0)
 
     @property
-    def classes(self) -> tuple[type, ...]:
-        """The classes whose code decides what the method computes."""
-        return (CALDERA, GPTQ, QERA, Uniform)
+    def code_bits(self) -> int:
+        return int(self.quantizer.code_bits)
 
     @property
     def quantizer(self) -> GPTQ:

@@ -1,4 +1,5 @@
-"""float8 E4M3 (three mantissa bits, up to 448) as a quantiser for any library, a scale a vector.
+"""float8 E4M3 (three mantissa bits, up to 448) as a quantiser for any library, one scale
+per vector.
 
     x ≈ scale f,    scale = max|x| / 448,  f the nearest float8
 
@@ -19,7 +20,7 @@ from lrqmm.products.minifloat import Format, Minifloat
 
 @dataclass(frozen=True, kw_only=True)
 class E4M3(Minifloat):
-    """float8 with a float32 scale a vector."""
+    """float8 with one float32 scale per vector."""
 
     FORMAT: ClassVar[Format] = FLOAT8
 

@@ -1,4 +1,5 @@
-"""float8 E5M2 (two mantissa bits, up to 57344) as a quantiser for any library, a scale a vector.
+"""float8 E5M2 (two mantissa bits, up to 57344) as a quantiser for any library, one scale
+per vector.
 
     x ≈ scale f,    scale = max|x| / 57344,  f the nearest float8
 
@@ -19,7 +20,7 @@ from lrqmm.products.minifloat import Format, Minifloat
 
 @dataclass(frozen=True, kw_only=True)
 class E5M2(Minifloat):
-    """float8 with a float32 scale a vector."""
+    """float8 with one float32 scale per vector."""
 
     FORMAT: ClassVar[Format] = FLOAT8
 

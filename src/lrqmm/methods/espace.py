@@ -2,9 +2,9 @@
 
     A B ≈ (A P)(Pᵀ B),    P (k x l): the leading eigenvectors of E[x xᵀ]
 
-PᵀB is made once a weight; the product is l/k of the size. A transform as Hadamard's is, but not an
-exact one: what A has outside of the span is lost, and no compensator behind it sees that.
-Cost: 2mkl operations for the projection; eigenvectors once a weight.
+PᵀB is made once per weight; the product is l/k of the size. A transform as Hadamard's is, but not
+an exact one: what A has outside of the span is lost, and no compensator behind it sees that.
+Cost: 2mkl operations for the projection; eigenvectors once per weight.
 Source: Sakr, Khailany, arXiv 2410.05437: its training-free part, with the plain mean-square
 choice of P. Its other five (normalised, weighted by the output's gradient) and the retraining
 behind its claims are left out.
@@ -19,8 +19,10 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Basis, Cost, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import basis
+from lrqmm.products.parts import Basis
 from lrqmm.products.phases import phase
 from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import Quantizer

@@ -24,8 +24,11 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.methods.awq import AWQ
 from lrqmm.methods.lowrank_first import LowRankFirst, take_out
-from lrqmm.products.composition import Cost, Operand, Preset
-from lrqmm.products.lowrank import DEFAULT_RANK, Factors
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.factors import Factors
+from lrqmm.products.lowrank import DEFAULT_RANK
+from lrqmm.products.parts import Operand
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import energy, near_one

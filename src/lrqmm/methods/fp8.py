@@ -1,4 +1,5 @@
-"""float8_e4m3fn operands, a scale a row of A and a column of B, as `torch._scaled_mm` takes them.
+"""float8_e4m3fn operands, one scale per row of A and per column of B, as `torch._scaled_mm` has
+them.
 
     C = diag(s) a b diag(t), rounded to bfloat16;  X ≈ scale · codes, scale = max|x| / 448 a vector.
 
@@ -7,7 +8,7 @@ bits: they cost less than the codes' rounding); this has never been run on a GPU
 torch device the same codes are multiplied in float32: the error means something there, the time
 does not. The passes that quantise are torch's own, not fused, and count as part of the time.
 
-Source: the format is that of Micikevicius et al. (arXiv 2209.05433); a scale a vector: torch.
+Source: the format is that of Micikevicius et al. (arXiv 2209.05433); one scale per vector: torch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from lrqmm._checks import Array, Unsupported
 from lrqmm.products.backends import library_of
-from lrqmm.products.composition import Cost
+from lrqmm.products.cost import Cost
 from lrqmm.products.floatproduct import FloatProduct
 from lrqmm.products.phases import phase
 from lrqmm.products.scaling import near_one
@@ -99,21 +100,18 @@ def has_float8(device: torch.device) -> bool:
 class Float8(FloatProduct):
     """C = A B through float8; what is prepared are the codes of Bᵀ."""
 
-    @property
-    def classes(self) -> tuple[type, ...]:
-        return (Float8,)
-
-    def prepare(self, B: Array, *, scratch: bool = False) -> Coded:
+    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Coded:
         if library_of(B) != "torch":
             raise Unsupported(f"{library_of(B)} has no float8 product; torch has one")
         with phase("quantize"):
             return encode(B.T)
 
-    def matmul(self, A: Array, B: Coded, out: Array | None = None) -> Array:
+    def _multiply(self, A: Array, prepared: Coded, out: Array | None) -> Array:
         with phase("quantize"):
             left = encode(A)
         with phase("product"):
-            C = in_float8(left, B) if has_float8(A.device) else in_float32(left, B)
+            multiply = in_float8 if has_float8(A.device) else in_float32
+            C = multiply(left, prepared)
             return C.float() if out is None else out.copy_(C)
 
     def emulated(self, like: Array) -> bool:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrqmm._checks import Array
-from lrqmm.products.composition import Compensator, Cost, Operand, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Compensator, Operand
 from lrqmm.products.phases import phase
 
 

@@ -6,7 +6,7 @@
 with w_i the i-th row of B: what rounding it does to the product is put into the rows still to come.
 Scales are those of the weight before; λ is 1% of the mean of diag(XᵀX). Activations are uniform at
 `bits_a`.
-Cost: k³ / 3 + k² n once a weight.
+Cost: k³ / 3 + k² n once per weight.
 Source: Frantar et al., arXiv 2210.17323 (natural order of the columns, blocks of 128).
 """
 
@@ -22,7 +22,8 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
 from lrqmm.products.decompose import inverse_root
-from lrqmm.products.quantize import Encoded, Quantized, Uniform, WeightOnly, stored_codes
+from lrqmm.products.quantize import Encoded, Uniform, WeightOnly, stored_codes
+from lrqmm.products.quantized import Quantized
 from lrqmm.products.scaling import near_one
 
 BLOCK = 128

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Cost, Preset, Transform
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Transform
 from lrqmm.products.phases import phase
 from lrqmm.products.precision import summed_in_float64
 from lrqmm.products.quantize import Quantizer

@@ -6,8 +6,8 @@
 P sorts the inner dimension by E[x_i²] / mean|R_i:|, largest first: the first part of it meets large
 activations with small weights and is left alone, blocks of the rest are rotated by Hadamard
 matrices. T⁻¹R is rounded as in `gptq` on the sample in the same basis; U and V are kept as float8,
-a scale a column.
-Cost: those of `hadamard` and `qera`; an SVD and `gptq` once a weight.
+one scale per column.
+Cost: those of `hadamard` and `qera`; an SVD and `gptq` once per weight.
 Source: arXiv 2601.19675, from its description. Unverified: the size of the part left alone (an
 eighth here), of the blocks, and α.
 """
@@ -25,11 +25,15 @@ from lrqmm.methods.gptq import GPTQ
 from lrqmm.methods.hadamard import Hadamard, factors
 from lrqmm.methods.qera import QERA
 from lrqmm.products.backends import integer_route
-from lrqmm.products.composition import Composition, Cost, NoCompensator, Uncalibrated
-from lrqmm.products.lowrank import DEFAULT_RANK, Factors
+from lrqmm.products.composition import Composition
+from lrqmm.products.cost import Cost
+from lrqmm.products.factors import Factors
+from lrqmm.products.lowrank import DEFAULT_RANK
 from lrqmm.products.minifloat import E4M3, to_format
+from lrqmm.products.parts import NoCompensator
 from lrqmm.products.phases import phase
-from lrqmm.products.quantize import Quantized, product, usable_scale
+from lrqmm.products.quantize import usable_scale
+from lrqmm.products.quantized import Quantized, product
 from lrqmm.products.scaling import near_one
 from lrqmm.products.weightside import best_low_rank
 from lrqmm.products.wholeproduct import WholeProduct
@@ -83,13 +87,11 @@ class LoPRo(WholeProduct):
         return Hadamard(block=self.block, seed=self.seed)
 
     @property
-    def classes(self) -> tuple[type, ...]:
-        """The classes whose code decides what the method computes."""
-        return (LoPRo, GPTQ, Hadamard, QERA, Composition)
+    def code_bits(self) -> int:
+        return int(self.quantizer.code_bits)
 
-    def prepare(self, B: Array, *, scratch: bool = False, calibration: Array | None = None) -> Any:
-        if calibration is None:
-            return Uncalibrated(B)
+    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Any:
+        assert calibration is not None
         xp = array_namespace(B)
         rank = min(DEFAULT_RANK if self.rank is None else self.rank, *map(int, B.shape))
         metric = QERA(moments="diagonal").fitted_metric(calibration)
@@ -107,9 +109,7 @@ class LoPRo(WholeProduct):
             codes = self.quantizer.quantize(right, calibration=sample)
         return basis, codes, (U, V)
 
-    def matmul(self, A: Array, prepared: Any, out: Array | None = None) -> Array:
-        if isinstance(prepared, Uncalibrated):
-            prepared = self.prepare(prepared.B, calibration=A)
+    def _multiply(self, A: Array, prepared: Any, out: Array | None) -> Array:
         basis, right, (U, V) = prepared
         with phase("transform"):
             turned = self.turned(A, basis)
@@ -143,7 +143,7 @@ class LoPRo(WholeProduct):
             bytes=4 * m * k + 8 * m * n,
             operand_bits=8 * rank * (k + n) + 64 * rank + 32 * k,  # the order too
         )
-        direct = Composition(self.quantizer, NoCompensator()).cost(m, k, n)
+        direct = Composition("direct", self.quantizer, NoCompensator()).cost(m, k, n)
         return direct + beside
 
 

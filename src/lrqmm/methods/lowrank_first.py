@@ -4,7 +4,7 @@
 
 Outliers go into L, so the rest has a smaller range; the turns give L what quantisation threw away
 too, and the pair with the smallest ‖B - L - Q̃‖ is kept. With a smoothing before it this is
-SVDQuant. Data-free. Cost: an SVD a turn, once a weight.
+SVDQuant. Data-free. Cost: one SVD per turn, once per weight.
 Source: Li et al., SVDQuant, arXiv 2411.05007, without its smoothing.
 """
 
@@ -15,8 +15,9 @@ from typing import ClassVar
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Operand, Preset
-from lrqmm.products.lowrank import Factors
+from lrqmm.products.composition import Preset
+from lrqmm.products.factors import Factors
+from lrqmm.products.parts import Operand
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import Quantizer, clipped
 from lrqmm.products.scaling import energy
@@ -64,7 +65,7 @@ class LowRankFirst(WeightSide):
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None
     ) -> tuple[Operand, Factors | None]:
-        rank = self.rank_of(B)
+        rank = self.rank_of(*map(int, B.shape))
         if rank == 0:
             return Operand.quantize(B, quantizer, right=True, calibration=calibration), None
         best, least, target = None, float("inf"), B

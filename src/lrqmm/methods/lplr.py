@@ -21,7 +21,7 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.compression import FLOAT_BITS, Compressed, Factorizer, least_squares
 from lrqmm.products.decompose import basis
-from lrqmm.products.lowrank import Factors
+from lrqmm.products.factors import Factors
 from lrqmm.products.phases import phase
 from lrqmm.products.precision import in_float64
 from lrqmm.products.rsvd import sketch_matrix

@@ -4,7 +4,7 @@
 
 S (r x r), N(0, 1/r), spreads the singular directions over the columns of L, so that one scale
 serves all; without it (`sketch: none`) each column needs a scale of its own.
-Cost: one exact SVD a weight; 2mr(k + n) a product.
+Cost: one exact SVD per weight; 2mr(k + n) a product.
 Source: Saha, Srivastava, Pilanci, arXiv 2310.11028.
 """
 

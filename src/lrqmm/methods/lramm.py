@@ -2,9 +2,9 @@
 
     A ≈ L_A R_A,  B ≈ L_B R_B  (randomised SVD),    C ≈ Q₀(L_A) [Q₁(R_A) Q₂(L_B)] Q₃(R_B)
 
-with L_A = U_A, R_A = Σ_A V_Aᵀ, L_B = U_B Σ_B, R_B = V_Bᵀ (so a scale a singular direction holds Σ),
-integer products, and each result in between quantised again at `bits_between`.
-LRQMM keeps A and B and approximates what quantisation threw away; this throws away
+with L_A = U_A, R_A = Σ_A V_Aᵀ, L_B = U_B Σ_B, R_B = V_Bᵀ (so that scales hold Σ,
+one per singular direction), integer products, and each result in between quantised again at
+`bits_between`. LRQMM keeps A and B and approximates what quantisation threw away; this throws away
 all but the leading directions, and so pays where the spectrum falls fast.
 Cost: 2r(mr + kr + mn) operations in integers, 4 (q + 1)(mk + kn)(r + p) in float64 for the factors.
 Source: Gu, arXiv 2405.16917, of which the three products and four widths d0 to d3 are known
@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.backends import integer_route
-from lrqmm.products.composition import Cost
+from lrqmm.products.cost import Cost
 from lrqmm.products.lowrank import DEFAULT_RANK, LEFT, RIGHT
 from lrqmm.products.phases import phase
 from lrqmm.products.precision import in_float32, in_float64
-from lrqmm.products.quantize import Quantized, Uniform, product
+from lrqmm.products.quantize import Uniform
+from lrqmm.products.quantized import Quantized, product
 from lrqmm.products.rsvd import SKETCHES, rsvd
 from lrqmm.products.scaling import near_one
 from lrqmm.products.wholeproduct import WholeProduct
@@ -68,7 +69,9 @@ class LRAMM(WholeProduct):
         _checks.choice("sketch", self.sketch, SKETCHES)
         _checks.integer("seed", self.seed, 0)
 
-    def prepare(self, B: Array, *, scratch: bool = False) -> tuple[Quantized, Quantized]:
+    def _prepare(
+        self, B: Array, calibration: Array | None, *, scratch: bool
+    ) -> tuple[Quantized, Quantized]:
         """Q₂(L_B) and Q₃(R_B), each laid along the dimension that a product sums over; the size of
         B is in the scale of R_B, so that the results in between stay near 1."""
         U, s, Vt = self._svd(B, RIGHT)
@@ -77,8 +80,8 @@ class LRAMM(WholeProduct):
             L_B, R_B = self._quantized((U * s).T, self.d2), self._quantized(Vt.T, self.d3)
             return L_B, replace(R_B, scale=R_B.scale * power)
 
-    def matmul(
-        self, A: Array, prepared: tuple[Quantized, Quantized], out: Array | None = None
+    def _multiply(
+        self, A: Array, prepared: tuple[Quantized, Quantized], out: Array | None
     ) -> Array:
         L_B, R_B = prepared
         U, s, Vt = self._svd(A, LEFT)

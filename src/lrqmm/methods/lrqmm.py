@@ -11,11 +11,14 @@ iterations, rounding and granularity are our reading, and parameters.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lrqmm._checks import Array
-from lrqmm.products.composition import Cost, Operand, Preset
-from lrqmm.products.lowrank import LEFT, RIGHT, Factors, LowRank
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.factors import Factors
+from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
+from lrqmm.products.parts import Operand, Span
 from lrqmm.products.rsvd import rsvd
 
 
@@ -23,14 +26,16 @@ from lrqmm.products.rsvd import rsvd
 class LRQMM(LowRank):
     """Factors from the residuals themselves: best in ‖R - L‖."""
 
+    span: ClassVar[Span | None] = "residual"
+
     def prepare(self, B: Operand, calibration: Array | None) -> Factors | None:
         if self.rank == 0 or "b" not in self.sides:
             return None
-        U, V = self._factors(B.residual.T, self.rank_of(B), RIGHT)
+        U, V = self._factors(B.residual.T, self.rank_of(*B.shape), RIGHT)
         return V.T, U.T
 
     def left_factors(self, A: Operand, B: Operand) -> Factors:
-        return self._factors(A.residual, self.rank_of(A), LEFT)
+        return self._factors(A.residual, self.rank_of(*A.shape), LEFT)
 
     def right_factors(self, A: Operand, B: Operand, prepared: Any) -> Factors:
         factors: Factors = prepared

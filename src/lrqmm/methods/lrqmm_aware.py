@@ -20,9 +20,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lrqmm._checks import Array
-from lrqmm.products.composition import Cost, Operand, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import svd
-from lrqmm.products.lowrank import LEFT, RIGHT, Factors, LowRank
+from lrqmm.products.factors import Factors
+from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
+from lrqmm.products.parts import Operand, Span
 from lrqmm.products.phases import phase
 from lrqmm.products.rsvd import range_basis, sketch_matrix
 
@@ -32,14 +35,16 @@ class LRQMMAware(LowRank):
     """Factors from the range of R_A B and the row space of Ã R_B: best in the product's norm."""
 
     together: ClassVar[bool] = True
+    span: ClassVar[Span | None] = "product"
 
     def left_factors(self, A: Operand, B: Operand) -> Factors:
-        Q = self._basis(A.residual, B.exact, self.rank_of(A), LEFT)
+        Q = self._basis(A.residual, B.exact, self.rank_of(*A.shape), LEFT)
         with phase("sketch"):
             return Q, Q.T @ A.residual
 
     def right_factors(self, A: Operand, B: Operand, prepared: Any) -> Factors:
-        P = self._basis(B.residual.T, A.approx.T, self.rank_of(B), RIGHT)  # range of (Ã R_B)ᵀ
+        # the range of (Ã R_B)ᵀ
+        P = self._basis(B.residual.T, A.approx.T, self.rank_of(*B.shape), RIGHT)
         with phase("sketch"):
             return B.residual @ P, P.T
 

@@ -10,12 +10,15 @@ Source: this project; for stored weights the idea is SVDQuant's (arXiv 2411.0500
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lrqmm._checks import Array
 from lrqmm.methods.lrqmm import LRQMM
-from lrqmm.products.composition import Cost, Operand, Preset
-from lrqmm.products.lowrank import LEFT, RIGHT, Factors
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.factors import Factors
+from lrqmm.products.lowrank import LEFT, RIGHT
+from lrqmm.products.parts import Operand, Span
 from lrqmm.products.phases import phase
 from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import Quantizer
@@ -25,9 +28,11 @@ from lrqmm.products.quantize import Quantizer
 class LRQMMFirst(LRQMM):
     """Factors from the operands themselves, before they are quantised."""
 
+    span: ClassVar[Span | None] = None
+
     def _first(self, X: Array, side: int) -> Factors:
         """Factors of X, in float64 and then rounded: what they leave of X is quantised."""
-        U, V = self._factors(in_float64(X), self._limit(X), side)
+        U, V = self._factors(in_float64(X), self.rank_of(*map(int, X.shape)), side)
         return in_float32(U), in_float32(V)
 
     def quantize_left(self, A: Array, quantizer: Quantizer) -> Operand:

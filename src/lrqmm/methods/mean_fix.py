@@ -11,18 +11,23 @@ Source: this project; the same idea is folded into every affine quantiser's zero
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
-from lrqmm.products.composition import Compensator, Cost, Operand, Preset
-from lrqmm.products.lowrank import compensate
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.factors import compensate
+from lrqmm.products.parts import Compensator, Operand, Span
 from lrqmm.products.phases import phase
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanFix(Compensator):
     """Compensates the mean of each row of R_A and of each column of R_B."""
+
+    span: ClassVar[Span | None] = "means"
 
     def prepare(self, B: Operand, calibration: Array | None) -> Array:
         residual = B.residual

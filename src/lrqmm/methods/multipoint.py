@@ -21,9 +21,12 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Compensator, Cost, Operand, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Compensator, Operand
 from lrqmm.products.phases import phase
-from lrqmm.products.quantize import Quantized, product, stored_codes, usable_scale
+from lrqmm.products.quantize import stored_codes, usable_scale
+from lrqmm.products.quantized import Quantized, product
 from lrqmm.products.scaling import near_one
 
 CLIPPINGS = tuple(float(c) for c in np.linspace(0.3, 1.0, 36))

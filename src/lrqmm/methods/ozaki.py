@@ -19,7 +19,7 @@ from array_api_compat import array_namespace
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.backends import integer_matmul, integer_route
-from lrqmm.products.composition import Cost
+from lrqmm.products.cost import Cost
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import SMALLEST_SCALE, stored_codes
 from lrqmm.products.scaling import power_of_two
@@ -63,11 +63,11 @@ class Ozaki(WholeProduct):
     def __post_init__(self) -> None:
         _checks.integer("slices", self.slices, 2, 4)
 
-    def prepare(self, B: Array, *, scratch: bool = False) -> Slices:
+    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Slices:
         with phase("quantize"):
             return split(B.T, self.slices)
 
-    def matmul(self, A: Array, prepared: Slices, out: Array | None = None) -> Array:
+    def _multiply(self, A: Array, prepared: Slices, out: Array | None) -> Array:
         xp = array_namespace(A)
         with phase("quantize"):
             left, powers_a = split(A, self.slices)

@@ -2,7 +2,7 @@
 
     A B = (A P) (Pᵀ B),    columns in the order of mean|A_:j| over the sample
 
-Changes nothing with a scale a row; meant for granularity='group:N'.
+Changes nothing with one scale per row; meant for granularity='group:N'.
 Source: reordering of channels, as in Atom (Zhao et al., arXiv 2310.19102) and LoPRo.
 """
 
@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
-from lrqmm.products.composition import Cost, Preset, Transform
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Transform
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import near_one

@@ -3,7 +3,7 @@
     exact:     L = S⁻¹ [S R_B]_r,    S = (E[x xᵀ])^(1/2)       minimises E ‖x (R_B - L)‖²
     diagonal:  the same with S = diag(sqrt(E[x_i²]))           where the x_i are uncorrelated
 
-Cost: an eigendecomposition k x k and an SVD, once a weight.
+Cost: an eigendecomposition k x k and an SVD, once per weight.
 Source: Zhang et al., arXiv 2410.06040 (QERA-exact and QERA-approx).
 """
 

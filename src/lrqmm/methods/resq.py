@@ -6,7 +6,7 @@ U₁ spans the k/8 directions of largest variance over the sample; their product
 other at the quantiser's. Each part's basis is a random one of its span, which spreads what is left
 of outliers. It depends on the span alone, and not on how the eigenvectors of equal eigenvalues
 were chosen.
-Cost: 2mk² operations in float64 for the change of basis; eigenvectors once a weight.
+Cost: 2mk² operations in float64 for the change of basis; eigenvectors once per weight.
 Source: Saxena et al., arXiv 2412.14363.
 """
 
@@ -19,8 +19,10 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Basis, Cost, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import basis
+from lrqmm.products.parts import Basis
 from lrqmm.products.phases import phase
 from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import Quantizer
@@ -62,7 +64,7 @@ class ResQ(Basis):
             return in_float32(basis(xp.concat([inside, random[:, d:]], axis=1)))
 
     def cost(self, m: int, k: int, n: int) -> Cost:
-        more = 4 * self.kept(k) * (m + n)  # a scale a vector for each part; bits beyond the rest's
+        more = 4 * self.kept(k) * (m + n)  # one more scale per vector; bits beyond the rest's
         return Cost(float_operations=2 * m * k * k, bytes=8 * m * k, operand_bits=more)
 
 

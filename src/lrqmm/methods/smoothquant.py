@@ -15,7 +15,9 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Cost, Preset, Transform
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Transform
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import near_one

@@ -15,7 +15,9 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Compensator, Cost, Operand, Preset
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Compensator, Operand
 from lrqmm.products.phases import phase
 
 INDEX_BITS = 32

@@ -19,9 +19,10 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.methods.lowrank_first import take_out
 from lrqmm.methods.qera import QERA
-from lrqmm.products.composition import Operand, Preset
+from lrqmm.products.composition import Preset
 from lrqmm.products.decompose import singular_values
-from lrqmm.products.lowrank import Factors
+from lrqmm.products.factors import Factors
+from lrqmm.products.parts import Operand
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import near_one
 from lrqmm.products.weightside import Metric, apply_metric, best_low_rank
@@ -57,7 +58,7 @@ class SRR(QERA):
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None
     ) -> tuple[Operand, Factors | None]:
-        rank = self.rank_of(B)
+        rank = self.rank_of(*map(int, B.shape))
         if rank == 0:
             return Operand.quantize(B, quantizer, right=True, calibration=calibration), None
         xp = array_namespace(B)

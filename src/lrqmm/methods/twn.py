@@ -22,7 +22,7 @@ THRESHOLD = 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class TWN(WeightOnly):
-    """Two bits a weight, three levels."""
+    """Two bits per weight, three levels."""
 
     bits: int = field(default=2, init=False)
     bits_a: int | None = 8

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lrqmm._checks import Array
-from lrqmm.products.composition import Compensator, Cost, Operand, Preset
-from lrqmm.products.phases import phase
-from lrqmm.products.quantize import Quantized, product
+from lrqmm.products.composition import Preset
+from lrqmm.products.cost import Cost
+from lrqmm.products.parts import Compensator, Operand, product_of_second_slices
+from lrqmm.products.quantized import Quantized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +29,7 @@ class SecondSlice(Compensator):
         return B.quantize_residual()
 
     def correct(self, A: Operand, B: Operand, prepared: Quantized) -> Array:
-        second = A.quantize_residual()
-        with phase("product"):
-            return product(A.quantized, prepared) + product(second, B.quantized)
+        return product_of_second_slices(A, B, prepared)
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         both = m * k + k * n

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lrqmm.method import Method, get_method
 from lrqmm.nn.im2col import Layer, dense
-from lrqmm.products.composition import Cost
+from lrqmm.products.cost import Cost
 
 Shape = tuple[int, int, int]
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lrqmm import _checks
-from lrqmm._operands import USUAL
 from lrqmm.method import Method, Prepared
 from lrqmm.nn.counting import Counted, Passes, Shape, Tally, counts
 from lrqmm.nn.im2col import Layer, check_input, dense, im2col, nested, weight_matrix
 from lrqmm.nn.left import Replaced, why_not
+from lrqmm.products.operands import USUAL
 
 HOOKS = (
     "_forward_pre_hooks",

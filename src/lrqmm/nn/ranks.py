@@ -17,7 +17,7 @@ from lrqmm.nn.counting import Kept
 from lrqmm.nn.im2col import Layer, dense, im2col, weight_matrix
 from lrqmm.nn.left import gemm_layers, left_out
 from lrqmm.nn.replace import Product, Run, call, first_input, products
-from lrqmm.products.composition import Cost
+from lrqmm.products.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def choose_ranks(
     method : a rank to a method: `lambda rank: get_method("lrqmm_aware", bits=4, rank=rank)`
     ranks : to choose from, rising; a layer goes up to its own limit
     error : stop once the predicted relative error of the output is this small
-    average_bits : never exceed this many bits an element
+    average_bits : never exceed this many bits per element
     keep : patterns of layers that stay in float32; their bits count, as do those of layers that
         `replace_layers` leaves as they are. One that does not run on the batch takes the first rank
     run : how the network takes the batch
@@ -312,7 +312,7 @@ def _effects(
 
 
 def total_cost(low: nn.Module) -> tuple[Cost, float]:
-    """Cost of the latest forward pass, and average bits an element of the products' operands.
+    """Cost of the latest forward pass, and average bits per element of the products' operands.
 
     Every product since the network was last called counts, those of kept layers in float too, and a
     layer that runs twice counts twice. Products that are no `nn.Conv2d`'s or `nn.Linear`'s do not

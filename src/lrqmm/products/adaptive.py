@@ -22,12 +22,11 @@ from functools import cached_property
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
-from lrqmm.methods.two_slice import SecondSlice
-from lrqmm.products.composition import Operand
 from lrqmm.products.decompose import basis
-from lrqmm.products.lowrank import Factors, compensate
+from lrqmm.products.factors import Factors, compensate
+from lrqmm.products.parts import Operand, product_of_second_slices
 from lrqmm.products.phases import phase
-from lrqmm.products.quantize import product
+from lrqmm.products.quantized import product
 from lrqmm.products.rsvd import sketch_matrix
 from lrqmm.products.scaling import energy
 
@@ -109,8 +108,7 @@ class Search:
         if A.taken is not None or B.taken is not None:  # what is quantised is not all of them
             A, B = (Operand.quantize(X.exact, X.quantizer, right=X.transposed) for X in (A, B))
             C = product(A.quantized, B.quantized)
-        slices = SecondSlice()
-        C = slices.compensated(C, A, B, slices.prepare(B, None))
+        C = C + product_of_second_slices(A, B, B.quantize_residual())
         return C, self.error_of(C)
 
     @property

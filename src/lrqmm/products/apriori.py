@@ -19,11 +19,10 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
-from lrqmm._operands import checked_pair
-from lrqmm.methods.mean_fix import MeanFix
 from lrqmm.products.backends import backend_of
-from lrqmm.products.composition import Composition, NoCompensator
-from lrqmm.products.quantize import Uniform
+from lrqmm.products.operands import checked_pair
+from lrqmm.products.parts import Compensator, Transform
+from lrqmm.products.quantize import Quantizer, Uniform
 from lrqmm.products.rsvd import sketch_matrix
 from lrqmm.products.scaling import near_one
 
@@ -66,16 +65,18 @@ def predicted_error(A: Array, B: Array, *, mean_removed: bool = False, **params:
         return _predict(left, right, Uniform(**params), mean_removed)
 
 
-def prediction(method: Any, A: Array, B: Array) -> float | None:
-    """The same for a `Composition`, or None: it needs uniform levels, a transform that is not
-    calibrated, and no compensator but `mean_fix`."""
-    if not isinstance(method, Composition) or type(method.quantizer) is not Uniform:
+def prediction(
+    transform: Transform, quantizer: Quantizer, compensator: Compensator, A: Array, B: Array
+) -> float | None:
+    """The same for a composition, or None: it needs uniform levels, a transform that is not
+    calibrated, and no correction but one of the means."""
+    if type(quantizer) is not Uniform or transform.calibrated:
         return None
-    if not isinstance(method.compensator, NoCompensator | MeanFix) or method.transform.calibrated:
+    if compensator.span not in ("nothing", "means"):
         return None
-    fitted = method.transform.fit(B, method.quantizer, None)
-    A, B = method.transform.left(A, fitted), method.transform.right(B, fitted)
-    return _predict(A, B, method.quantizer, isinstance(method.compensator, MeanFix))
+    fitted = transform.fit(B, quantizer, None)
+    A, B = transform.left(A, fitted), transform.right(B, fitted)
+    return _predict(A, B, quantizer, compensator.span == "means")
 
 
 def _predict(A: Array, B: Array, quantizer: Uniform, mean_removed: bool) -> float:

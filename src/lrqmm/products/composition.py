@@ -1,267 +1,85 @@
 """A low-bit product as a composition: quantiser -> integer product -> compensator.
 
-Each part is a small frozen dataclass with its own parameters; a composed method has the parameters
-of all its parts. A named method (`lrqmm`, `direct`, ...) is a preset of such parts.
+A composed method has the parameters of all its parts. A named method (`lrqmm`, `direct`, ...) is a
+preset of such parts; by which code a composition runs is its execution.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm._repr import Shown
+from lrqmm.products import apriori
 from lrqmm.products.backends import integer_route
+from lrqmm.products.cost import Cost
+from lrqmm.products.method import Method, needed
+from lrqmm.products.parts import Compensator, NoCompensator, NoTransform, Transform
 from lrqmm.products.phases import phase
-from lrqmm.products.precision import summed_in_float64
-from lrqmm.products.quantize import Quantized, Quantizer, Uniform, product
+from lrqmm.products.quantize import Quantizer, Uniform
+from lrqmm.products.quantized import product
 
 EIGHT_BITS = Uniform(bits=8)
 """Of the columns that a transform keeps apart."""
-NOTHING = "nothing beside its operands"
-NEEDS = {
-    "calibrated": "a sample of left operands",
-    "ahead": "weights ahead of time",
-    "together": "both operands at every call",
-}
-"""What a part needs, in words, by the attribute that says so."""
+NO_TRANSFORM = NoTransform()
 
 
 @dataclass(frozen=True)
-class Cost(Shown):
-    """What a product takes, as modelled; QR and SVD of thin matrices are left out, and so is what
-    methods that calibrate do once a weight.
+class Composition(Method):
+    """C ≈ Ã B̃ + correction of transformed operands, in array code of any library.
 
-    Attributes
-    ----------
-    integer_operations, float_operations : of matrix products, a multiply-add as two
-    bytes : moved at the least; each operand, code and result once a pass, as a fused
-        implementation would move them
-    operand_bits : that hold both operands: codes, scales, zero points, factors
+    Made by `Preset.build`. A subclass with an `execution` of its own runs the same composition by
+    other code, and says what it covers.
     """
 
-    integer_operations: int = 0
-    float_operations: int = 0
-    bytes: int = 0
-    operand_bits: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.integer_operations + other.integer_operations,
-            self.float_operations + other.float_operations,
-            self.bytes + other.bytes,
-            self.operand_bits + other.operand_bits,
-        )
-
-
-@dataclass(frozen=True)
-class Operand(Shown):
-    """One operand of a product and what quantisation made of it: X ≈ X̃, R = X - X̃.
-
-    `exact`, `approx` and `residual` have the operand's own shape; `quantized` lies along k, so for
-    the right operand it is that of Bᵀ. Where a low-rank part U V was taken out before quantising,
-    `taken` is (U, V), and X̃ and R are those of what was left.
-    """
-
-    exact: Array
-    quantized: Quantized
-    quantizer: Quantizer
-    transposed: bool
-    taken: tuple[Array, Array] | None = None
-
-    @classmethod
-    def quantize(
-        cls,
-        X: Array,
-        quantizer: Quantizer,
-        *,
-        right: bool = False,
-        calibration: Array | None = None,
-    ) -> Operand:
-        """Quantise a left (m x k) or right (k x n) operand along k."""
-        given = {"calibration": calibration} if quantizer.calibrated else {}
-        with phase("quantize"):
-            quantized = quantizer.quantize(X.T if right else X, **given)
-        return cls(X, quantized, quantizer, right)
-
-    @cached_property
-    def approx(self) -> Array:
-        """X̃, float32."""
-        with phase("residual"):
-            approx = self.quantized.dequantize()
-            return approx.T if self.transposed else approx
-
-    @cached_property
-    def residual(self) -> Array:
-        """R = X - X̃, float32."""
-        approx = self.approx
-        with phase("residual"):
-            residual = self.exact - approx
-            return residual if self.taken is None else residual - self.taken[0] @ self.taken[1]
-
-    def quantize_residual(self) -> Quantized:
-        """The residual quantised by the operand's own quantiser, laid along k."""
-        residual = self.residual
-        with phase("quantize"):
-            return self.quantizer.quantize(residual.T if self.transposed else residual)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transform(Shown, ABC):
-    """A change of basis along k that leaves the product as it is: A B = (A T) (T⁻¹ B)."""
-
-    calibrated: ClassVar[bool] = False
-    """Whether `fit` looks at left operands."""
-
-    def kept(self, k: int) -> int:
-        """How many of the leading columns of A T are multiplied apart, at 8 bits."""
-        return 0
-
-    def inner(self, k: int) -> int:
-        """Columns of A T; fewer than k where T projects, and the product is then not all of it."""
-        return k
-
-    def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Any:
-        """What T is made of, from B (k x n) and, where it is calibrated, left operands (s x k)."""
-        return None
-
-    @abstractmethod
-    def left(self, A: Array, fitted: Any) -> Array:
-        """A T, (m x k)."""
-
-    @abstractmethod
-    def right(self, B: Array, fitted: Any) -> Array:
-        """T⁻¹ B, (k x n)."""
-
-    @abstractmethod
-    def cost(self, m: int, k: int, n: int) -> Cost:
-        """Cost on top of the direct product's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoTransform(Transform):
-    """The operands as they are."""
-
-    def left(self, A: Array, fitted: Any) -> Array:
-        return A
-
-    def right(self, B: Array, fitted: Any) -> Array:
-        return B
-
-    def cost(self, m: int, k: int, n: int) -> Cost:
-        return Cost()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Basis(Transform):
-    """T (k x l) with orthonormal columns, which is what `fit` returns; T⁻¹ is Tᵀ."""
-
-    def left(self, A: Array, fitted: Any) -> Array:
-        with phase("transform"):
-            return summed_in_float64(A, fitted)
-
-    def right(self, B: Array, fitted: Any) -> Array:
-        with phase("transform"):
-            return summed_in_float64(fitted.T, B)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compensator(Shown, ABC):
-    """Wins back part of what quantisation threw away; subclasses add their parameters."""
-
-    calibrated: ClassVar[bool] = False
-    """Whether `prepare` looks at left operands."""
-    ahead: ClassVar[bool] = False
-    """Whether it is made for weights, right operands that are known ahead of time."""
-    together: ClassVar[bool] = False
-    """Whether what it does to the right operand depends on the left one, at every call."""
-    slices: ClassVar[int] = 1
-    """Matrices of codes that are kept of each operand."""
-
-    @property
-    def right_slices(self) -> int:
-        """Matrices of codes that are kept of the right operand."""
-        return self.slices
-
-    def check_shape(self, m: int, k: int, n: int) -> None:
-        """Raise ValueError where a parameter does not fit an m x k by k x n product."""
-
-    def quantize_left(self, A: Array, quantizer: Quantizer) -> Operand:
-        """A quantised, by the quantiser of left operands."""
-        return Operand.quantize(A, quantizer)
-
-    def quantize_right(
-        self, B: Array, quantizer: Quantizer, calibration: Array | None
-    ) -> tuple[Operand, Any]:
-        """B quantised, and what is prepared of it once for many products."""
-        operand = Operand.quantize(B, quantizer, right=True, calibration=calibration)
-        return operand, self.prepare(operand, calibration)
-
-    def prepare(self, B: Operand, calibration: Array | None) -> Any:
-        """What depends on B alone and, where it is calibrated, on left operands (s x k)."""
-        return None
-
-    def compensated(self, C: Array, A: Operand, B: Operand, prepared: Any) -> Array:
-        """Ã B̃, given as C, and the correction."""
-        correction = self.correct(A, B, prepared)
-        if correction is None:
-            return C
-        with phase("correct"):
-            return C + correction
-
-    @abstractmethod
-    def correct(self, A: Operand, B: Operand, prepared: Any) -> Array | None:
-        """What to add to Ã B̃, (m, n) float32; None for nothing."""
-
-    @abstractmethod
-    def cost(self, m: int, k: int, n: int) -> Cost:
-        """Cost on top of the direct product's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoCompensator(Compensator):
-    """Nothing is won back: the direct product."""
-
-    def correct(self, A: Operand, B: Operand, prepared: Any) -> Array | None:
-        return None
-
-    def cost(self, m: int, k: int, n: int) -> Cost:
-        return Cost()
-
-
-@dataclass(frozen=True)
-class Composition(Shown):
-    """C ≈ Ã B̃ + correction of transformed operands, on checked float32 matrices.
-
-    Made by `Preset.build`.
-    """
-
+    name: str
     quantizer: Quantizer
     compensator: Compensator
-    transform: Transform = NoTransform()
+    transform: Transform = NO_TRANSFORM
 
     execution: ClassVar[str] = "plain"
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        EXECUTIONS[cls.execution] = cls
+
+    @classmethod
+    def usual(cls, compensator: type[Compensator]) -> dict[str, Any]:
+        """Defaults of this execution where they differ from the parts' own."""
+        return {}
+
     @property
-    def calibrated(self) -> bool:
+    def parts(self) -> tuple[Transform, Quantizer, Compensator]:
+        """In the order in which they act."""
+        return self.transform, self.quantizer, self.compensator
+
+    @property
+    def calibrated(self) -> bool:  # type: ignore[override]
         """Whether some part looks at left operands; without a sample it is the operand itself."""
-        return any(part.calibrated for part in (self.transform, self.quantizer, self.compensator))
+        return any(part.calibrated for part in self.parts)
+
+    @property
+    def code_bits(self) -> int:
+        return int(self.quantizer.code_bits)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """All parameters of the parts, defaults included; the execution where there is a choice."""
-        parts = {
-            field.name: getattr(part, field.name)
-            for part in (self.transform, self.quantizer, self.compensator)
-            for field in fields(part)
-            if field.init
-        }
-        choice = _has_fused(type(self.quantizer), type(self.compensator), type(self.transform))
-        return {**parts, "execution": self.execution} if choice else parts
+        return self._with_execution(
+            {field.name: getattr(part, field.name) for part in self.parts for field in _own(part)}
+        )
+
+    @property
+    def usual_parameters(self) -> dict[str, Any]:
+        usual = {field.name: field.default for part in self.parts for field in _own(part)}
+        usual |= self.usual(type(self.compensator))
+        return {**self._with_execution(usual), "execution": "plain"}
+
+    def _with_execution(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        transform, quantizer, compensator = self.parts
+        choice = has_executions(type(transform), type(quantizer), type(compensator))
+        return {**parameters, "execution": self.execution} if choice else parameters
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         self.compensator.check_shape(m, k, n)
@@ -272,13 +90,10 @@ class Composition(Shown):
                 "columns apart or leaves some out, whose error the search would not see"
             )
 
-    def prepare(self, B: Array, *, scratch: bool = False, calibration: Array | None = None) -> Any:
-        """What depends on B alone; with `scratch` it need only last until the next call.
+    def _predicted_error(self, A: Array, B: Array) -> float | None:
+        return apriori.prediction(*self.parts, A, B)
 
-        A calibrated composition without a sample waits for its left operand.
-        """
-        if self.calibrated and calibration is None:
-            return Uncalibrated(B)
+    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Any:
         fitted = self.transform.fit(B, self.quantizer, calibration)
         sample = None if calibration is None else self.transform.left(calibration, fitted)
         right = self.transform.right(B, fitted)
@@ -289,10 +104,7 @@ class Composition(Shown):
         operand, state = self.compensator.quantize_right(right[kept:, :], self.quantizer, sample)
         return fitted, high, operand, state
 
-    def matmul(self, A: Array, prepared: Any, out: Array | None = None) -> Array:
-        """The product; `out` may be used for it, or not."""
-        if isinstance(prepared, Uncalibrated):
-            prepared = self.prepare(prepared.B, calibration=A)
+    def _multiply(self, A: Array, prepared: Any, out: Array | None) -> Array:
         fitted, high, right, state = prepared
         A = self.transform.left(A, fitted)
         kept = self.transform.kept(A.shape[1])
@@ -307,7 +119,6 @@ class Composition(Shown):
         return integer_route(like) if self.quantizer.integer else "none: float codes in float32"
 
     def emulated(self, like: Array) -> bool:
-        """Whether the codes' product is only imitated, so that its time means nothing."""
         return not self.quantizer.integer
 
     def cost(self, m: int, k: int, n: int) -> Cost:
@@ -338,13 +149,6 @@ class Composition(Shown):
 
 
 @dataclass(frozen=True)
-class Uncalibrated:
-    """A right operand that waits for the left one, which is then the calibration sample too."""
-
-    B: Array
-
-
-@dataclass(frozen=True)
 class Preset:
     """A named composition: the classes of its parts, whose fields are the method's parameters.
 
@@ -366,24 +170,18 @@ class Preset:
     @property
     def defaults(self) -> dict[str, Any]:
         """Parameters and their defaults."""
-        own = {
-            field.name: field.default
-            for part in self.parts
-            for field in fields(getattr(self, part))
-            if field.init  # bits that a quantiser fixes are none
-        }
-        choice = _has_fused(self.quantizer, self.compensator, self.transform)
-        return {**own, "execution": "plain"} if choice else own
+        types = [getattr(self, part) for part in self.parts]
+        parameters = {field.name: field.default for part in types for field in _own(part)}
+        return {**parameters, "execution": "plain"} if self._executions else parameters
 
     @property
-    def classes(self) -> tuple[type, ...]:
-        """The classes whose code decides what the method computes."""
-        return tuple(getattr(self, part) for part in self.parts)
+    def _executions(self) -> bool:
+        return has_executions(self.transform, self.quantizer, self.compensator)
 
     @property
     def needs(self) -> str:
         """What it needs beside its operands, or of them, in words."""
-        return needed(self.classes)
+        return needed(getattr(self, part) for part in self.parts)
 
     def build(self, **params: Any) -> Composition:
         """The composition with these parameters; unknown ones raise TypeError.
@@ -393,34 +191,29 @@ class Preset:
         """
         _checks.known(f"method {self.name!r} has no parameter", params, self.defaults)
         execution = params.pop("execution", "plain")
-        _checks.choice("execution", execution, ("plain", "fused"))
-        made: type[Composition] = Composition
-        if execution == "fused":
-            from lrqmm import fused  # which is made of methods, as they are of this
-
-            made = fused.Fused
-            params = fused.defaults(self.compensator) | params
-        built = []
-        for part in self.parts:
-            cls = getattr(self, part)
-            own = {field.name for field in fields(cls)}
-            built.append(cls(**{key: value for key, value in params.items() if key in own}))
-        return made(*built)
+        _checks.choice("execution", execution, tuple(EXECUTIONS))
+        composition = EXECUTIONS[execution]
+        params = composition.usual(self.compensator) | params
+        parts = {}
+        for kind in self.parts:
+            part = getattr(self, kind)
+            known = {field.name for field in fields(part)}
+            parts[kind] = part(**{key: value for key, value in params.items() if key in known})
+        return composition(self.name, **parts)
 
 
-def needed(parts: Iterable[type]) -> str:
-    """What classes such as these need, in words.
-
-    What is calibrated is fitted to the sample once a right operand, so ahead of time too.
-    """
-    found = {trait for part in parts for trait in NEEDS if getattr(part, trait, False)}
-    if "calibrated" in found:
-        found.add("ahead")
-    return ", ".join(words for trait, words in NEEDS.items() if trait in found) or NOTHING
+EXECUTIONS: dict[str, type[Composition]] = {"plain": Composition}
+"""The classes that run compositions, by name of the execution; each adds itself."""
 
 
-def _has_fused(quantizer: type, compensator: type, transform: type) -> bool:
-    from lrqmm import fused
-
+def has_executions(
+    transform: type[Transform], quantizer: type[Quantizer], compensator: type[Compensator]
+) -> bool:
+    """Whether a composition of these parts can be run by other code than the plain one."""
     usual = quantizer is Uniform and transform is NoTransform
-    return usual and compensator in fused.COMPENSATORS
+    return usual and compensator.span is not None
+
+
+def _own(part: Any) -> list[Field[Any]]:
+    """The fields of a part that are parameters; bits that a quantiser fixes are none."""
+    return [field for field in fields(part) if field.init]

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Cost, Uncalibrated
+from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import pinv
-from lrqmm.products.lowrank import Factors
+from lrqmm.products.factors import Factors
 from lrqmm.products.phases import phase
 from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import Uniform, group_length
@@ -72,7 +72,7 @@ class Compressed:
 
 @dataclass(frozen=True)
 class Compressor(WholeProduct):
-    """A method that keeps B in about `bits` bits an element.
+    """A method that keeps B in about `bits` bits per element.
 
     Parameters
     ----------
@@ -106,26 +106,14 @@ class Compressor(WholeProduct):
     def operations(self, m: int, k: int, n: int) -> int:
         """Of the products with B̂, a multiply-add as two."""
 
-    @property
-    def classes(self) -> tuple[type, ...]:
-        """The classes whose code decides what the method computes."""
-        return (type(self), Uniform)
-
-    def prepare(self, B: Array, *, scratch: bool = False, calibration: Array | None = None) -> Any:
-        if self.calibrated and calibration is None:
-            return Uncalibrated(B)
-        return self._compressed(B, calibration)
-
-    def matmul(self, A: Array, prepared: Any, out: Array | None = None) -> Array:
-        if isinstance(prepared, Uncalibrated):
-            prepared = self._compressed(prepared.B, A)
-        with phase("product"):
-            return prepared.from_left(A)
-
-    def _compressed(self, B: Array, calibration: Array | None) -> Compressed:
+    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Compressed:
         near, power = near_one(B)  # squares and half precision have their range too
         compressed = self.compress(in_float64(near), calibration)
         return compressed.times(float(power[0, 0])).in_float32()
+
+    def _multiply(self, A: Array, prepared: Compressed, out: Array | None) -> Array:
+        with phase("product"):
+            return prepared.from_left(A)
 
     def integer_route(self, like: Array) -> str:
         return "none: the left operand is float32"
@@ -190,7 +178,7 @@ class Factorizer(Compressor):
 
 
 def affordable_rank(bits: float, k: int, n: int, bits_left: int, bits_right: int) -> int:
-    """The rank whose factors, k x r and r x n, take `bits` bits an element of a k x n matrix.
+    """The rank whose factors, k x r and r x n, take `bits` bits per element of a k x n matrix.
 
     Source: Saha, Srivastava, Pilanci, arXiv 2310.11028 (equal budgets).
     """
@@ -198,7 +186,7 @@ def affordable_rank(bits: float, k: int, n: int, bits_left: int, bits_right: int
 
 
 def kept(X: Array, bits: int, granularity: str) -> Array:
-    """X (rows x columns) as it is read back from `bits` bits an element, in its own dtype.
+    """X (rows x columns) as it is read back from `bits` bits per element, in its own dtype.
 
     Up to 8 bits: 2^bits equally spaced levels from the minimum to the maximum, both included, of
     the tensor or of each row or group.

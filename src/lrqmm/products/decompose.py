@@ -62,6 +62,8 @@ def inverse_root(H: Array) -> Array:
 def _signs(U: Array) -> Array:
     """+1 or -1 for each column of U: that of its entry of largest magnitude."""
     xp = array_namespace(U)
+    if 0 in U.shape:
+        return xp.ones_like(xp.sum(U, axis=0))
     turned = xp.max(U, axis=0) < -xp.min(U, axis=0)
     return xp.where(turned, -xp.ones_like(U[0, :]), xp.ones_like(U[0, :]))
 

@@ -8,15 +8,16 @@ from typing import Any
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.backends import backend_of
-from lrqmm.products.composition import NOTHING, Cost
+from lrqmm.products.cost import Cost
+from lrqmm.products.method import NOTHING, Method
 from lrqmm.products.phases import phase
 
 BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
-class FloatProduct:
-    """C = A B in one precision; has no parameters, and is its own preset.
+class FloatProduct(Method):
+    """C = A B in one precision; it has no parameters, and is its own recipe.
 
     Attributes
     ----------
@@ -38,18 +39,15 @@ class FloatProduct:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """No parameters."""
+        return {}
+
+    @property
+    def usual_parameters(self) -> dict[str, Any]:
         return {}
 
     @property
     def float32_precision(self) -> str:
-        """Torch's precision of float32 products that it runs at: 'ieee' or 'tf32'."""
         return "tf32" if self.precision == "tf32" else "ieee"
-
-    @property
-    def classes(self) -> tuple[type, ...]:
-        """The classes whose code decides what the method computes."""
-        return (FloatProduct,)
 
     def build(self, **params: Any) -> FloatProduct:
         """Itself; any parameter raises TypeError."""
@@ -57,14 +55,14 @@ class FloatProduct:
         return self
 
     def check_shape(self, m: int, k: int, n: int) -> None:
-        """Every shape will do."""
+        """Accepts any shape."""
 
-    def prepare(self, B: Array, *, scratch: bool = False) -> Array:
+    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Any:
         return B
 
-    def matmul(self, A: Array, B: Array, out: Array | None = None) -> Array:
+    def _multiply(self, A: Array, prepared: Any, out: Array | None) -> Array:
         with phase("product"):
-            return backend_of(A).float_matmul(A, B, self.precision, out)
+            return backend_of(A).float_matmul(A, prepared, self.precision, out)
 
     def integer_route(self, like: Array) -> str:
         return "none"

@@ -15,17 +15,13 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Compensator, Cost, Operand
-from lrqmm.products.phases import phase
-from lrqmm.products.quantize import usable_scale
+from lrqmm.products import adaptive
+from lrqmm.products.cost import Cost
+from lrqmm.products.factors import Factors, compensate, round_factors
+from lrqmm.products.parts import Compensator, Operand
 from lrqmm.products.rsvd import SKETCHES
-
-Factors = tuple[Array, Array]
-"""(U, V): thin factors whose product is the low-rank part of a residual."""
 
 DEFAULT_RANK = 16
 AUTO_SHARE = 8  # rank 'auto' goes up to this fraction of an operand's smaller side
@@ -91,8 +87,6 @@ class LowRank(Compensator):
     def compensated(self, C: Array, A: Operand, B: Operand, prepared: Any) -> Array:
         if self.rank != "auto":
             return super().compensated(C, A, B, prepared)
-        from lrqmm.products import adaptive  # which compensates as this does
-
         assert self.tolerance is not None
         search = adaptive.Search(
             C, A, B, *self._both_factors(A, B, prepared), self.terms, self.seed
@@ -121,14 +115,18 @@ class LowRank(Compensator):
     def right_factors(self, A: Operand, B: Operand, prepared: Any) -> Factors:
         """Factors of R_B: U_B (k x r), V_B (r x n)."""
 
-    def rank_of(self, X: Operand) -> int:
-        """The rank at which an operand's residual is compensated."""
-        return self._limit(X.exact)
-
-    def _limit(self, X: Array) -> int:
+    def rank_of(self, rows: int, columns: int) -> int:
+        """The rank at which the residual of an operand (rows x columns) is compensated; of 'auto'
+        the largest that it may be."""
+        smaller = min(rows, columns)
         if self.rank == "auto":
-            return max(1, min(map(int, X.shape)) // AUTO_SHARE)
-        return min(DEFAULT_RANK if self.fixed_rank is None else self.fixed_rank, *map(int, X.shape))
+            return max(1, smaller // AUTO_SHARE)
+        return min(DEFAULT_RANK if self.fixed_rank is None else self.fixed_rank, smaller)
+
+    def ranks(self, m: int, k: int, n: int) -> tuple[int, int]:
+        """Ranks at which the residuals of A (m x k) and B (k x n) are compensated."""
+        left = self.rank_of(m, k) if "a" in self.sides else 0
+        return left, self.rank_of(k, n) if "b" in self.sides else 0
 
     def _store(self, factors: Factors | None) -> Factors | None:
         if factors is None or self.factor_dtype == "float32":
@@ -137,18 +135,12 @@ class LowRank(Compensator):
 
     def _widths(self, m: int, k: int, n: int) -> tuple[int, int, int, int]:
         """Ranks and sketch widths of the two sides, for the cost model."""
-        r = DEFAULT_RANK if self.fixed_rank is None else self.fixed_rank
-        if self.rank == "auto":  # the most that it may be
-            r = max(1, min(m, k, n) // AUTO_SHARE)
-        ranks = [
-            min(r, *shape) if side in self.sides else 0
-            for side, shape in (("a", (m, k)), ("b", (k, n)))
-        ]
-        wide = [
-            min(x + self.oversampling, *shape) if x else 0
-            for x, shape in zip(ranks, ((m, k), (k, n)), strict=True)
-        ]
-        return ranks[0], ranks[1], wide[0], wide[1]
+        ra, rb = self.ranks(m, k, n)
+        wide_a, wide_b = (
+            min(rank + self.oversampling, *shape) if rank else 0
+            for rank, shape in ((ra, (m, k)), (rb, (k, n)))
+        )
+        return ra, rb, wide_a, wide_b
 
     def _update_cost(self, m: int, k: int, n: int) -> Cost:
         """Products of `compensate`; the two residuals and the factors are read, C is updated."""
@@ -160,38 +152,3 @@ class LowRank(Compensator):
         factors = each * (ra * (m + k) + rb * (k + n)) + scale * 2 * (ra + rb)
         moved = m * k + k * n + 8 * m * n
         return Cost(float_operations=operations, bytes=moved, operand_bits=factors)
-
-
-def compensate(
-    A: Operand, B: Operand, left: Factors | None, right: Factors | None, terms: str
-) -> Array:
-    """The correction of Ã B̃ as one product of thin matrices, (m x 2r) by (2r x n)."""
-    xp = array_namespace(A.exact)
-    with phase("correct"):
-        columns, rows = [], []
-        if right is not None:
-            U_B, V_B = right
-            thin = A.approx @ U_B
-            if terms == "full" and left is not None:
-                thin = thin + left[0] @ (left[1] @ U_B)
-            columns.append(thin)
-            rows.append(V_B)
-        if left is not None:
-            U_A, V_A = left
-            columns.append(U_A)
-            rows.append(V_A @ (B.exact if terms == "exact" else B.approx))
-        return xp.concat(columns, axis=1) @ xp.concat(rows, axis=0)
-
-
-def round_factors(factors: Factors) -> Factors:
-    """The columns of U and the rows of V, each rounded to 8 bits."""
-    U, V = factors
-    return _round_rows(U.T).T, _round_rows(V)
-
-
-def _round_rows(X: Array) -> Array:
-    """Each row rounded to 255 levels symmetric about zero."""
-    xp = array_namespace(X)
-    largest = xp.max(xp.abs(X), axis=1, keepdims=True)
-    scale, divisor = usable_scale(xp, largest / 127)
-    return xp.round(X / divisor) * scale

@@ -29,7 +29,7 @@ from array_api_compat import array_namespace, device
 from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.backends import backend_of, integer_matmul, integer_route
-from lrqmm.products.composition import Cost
+from lrqmm.products.cost import Cost
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import usable_scale
 from lrqmm.products.rsvd import sketch_matrix
@@ -85,14 +85,14 @@ class NoiseShaped(WholeProduct):
         """The largest code, 2^b - 1."""
         return int(2**self.bits - 1)
 
-    def prepare(self, B: Array, *, scratch: bool = False) -> tuple[Array, Side]:
+    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> tuple[Array, Side]:
         return B, self._side(B.T, "b")
 
-    def matmul(self, A: Array, prepared: tuple[Array, Side], out: Array | None = None) -> Array:
+    def _multiply(self, A: Array, prepared: tuple[Array, Side], out: Array | None) -> Array:
         B, right = prepared
         left = self._side(A, "a")
         with phase("product"):
-            C = self._product(left, right)
+            C = self._integer_product(left, right)
         if self.gain == "unit":
             return C
         with phase("correct"):
@@ -146,7 +146,7 @@ class NoiseShaped(WholeProduct):
             sums.append((codes[:, start:stop] @ v)[:, None])
         return xp.concat(sums, axis=1)
 
-    def _product(self, left: Side, right: Side) -> Array:
+    def _integer_product(self, left: Side, right: Side) -> Array:
         xp = array_namespace(left[0])
         (x, s), (y, t) = left, right
         if s is not None and t is not None and self._whole_codes:

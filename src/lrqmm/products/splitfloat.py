@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
 from lrqmm.products.backends import backend_of
-from lrqmm.products.composition import Cost
+from lrqmm.products.cost import Cost
 from lrqmm.products.floatproduct import FloatProduct
 from lrqmm.products.minifloat import Format, to_format
 from lrqmm.products.phases import phase
@@ -35,15 +35,11 @@ class SplitProduct(FloatProduct):
         """Float32: the parts are rounded here."""
         return "ieee"
 
-    @property
-    def classes(self) -> tuple[type, ...]:
-        return (SplitProduct,)
-
-    def prepare(self, B: Array, *, scratch: bool = False) -> Parts:
+    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Parts:
         return self._split(B)
 
-    def matmul(self, A: Array, B: Parts, out: Array | None = None) -> Array:
-        (a1, a2), (b1, b2) = self._split(A), B
+    def _multiply(self, A: Array, prepared: Parts, out: Array | None) -> Array:
+        (a1, a2), (b1, b2) = self._split(A), prepared
 
         def times(X: Array, Y: Array) -> Any:
             return backend_of(X).float_matmul(X, Y, "float32", None)

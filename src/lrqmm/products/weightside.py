@@ -17,9 +17,11 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.composition import Compensator, Cost, Operand
+from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import eigh, svd
-from lrqmm.products.lowrank import DEFAULT_RANK, Factors, round_factors
+from lrqmm.products.factors import Factors, round_factors
+from lrqmm.products.lowrank import DEFAULT_RANK
+from lrqmm.products.parts import Compensator, Operand
 from lrqmm.products.phases import phase
 from lrqmm.products.precision import in_float64
 from lrqmm.products.scaling import near_one
@@ -57,12 +59,12 @@ class WeightSide(Compensator):
         """S and its inverse from left operands, (s, k) float64, whose largest magnitude is near 1:
         only ratios of S matter."""
 
-    def rank_of(self, B: Array) -> int:
+    def rank_of(self, k: int, n: int) -> int:
         """The rank at which an operand (k x n) is compensated."""
-        return min(DEFAULT_RANK if self.rank is None else self.rank, *map(int, B.shape))
+        return min(DEFAULT_RANK if self.rank is None else self.rank, k, n)
 
     def prepare(self, B: Operand, calibration: Array | None) -> Factors | None:
-        rank = self.rank_of(B.exact)
+        rank = self.rank_of(*B.shape)
         if rank == 0:
             return None
         return self.stored(best_low_rank(B.residual, rank, self.fitted_metric(calibration)))
@@ -87,7 +89,7 @@ class WeightSide(Compensator):
             return (A.exact @ U) @ V
 
     def cost(self, m: int, k: int, n: int) -> Cost:
-        r = min(DEFAULT_RANK if self.rank is None else self.rank, k, n)
+        r = self.rank_of(k, n)
         each, scale = (32, 0) if self.factor_dtype == "float32" else (8, 32)
         return Cost(
             float_operations=2 * m * r * (k + n),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
+from lrqmm.run import metrics
+from lrqmm.run.metrics import Metric
 from lrqmm.run.read import Run
 
 SETTING = ["input", "layer", "m", "k", "n", "method", "parameters", "calibration", "b_prepared"]
-METRICS = ("relative_error", "seconds")
-OF_NETWORKS = ("top1", "agreement", "perplexity", "cosine", "average_bits", "seconds_per_item")
 
 
 def compare(left: Run, right: Run) -> pd.DataFrame:
-    """A row a setting and metric that both runs have.
+    """One row per setting and metric that both runs have.
 
     Returns
     -------
@@ -31,10 +33,10 @@ def compare(left: Run, right: Run) -> pd.DataFrame:
         networks = run.networks[run.networks["layer"].isna()].drop(columns="layer")
         networks = networks.rename(columns={"network": "input", "data": "layer"})
         parts = [
-            table[(table["status"] == "ok") & table["metric"].isin(metrics)].reindex(
+            table[(table["status"] == "ok") & table["metric"].isin(_main(known))].reindex(
                 columns=[*key, "value"]
             )
-            for table, metrics in ((products, METRICS), (networks, OF_NETWORKS))
+            for table, known in ((products, metrics.PRODUCTS), (networks, metrics.NETWORKS))
         ]
         table = pd.concat([part for part in parts if len(part)] or parts)
         sides.append(table.groupby(key, dropna=False, observed=True)["value"].median())
@@ -44,11 +46,15 @@ def compare(left: Run, right: Run) -> pd.DataFrame:
     return both.assign(ratio=both["right"] / both["left"])
 
 
+def _main(known: Mapping[str, Metric]) -> list[str]:
+    return [name for name, metric in known.items() if metric.main]
+
+
 def by_method(both: pd.DataFrame) -> pd.DataFrame:
-    """A row a method and metric of `compare`: `settings` in common, how many are `equal`, and the
-    `ratio`, median, with the `least` and `most`."""
-    found = both.assign(equal=both["left"] == both["right"]).groupby(["metric", "method"])
-    return found.agg(
+    """One row per method and metric of `compare`: `settings` in common, how many are `equal`, and
+    the `ratio`, median, with the `least` and `most`."""
+    groups = both.assign(equal=both["left"] == both["right"]).groupby(["metric", "method"])
+    return groups.agg(
         settings=("ratio", "size"),
         equal=("equal", "sum"),
         ratio=("ratio", "median"),

@@ -6,15 +6,16 @@ Planning and job scripts import this; it loads no table library.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lrqmm.bench.sources.files import sha256
+from lrqmm._files import sha256, write_whole
 
 FOLDERS = ("measurements", "networks", "arrays")
 """Folders of tables in a run folder."""
+KEPT = "all.parquet"
+"""The table of all shards in such a folder of a reference run; elsewhere each shard has its own."""
 
 
 class StoreError(ValueError):
@@ -22,12 +23,9 @@ class StoreError(ValueError):
 
 
 def write_json(content: Any, path: str | Path) -> None:
-    """Write a JSON file whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    os.replace(part, path)
+    """Write a JSON file atomically."""
+    with write_whole(path) as part:
+        part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -43,15 +41,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_manifest(folder: str | Path, files: Iterable[str | Path], about: Any) -> None:
-    """Write manifest.json: the run's files with their SHA-256, and what was asked for."""
+def write_manifest(
+    folder: str | Path,
+    files: Iterable[str | Path],
+    study: Any,
+    titles: Mapping[str, str] | None = None,
+) -> None:
+    """Write manifest.json: the run's files with their SHA-256, what was asked for, and the titles
+    of inputs and networks by name."""
     folder = Path(folder)
     hashes = {Path(path).relative_to(folder).as_posix(): sha256(Path(path)) for path in files}
-    write_json({"files": hashes, "study": about}, folder / "manifest.json")
+    content = {"files": hashes, "study": study, "titles": dict(titles or {})}
+    write_json(content, folder / "manifest.json")
 
 
 def listed(folder: Path) -> Iterable[str]:
-    """Files that the manifest lists; they are there, and what was written."""
+    """The files that the manifest lists, once their SHA-256 are checked."""
     files = read_json(folder / "manifest.json").get("files")
     if not isinstance(files, dict):
         raise StoreError(f"{folder / 'manifest.json'}: 'files' is missing, or no object")
@@ -70,6 +75,14 @@ def listed(folder: Path) -> Iterable[str]:
     return files
 
 
+def recorded_titles(folder: Path) -> dict[str, str]:
+    """Titles of inputs and networks by name that the manifest records; an older run has none."""
+    titles = read_json(folder / "manifest.json").get("titles", {})
+    if not isinstance(titles, dict) or not all(isinstance(text, str) for text in titles.values()):
+        raise StoreError(f"{folder / 'manifest.json'}: 'titles' is no object of text")
+    return titles
+
+
 def reopen(folder: str | Path) -> None:
-    """Make a run unfinished: a table is measured anew, so its manifest holds no longer."""
+    """Remove the manifest of a run: a table is measured again, so its hash would be wrong."""
     (Path(folder) / "manifest.json").unlink(missing_ok=True)

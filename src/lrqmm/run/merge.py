@@ -5,24 +5,24 @@ Nothing is averaged: what was measured twice is kept twice, each row with its ma
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from lrqmm._files import write_whole
 from lrqmm._progress import Report, silent
 from lrqmm.run.folder import StoreError, read_json, write_json, write_manifest
-from lrqmm.run.read import read_run
+from lrqmm.run.read import Run, read_run
 from lrqmm.run.schema import INPUT, TABLES
 
 
 def merge(sources: Sequence[str | Path], target: str | Path, *, progress: Report = silent) -> None:
-    """Write the merged run folder, whole or not at all.
+    """Write the merged run folder atomically.
 
     Its tables lie in a folder by source, such as `measurements/h200/`; `environment.json` and the
-    manifest's study have one entry a source. `progress` is called with what is being done and the
+    manifest's study have one entry per source. `progress` is called with what is being done and the
     share that is done.
 
     Raises
@@ -43,9 +43,13 @@ def merge(sources: Sequence[str | Path], target: str | Path, *, progress: Report
         if "merged" in (read_json(run.folder / "manifest.json").get("study") or {}):
             raise StoreError(f"{name}: is a merged run; allowed: the runs that it was merged from")
     _refuse_clash({name: run.measurements for name, run in runs.items()})
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
     progress(f"writing {target}", 0.8)
+    with write_whole(target) as part:
+        _write(runs, part)
+
+
+def _write(runs: dict[str, Run], part: Path) -> None:
+    """The tables of all runs, their environments and a manifest."""
     files = []
     for name, run in runs.items():
         for file in read_json(run.folder / "manifest.json")["files"]:
@@ -57,9 +61,9 @@ def merge(sources: Sequence[str | Path], target: str | Path, *, progress: Report
     environments = {name: run.environment for name, run in runs.items()}
     machines = "; ".join(about.get("machine", "unknown") for about in environments.values())
     write_json({"machine": machines, "merged": environments}, part / "environment.json")
+    titles = {name: title for run in runs.values() for name, title in run.titles.items()}
     studies = {n: read_json(run.folder / "manifest.json")["study"] for n, run in runs.items()}
-    write_manifest(part, [*files, part / "environment.json"], {"merged": studies})
-    os.replace(part, target)
+    write_manifest(part, [*files, part / "environment.json"], {"merged": studies}, titles)
 
 
 def _refuse_clash(tables: dict[str, pd.DataFrame]) -> None:

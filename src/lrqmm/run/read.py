@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +11,10 @@ import pandas as pd
 import pandera.pandas as pa
 import pyarrow.parquet
 
+from lrqmm._files import write_whole
 from lrqmm._repr import Shown
-from lrqmm.run.folder import StoreError, listed, read_json
-from lrqmm.run.schema import LATER, NEGATIVE, SCHEMA, TABLES
+from lrqmm.run.folder import StoreError, listed, read_json, recorded_titles
+from lrqmm.run.schema import LATER, MEASUREMENT_SCHEMA, NEGATIVE, TABLES
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,11 @@ class Run(Shown):
     Attributes
     ----------
     folder : the run's folder
-    measurements : table of `SCHEMA`
+    measurements : table of `MEASUREMENT_SCHEMA`
     networks : table of `NETWORK_SCHEMA`, scores of whole networks
     arrays : table of `ARRAY_SCHEMA`, the small matrices that figures show
     environment : what `environment.json` records of machine and software
+    titles : titles of inputs and networks by name, as `manifest.json` records them
 
     Examples
     --------
@@ -44,15 +45,20 @@ class Run(Shown):
     networks: pd.DataFrame
     arrays: pd.DataFrame
     environment: dict[str, Any] = field(repr=False)
+    titles: dict[str, str] = field(default_factory=dict, repr=False)
 
     def experiment(self, name: str) -> pd.DataFrame:
         """The measurements of one experiment."""
         table = self.measurements
         return table[table["experiment"] == name].copy()
 
+    def title(self, name: str) -> str:
+        """The title of an input or a network; its name where the run records none."""
+        return self.titles.get(name, name)
+
     @property
     def machines(self) -> list[str]:
-        """The machines that measured, in words."""
+        """Descriptions of the machines that measured."""
         return sorted({*self.measurements["machine"], *self.networks["machine"]})
 
     def on(self, machine: str) -> Run:
@@ -63,7 +69,9 @@ class Run(Shown):
         return replace(self, measurements=measurements, networks=networks)
 
 
-def table(rows: Iterable[Mapping[str, Any]], schema: pa.DataFrameSchema = SCHEMA) -> pd.DataFrame:
+def table(
+    rows: Iterable[Mapping[str, Any]], schema: pa.DataFrameSchema = MEASUREMENT_SCHEMA
+) -> pd.DataFrame:
     """Rows as a checked table; missing columns are null."""
     frame = pd.DataFrame(list(rows))
     unknown = [name for name in frame.columns if name not in schema.columns]
@@ -89,21 +97,18 @@ def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd
                 wrong.append(f"{check}: {first}")
                 continue
             named = str(check).startswith("column_")
-            found = f": {', '.join(map(str, of_check['failure_case']))}" if named else ""
-            wrong.append(f"table: {check}{found}")
+            which = f": {', '.join(map(str, of_check['failure_case']))}" if named else ""
+            wrong.append(f"table: {check}{which}")
         raise StoreError(f"{source}: not a table of measurements: {'; '.join(wrong)}") from None
 
 
 def write_table(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a Parquet file whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    frame.to_parquet(part, compression="zstd", index=False)
-    os.replace(part, path)
+    """Write a Parquet file atomically."""
+    with write_whole(path) as part:
+        frame.to_parquet(part, compression="zstd", index=False)
 
 
-def read_table(path: str | Path, schema: pa.DataFrameSchema = SCHEMA) -> pd.DataFrame:
+def read_table(path: str | Path, schema: pa.DataFrameSchema = MEASUREMENT_SCHEMA) -> pd.DataFrame:
     """Read and check one Parquet file."""
     return validate(_read_parquet(Path(path), schema), schema, str(path))
 
@@ -131,7 +136,7 @@ def _typed(frame: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd.D
     return frame
 
 
-def _read_tables(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
+def read_tables(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
     """All files as one table; checked as a whole, since a check costs more than its rows."""
     if not paths:
         return table([], schema)
@@ -143,7 +148,7 @@ def _read_tables(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
 
 
 def _read_together(paths: list[Path], schema: pa.DataFrameSchema) -> pd.DataFrame:
-    """All files in one go: many times faster than a frame a file."""
+    """All files at once: many times faster than one by one."""
     tables = [pyarrow.parquet.read_table(path, partitioning=None) for path in paths]
     needed = set(schema.columns) - set(LATER)
     if not all(needed <= set(each.column_names) for each in tables):
@@ -180,6 +185,7 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
     """
     folder = Path(folder)
     files: Iterable[str]
+    titles: dict[str, str] = {}
     if unfinished and not (folder / "manifest.json").exists():
         paths = [path for kind in TABLES for path in (folder / kind).glob("*.parquet")]
         files = [path.relative_to(folder).as_posix() for path in paths]
@@ -187,8 +193,9 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
             raise StoreError(f"{folder}: nothing is measured there yet")
     else:
         files = listed(folder)
+        titles = recorded_titles(folder)
     tables = {
-        kind: _read_tables(
+        kind: read_tables(
             [folder / name for name in sorted(files) if name.startswith(f"{kind}/")],
             schema,
         )
@@ -196,4 +203,4 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
     }
     about = folder / "environment.json"
     environment = {} if unfinished and not about.exists() else read_json(about)
-    return Run(folder, **tables, environment=environment)
+    return Run(folder, **tables, environment=environment, titles=titles)

@@ -11,34 +11,12 @@ from typing import Any
 
 import pandera.pandas as pa
 
+from lrqmm.run import metrics
 from lrqmm.run.folder import FOLDERS
 
 INPUT = ("input", "layer", "input_seed", "m", "k", "n")
 """Columns that say which matrices were multiplied."""
 
-METRICS = (
-    "relative_error",
-    "predicted_error",  # before multiplying; see `lrqmm.products.apriori`
-    "seconds",
-    "cpu_seconds",
-    "peak_bytes",
-    "code_bytes",
-    "unpack_seconds",
-    "copy_bytes_per_second",
-    "integer_operations_per_second",
-    "float_operations_per_second",
-    "clock_hz",
-    "integer_operations",
-    "float_operations",
-    "bytes",
-    "operand_bits",
-    "right_bits",  # of the right operand alone
-    *("psnr", "ssim"),  # of pictures
-    "gram_error",  # of entries off the diagonal, against the kernel itself
-    "accuracy",  # of nearest neighbours
-)
-SIGNED = ("psnr", "ssim")
-"""Metrics that may be negative."""
 NEGATIVE = "value: negative, which its metric cannot be"
 STATUSES = ("ok", "unsupported", "failed")
 PARAMETERS = {
@@ -62,14 +40,14 @@ PARAMETERS = {
 
 
 def parameter_columns(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that have a column; words where it holds numbers, as rank 'auto', are null."""
-    found = {name: parameters.get(name) for name in PARAMETERS}
-    words = {name for name, kind in PARAMETERS.items() if kind == "Int64"}
-    return {n: None if n in words and isinstance(v, str) else v for n, v in found.items()}
+    """The parameters that have a column; text in a column of numbers, as rank 'auto', is null."""
+    values = {name: parameters.get(name) for name in PARAMETERS}
+    numbers = {name for name, kind in PARAMETERS.items() if kind == "Int64"}
+    return {n: None if n in numbers and isinstance(v, str) else v for n, v in values.items()}
 
 
 LATER = (*PARAMETERS, "ranks_within", "rows", "calibration", "node", "versions", "allocator")
-"""Columns that a run may be older than."""
+"""Columns that older runs may lack."""
 
 
 def _column(dtype: str, *checks: pa.Check, nullable: bool = False) -> pa.Column:
@@ -100,12 +78,13 @@ _valued = pa.Check(
     lambda table: table["value"].notna() == (table["status"] == "ok"),
     error="a row has a value exactly where its status is 'ok'",
 )
+_SIGNED = [metric.name for metric in metrics.PRODUCTS.values() if metric.least < 0]
 _signs = pa.Check(
-    lambda table: ~(table["value"] < 0) | table["metric"].isin(SIGNED),
+    lambda table: ~(table["value"] < 0) | table["metric"].isin(_SIGNED),
     error=NEGATIVE,
 )
 
-SCHEMA = pa.DataFrameSchema(
+MEASUREMENT_SCHEMA = pa.DataFrameSchema(
     {
         # what was measured
         "experiment": _column("string"),
@@ -124,7 +103,7 @@ SCHEMA = pa.DataFrameSchema(
         "setting": _column("Int64", _positive),  # number within its shard; baselines have it too
         "b_prepared": _column("boolean", nullable=True),  # before the clock started; of times only
         # the value
-        "metric": _column("string", pa.Check.isin(METRICS)),
+        "metric": _column("string", pa.Check.isin(metrics.PRODUCTS)),
         "phase": _column("string", nullable=True),
         "sample": _column("Int64", _positive),
         "value": _column("float64", nullable=True),
@@ -137,28 +116,6 @@ SCHEMA = pa.DataFrameSchema(
     ordered=True,
 )
 
-NETWORK_METRICS = (
-    "top1",
-    "top5",
-    "top1_drop",
-    "agreement",
-    "kl",
-    "relative_error",
-    "relative_error_median",
-    "perplexity",
-    "cosine",
-    "seconds_per_item",
-    "times_float_speed",
-    "average_bits",
-    "weight_bits",
-    "integer_operations",
-    "float_operations",
-    "alone_error",
-    "own_error",
-    "accumulated_error",
-    "moved_by_others",
-    "rank",
-)
 NETWORK_SCHEMA = pa.DataFrameSchema(
     {
         # what was measured
@@ -175,7 +132,7 @@ NETWORK_SCHEMA = pa.DataFrameSchema(
         "ranks_within": _column("float64", nullable=True),  # average bits; ranks by layer
         "calibration": _column("string", nullable=True),
         # the value, its 95% interval, over how many items
-        "metric": _column("string", pa.Check.isin(NETWORK_METRICS)),
+        "metric": _column("string", pa.Check.isin(metrics.NETWORKS)),
         "value": _column("float64", nullable=True),
         "low": _column("float64", nullable=True),
         "high": _column("float64", nullable=True),
@@ -205,5 +162,5 @@ ARRAY_SCHEMA = pa.DataFrameSchema(
 )
 
 
-TABLES = dict(zip(FOLDERS, (SCHEMA, NETWORK_SCHEMA, ARRAY_SCHEMA), strict=True))
-"""A folder of a run: the schema of its tables."""
+TABLES = dict(zip(FOLDERS, (MEASUREMENT_SCHEMA, NETWORK_SCHEMA, ARRAY_SCHEMA), strict=True))
+"""The schema of the tables in each folder of a run."""

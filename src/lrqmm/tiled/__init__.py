@@ -22,14 +22,17 @@ import torch
 from numpy.typing import NDArray
 
 from lrqmm import _checks, methods
+from lrqmm._files import write_whole
 from lrqmm._progress import Report, silent
 from lrqmm.products.backends import backend_of
+from lrqmm.products.composition import Composition, Preset, has_executions
+from lrqmm.products.floatproduct import FloatProduct
 from lrqmm.products.lowrank import LowRank
-from lrqmm.products.quantize import Quantized, group_length, product
-from lrqmm.tiled.lowrank import low_rank_parts, ranks
+from lrqmm.products.method import Method, Recipe
+from lrqmm.products.quantize import group_length
+from lrqmm.products.quantized import Quantized, product
+from lrqmm.tiled.lowrank import low_rank_parts
 from lrqmm.tiled.vectors import Floats, Sizes, Vectors, open_vectors, release
-
-METHODS = ("direct", "lrqmm", "lrqmm_aware", "mean_fix", "sgemm")
 
 # Bytes at the peak, from above: of an element being quantised, and of an element of a tile.
 WORK_BYTES = 44
@@ -59,7 +62,7 @@ def matmul(
     Parameters
     ----------
     A, B : np.memmap, path of a .npy file, NumPy array or Dask array, of float16, 32 or 64
-    method : 'direct', 'lrqmm', 'lrqmm_aware', 'mean_fix' or 'sgemm'
+    method : 'direct', 'lrqmm', 'lrqmm_aware', 'mean_fix', 'sgemm', or parts of these joined by `+`
     out : path of the .npy file to write, whole or not at all; None for an array in memory
     memory_limit : bytes of all buffers together, the result's too where `out` is None. Operands
         in memory and what Dask holds of its chunks come on top.
@@ -78,9 +81,8 @@ def matmul(
         too small
     OSError : no room for `out`
     """
-    _checks.choice("method", method, METHODS)
     _checks.integer("memory_limit", memory_limit, 1)
-    composition = _build(method, params)
+    built = _build(method, params)
     left, right = open_vectors("A", A), open_vectors("B", B)
     (m, k), n = left.matrix.shape, right.matrix.shape[1]
     if right.matrix.shape[0] != k:
@@ -88,7 +90,7 @@ def matmul(
             f"A has shape {m} x {k} and B {right.matrix.shape[0]} x {n}; "
             "allowed: as many columns in A as rows in B"
         )
-    composition.check_shape(m, k, n)
+    built.check_shape(m, k, n)
     dtype = np.result_type(left.matrix.dtype, right.matrix.dtype)
     kept = 0 if out is not None else m * n * dtype.itemsize
     if kept > memory_limit:
@@ -97,38 +99,47 @@ def matmul(
             "allowed: more, or out= with the path of a .npy file to write it to"
         )
     shape = (m, k, n)
-    sizes = _sizes(method, composition, shape, memory_limit, kept) if 0 not in shape else None
+    sizes = _sizes(built, shape, memory_limit, kept) if 0 not in shape else None
     left, right = replace(left, sizes=sizes), replace(right, sizes=sizes)
     with backend_of(np.empty(0)).usual_state(None, "ieee"), _result(out, (m, n), dtype) as C:
         if sizes is None:
             C[...] = 0
-        elif method == "sgemm":
-            _sweep(C, sizes, left.floats, right.floats, lambda a, b: a @ b.T, progress)
+        elif isinstance(built, Composition):
+            _compensated(C, built, left, right, progress)
         else:
-            _compensated(C, composition, left, right, progress)
+            _sweep(C, sizes, left.floats, right.floats, lambda a, b: a @ b.T, progress)
         left.refuse_underflow()
         right.refuse_underflow()
     return C if out is None else np.load(out, mmap_mode="r")
 
 
-def _build(method: str, params: dict[str, Any]) -> Any:
-    """The method's parts, with what is not offered here refused."""
-    preset = methods.preset(method)
+def _build(name: str, params: dict[str, Any]) -> Method:
+    """The method, with what is not offered here refused."""
+    recipe = methods.preset(name)
+    if not covers(recipe):
+        allowed = [name for name in methods.list_methods() if covers(methods.preset(name))]
+        _checks.choice("method", name, allowed)
     only_these = {"power_iterations": 0, "execution": "plain", "factor_dtype": "float32"}
-    for name, only in only_these.items():
-        if name in preset.defaults and params.get(name, only) != only:
-            raise ValueError(f"{name} is {params[name]!r}; allowed for matrices on disk: {only!r}")
-    if "power_iterations" in preset.defaults:
+    for key, only in only_these.items():
+        if key in recipe.defaults and params.get(key, only) != only:
+            raise ValueError(f"{key} is {params[key]!r}; allowed for matrices on disk: {only!r}")
+    if "power_iterations" in recipe.defaults:
         params = {**params, "power_iterations": 0}
-    return preset.build(**params)
+    return recipe.build(**params)
+
+
+def covers(recipe: Recipe) -> bool:
+    """Whether a method can be run in tiles: float32, or uniform levels and a correction by means or
+    thin factors."""
+    if isinstance(recipe, Preset):
+        return has_executions(recipe.transform, recipe.quantizer, recipe.compensator)
+    return type(recipe) is FloatProduct and recipe.precision == "float32"
 
 
 # memory
 
 
-def _sizes(
-    method: str, composition: Any, shape: tuple[int, int, int], limit: int, kept: int
-) -> Sizes:
+def _sizes(built: Method, shape: tuple[int, int, int], limit: int, kept: int) -> Sizes:
     """How much to take at once, so that all buffers stay within `limit` bytes.
 
     A sixteenth is for mapped pages. Of the rest, an eighth is for vectors being quantised, a
@@ -136,18 +147,19 @@ def _sizes(
     """
     m, k, n = shape
     width, vector = 1, 4 * k  # columns of the thin matrices; bytes of a vector in a strip
-    if method != "sgemm":
-        quantizer = composition.quantizer
+    tall = 0
+    if isinstance(built, Composition):
+        quantizer: Any = built.quantizer
         group = group_length(quantizer.granularity, k)
         vector = 2 * k + 16 * math.ceil(k / group)  # codes, and a copy that the product may take
         if quantizer.zero_point is not None or quantizer.left.zero_point is not None:
             vector += 8 * group  # torch sums codes as int64
-        if isinstance(composition.compensator, LowRank):
-            c = composition.compensator
+        c = built.compensator
+        if isinstance(c, LowRank):
             if c.rank == "auto":
                 raise ValueError("rank is 'auto'; allowed: an integer or None within memory_limit")
-            width = 2 * min(max(ranks(c, m, k, n)) + c.oversampling, k)
-    tall = m + n if method == "lrqmm_aware" else 0
+            width = 2 * min(max(c.ranks(m, k, n)) + c.oversampling, k)
+        tall = m + n if c.span == "product" else 0
     kept += 12 * width * (k + tall)  # sketches, and the copies that an SVD of them takes
     vector += 16 * width
     work = WORK_BYTES * k + 32 * width
@@ -177,18 +189,13 @@ def _result(
     path = Path(out)
     if path.suffix != ".npy" or not path.parent.is_dir() or path.is_dir():
         raise ValueError(f"out is {str(out)!r}; allowed: path of a .npy file in an existing folder")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with write_whole(path) as part:
         C = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
         if hasattr(os, "posix_fallocate"):  # a full disk: said now, not by a signal later
             with open(part, "rb+") as stream:
                 os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
         yield C
         C.flush()
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 # the sweep
@@ -211,7 +218,7 @@ def _sweep(
 
 
 def _compensated(
-    C: NDArray[Any], composition: Any, A: Vectors, B: Vectors, progress: Report
+    C: NDArray[Any], composition: Composition, A: Vectors, B: Vectors, progress: Report
 ) -> None:
     """C ≈ (Ã + L_A)(B̃ + L_B), or what `terms` leaves of it.
 

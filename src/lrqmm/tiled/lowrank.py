@@ -16,14 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from lrqmm.methods.lrqmm_aware import LRQMMAware
-from lrqmm.methods.mean_fix import MeanFix
-from lrqmm.products.lowrank import DEFAULT_RANK, LEFT, RIGHT, LowRank
+from lrqmm.products.composition import Composition
+from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
 from lrqmm.tiled.vectors import Floats, Vectors
 
 Part = Callable[[Floats], Floats]
@@ -107,28 +105,23 @@ def _aware_part(
     return LowRankPart(_transposed_times(X, X.residual, Q.__getitem__, Q.shape[1]), Q)
 
 
-def low_rank_parts(composition: Any, A: Vectors, B: Vectors) -> tuple[LowRankPart, LowRankPart]:
+def low_rank_parts(
+    composition: Composition, A: Vectors, B: Vectors
+) -> tuple[LowRankPart, LowRankPart]:
     """L_A and L_Bᵀ; of rank 0 where there is none."""
     (m, k), n = A.X.shape, B.X.shape[0]
     c = composition.compensator
-    if isinstance(c, MeanFix):
+    if c.span == "means":
         mean = LowRankPart(np.full((k, 1), k**-0.5, np.float32))
         return mean, mean
     none = LowRankPart(np.empty((k, 0), np.float32))
     if not isinstance(c, LowRank):
         return none, none
-    left, right = ranks(c, m, k, n)
-    if isinstance(c, LRQMMAware):
+    left, right = c.ranks(m, k, n)
+    if c.span == "product":
         L_A = _aware_part(A, left, B, B.exact, c, LEFT) if left else none
         L_B = _aware_part(B, right, A, A.approx, c, RIGHT) if right else none
     else:
         L_A = _lrqmm_part(A, left, c, LEFT) if left else none
         L_B = _lrqmm_part(B, right, c, RIGHT) if right else none
     return L_A, L_B
-
-
-def ranks(c: LowRank, m: int, k: int, n: int) -> tuple[int, int]:
-    """Ranks at which A's and B's residuals are compensated."""
-    rank = DEFAULT_RANK if c.fixed_rank is None else c.fixed_rank
-    left = min(rank, m, k) if "a" in c.sides else 0
-    return left, min(rank, k, n) if "b" in c.sides else 0

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrqmm import _checks
-from lrqmm.products.quantize import Quantized, Quantizer
+from lrqmm.products.quantize import Quantizer
+from lrqmm.products.quantized import Quantized
 
 DTYPES = ("float16", "float32", "float64")
 

@@ -5,7 +5,6 @@ into the user's cache folder. Its members are read by name; nothing is unpacked 
 imported, unpickled or run.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_cache_dir
+
+from lrqmm._files import sha256
 
 TIMEOUT = 900  # seconds; a client behind a silent firewall would otherwise hang a job
 
@@ -251,11 +252,10 @@ def _command(package: Package) -> list[str]:
 
 def _verify(package: Package, file: Path, advice: str) -> None:
     """Raise `PackageError` unless `file` has the SHA-256 of `package`."""
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    if sha256 != package.sha256:
+    digest = sha256(file)
+    if digest != package.sha256:
         raise PackageError(
-            f"{file} is truncated or altered: it has SHA-256 {sha256} and {file.stat().st_size} "
+            f"{file} is truncated or altered: it has SHA-256 {digest} and {file.stat().st_size} "
             f"bytes; {package} has SHA-256 {package.sha256} and {package.size} bytes. {advice}"
         )
 

@@ -100,6 +100,10 @@ class Pictures:
     def __getitem__(self, part: slice) -> Pictures:
         return Pictures(self.entries[part])
 
+    def spread(self, count: int) -> Pictures:
+        """So many of them at equal distances; sorted by class, they spread over the classes."""
+        return Pictures(tuple(self.entries[i * len(self) // count] for i in range(count)))
+
     def __iter__(self) -> Iterator[Picture]:
         for name, file, label in self.entries:
             yield Picture(name, _open(name, file), label)
@@ -117,7 +121,7 @@ class Pictures:
             yield inputs, torch.tensor([picture.label for picture in batch])
 
 
-def labelled_pictures(source: str | Path | None = None, cache: Path | None = None) -> Pictures:
+def labelled_pictures(source: str | Path | None = None) -> Pictures:
     """Find labelled pictures; none is opened yet.
 
     Parameters
@@ -129,8 +133,6 @@ def labelled_pictures(source: str | Path | None = None, cache: Path | None = Non
         So are pictures side by side whose names begin with their class (``n01440764_tench.JPEG``).
         With fewer classes it must hold ``classes.txt``: 1000 lines, of which line i begins
         with the name (WNID) of class i - 1, as ImageNet's ``LOC_synset_mapping.txt`` does.
-    cache : Path, optional
-        As for `lrqmm.bench.data.packages.fetch`, which also says what can go wrong.
 
     Returns
     -------
@@ -144,7 +146,7 @@ def labelled_pictures(source: str | Path | None = None, cache: Path | None = Non
         is no picture is found when it is opened.
     """
     if source is None:
-        files = read_members(fetch("foolbox", cache), "foolbox/data/")  # imagenet_NN_LABEL.jpg
+        files = read_members(fetch("foolbox"), "foolbox/data/")  # imagenet_NN_LABEL.jpg
         entries = [
             (name, data, int(Path(name).stem.split("_")[2]))
             for name, data in sorted(files.items())

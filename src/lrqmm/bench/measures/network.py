@@ -1,157 +1,111 @@
-"""Measure one shard of a network study: a network, one method, many settings, in one process."""
+"""Whole networks on each method's products: their scores and times, layer by layer."""
 
 from __future__ import annotations
 
-import json
-import sys
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-import torch
-from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from pydantic import Field
 
-from lrqmm.bench.environment import watch_load
-from lrqmm.bench.measures.shard import provenance
-from lrqmm.bench.networks.compare import float_outputs, score
-from lrqmm.bench.networks.tasks import Task, load_task
-from lrqmm.method import Method, get_method
-from lrqmm.nn.ranks import choose_ranks
-from lrqmm.nn.replace import replace_layers
-from lrqmm.run import schema
-
-Row = dict[str, Any]
+from lrqmm import methods
+from lrqmm.bench.configuration import ConfigError, check_path
+from lrqmm.bench.keys import Text, Unique, one_of
+from lrqmm.bench.measures._experiment import Row, Scope, Shard
+from lrqmm.bench.measures._methods import OfMethods
+from lrqmm.bench.networks import NETWORKS, PACKAGED
 
 
-def measure_network(shard: Mapping[str, Any], device: str, threads: int) -> list[Row]:
-    """Rows of the table of networks for a shard.
+class Network(OfMethods):
+    """Whole networks on the products of each method, beside the float32 network."""
 
-    Parameters
-    ----------
-    shard : as `lrqmm.bench.study.Shard.as_dict` gives it
-    device : 'auto', 'cpu' or 'cuda'
-    threads : the most threads to use
+    name = "network"
+    table = "networks"
+    alone = True  # its passes are timed
 
-    Raises
-    ------
-    ValueError, TypeError, FileNotFoundError, PackageError : a setting, file or pattern that is not
-        allowed or not there
+    network: Annotated[str, one_of(NETWORKS.names)]
+    """`resnet50`, `llama`, `minilm`."""
+    weights: Text = PACKAGED
+    """`packaged`, or the path of your own."""
+    data: Text = PACKAGED
+    """`packaged`, or the path of your own."""
+    items: int = Field(20, ge=1)
+    """Pictures, windows of text, or lines."""
+    length: int = Field(1024, ge=2)
+    """Of `llama`: tokens in a window."""
+    per_gemm: Annotated[list[Annotated[int, Field(ge=1)]], Unique] = Field([1], min_length=1)
+    """Items whose rows share each layer's product; a list is tried value by value."""
+    speed: bool = True
+    """`false`: no times, and the float network runs once per shard instead of beside every
+    setting; its outputs are held in memory.
     """
-    how = shard["network"]
-    settings = [(get_method(shard["method"], **setting), setting) for setting in shard["settings"]]
-    rows: list[Row] = []
-    with threadpool_limits(threads), watch_load(threads) as load:
-        torch.set_num_threads(threads)
-        chosen = _device(device)
-        asked = ("network", "weights", "data", "items", "length")
-        task = load_task(*(how[key] for key in asked))
-        task.model.to(chosen)
-        replace_layers(task.model, "sgemm", keep=how["keep"])  # the patterns fit
-        sample: Row = {}
-        if how["calibration"] and any(method.calibrated for method, _ in settings):
-            others = task.others(how["calibration"])
-            sample = {"calibration": _moved(others, chosen), "run": task.run}
-        for per_gemm in how["per_gemm"]:
-            reference = None if how["speed"] else float_outputs(task, per_gemm, chosen)
-            for number, (method, setting) in enumerate(settings, 1):
-                rows.extend(
-                    _measure(task, how, method, setting, per_gemm, chosen, reference, sample)
-                )
-                done = f"{number} of {len(settings)} settings, {per_gemm} a GEMM"
-                print(f"{shard['name']}: {done}", file=sys.stderr, flush=True)
-    common = {**provenance(shard, threads), "device": str(chosen)}
-    return [{**common, **row, **load} for row in rows]
+    ranks_within: float | None = Field(None, gt=0)
+    """Average bits: instead of one `rank`, ranks by layer, chosen on the first items so that
+    codes, scales and factors stay within it.
+    """
+    calibration: int = Field(0, ge=0)
+    """So many items, none of them measured, for methods that calibrate: of the same data, of
+    the packaged pictures where too few are left; 0, each product calibrates on its own operand.
+    """
+    keep: list[Text] = Field([])
+    """Patterns of layers that stay in float32, such as `[conv1, fc1000]` or `[lm_head]`."""
 
+    def shards(self, name: str, scope: Scope) -> Iterator[Shard]:
+        """A shard per method, which loads the network once."""
+        where = f"experiments.{name}"
+        if max(self.per_gemm) > self.items:
+            raise ConfigError(
+                f"config: {where}: per_gemm is {max(self.per_gemm)}; "
+                f"allowed: up to items = {self.items}"
+            )
+        for key, path in (("weights", self.weights), ("data", self.data)):
+            check_path(f"{where}.{key}", path)
+        if self.weights != PACKAGED and not Path(self.weights).exists():
+            raise ConfigError(f"config: {where}: weights is {self.weights!r}, which is not there")
+        self.check_parameters(where)
+        chosen = self.chosen(scope)
+        options = self.options_only()
+        for method in self.methods:
+            settings = self.grid(where, method, set())
+            if self.ranks_within is not None:
+                _check_ranks_by_layer(where, method, settings)
+            if method in chosen:
+                shard = f"{name}-{method}-torch-0"
+                yield Shard(shard, name, options, "torch", method, (), settings)
 
-def _device(asked: str) -> torch.device:
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(asked)
-
-
-def _measure(
-    task: Task,
-    how: Mapping[str, Any],
-    method: Method,
-    setting: Mapping[str, Any],
-    per_gemm: int,
-    device: torch.device,
-    reference: Sequence[Tensor] | None,
-    sample: Row,
-) -> Iterator[Row]:
-    """Rows of one setting; a failure is a row too, and its neighbours go on."""
-    sample = sample if method.calibrated else {}
-    about = {
-        **_about(how, method),
-        "calibration": "held_out" if sample else "same" if method.calibrated else "none",
-        "reference": task.reference,
-        "data": task.data,
-        "per_gemm": per_gemm,
-        "integer_route": method.integer_route(torch.empty(1, device=device)),
-        "status": "ok",
-    }
-    found: list[Row] = []
-    try:
-        if how["ranks_within"] is None:
-            low = replace_layers(task.model, method, keep=how["keep"], **sample)
-        else:
-            low, found = _ranked(task, how, method.name, setting, per_gemm, device, sample)
-        for row in [*found, *score(task, low, per_gemm, device, reference)]:
-            yield {**about, **row}
-    except Exception as reason:
-        yield {
-            **about,
-            "metric": "relative_error",
-            "status": "failed",
-            "reason": f"{type(reason).__name__}: {reason}",
-        }
-
-
-def _ranked(
-    task: Task,
-    how: Mapping[str, Any],
-    name: str,
-    setting: Mapping[str, Any],
-    per_gemm: int,
-    device: torch.device,
-    sample: Row,
-) -> tuple[nn.Module, list[Row]]:
-    """The network with ranks chosen by layer on its first batch, or on the calibration sample, and
-    the ranks as rows."""
-
-    @cache  # layers of one rank share the method's work space
-    def ranked(rank: int) -> Method:
-        return get_method(name, **setting, rank=rank)
-
-    within = how["ranks_within"]
-    inputs = sample.get("calibration")
-    if inputs is None:
-        inputs = _moved(next(task.batches(per_gemm)).inputs, device)
-    plan = choose_ranks(
-        task.model, inputs, ranked, average_bits=within, keep=how["keep"], run=task.run
-    )
-    if plan.average_bits > within:
-        raise ValueError(
-            f"ranks_within is {within}; allowed: at least {plan.average_bits:.3f}, the average "
-            "bits without any rank"
+    def work(self, shard: Shard) -> int:
+        return (
+            NETWORKS.get(self.network).work * self.items * len(self.per_gemm) * len(shard.settings)
         )
-    chosen = {layer: ranked(rank) for layer, rank in plan.ranks.items()}
-    rows = [{"metric": "rank", "layer": at, "value": rank} for at, rank in plan.ranks.items()]
-    return replace_layers(task.model, chosen, keep=how["keep"], **sample), rows
+
+    def megabytes(self, shard: Shard) -> int:
+        return 8000
+
+    def files(self) -> list[str]:
+        return [path for path in (self.weights, self.data) if os.path.isfile(path)]
+
+    def rows_asked(self, shard: Shard) -> tuple[list[str], int]:
+        return ["parameters", "per_gemm"], len(shard.settings) * len(self.per_gemm)
+
+    def rows(
+        self, shard: Shard, files: Sequence[str | Path], device: str, threads: int
+    ) -> list[Row]:
+        from lrqmm.bench.measures._network import measure_network
+
+        return measure_network(self, shard, device, threads)
 
 
-def _moved(inputs: Any, device: torch.device) -> Any:
-    return inputs.to(device) if isinstance(inputs, Tensor) else inputs
+def _check_ranks_by_layer(where: str, method: str, settings: Sequence[Mapping[str, Any]]) -> None:
+    if "rank" not in methods.preset(method).defaults:
+        every = methods.list_methods()
+        ranked = [name for name in every if "rank" in methods.preset(name).defaults]
+        raise ConfigError(
+            f"config: {where}: ranks_within with method {method}, which has no rank; "
+            f"allowed: {', '.join(ranked)}"
+        )
+    if any("rank" in setting for setting in settings):
+        raise ConfigError(f"config: {where}: allowed: one of rank and ranks_within")
 
 
-def _about(how: Mapping[str, Any], method: Method) -> Row:
-    parameters = method.parameters
-    return {
-        "network": how["network"],
-        "keep": ", ".join(how["keep"]),
-        "method": method.name,
-        "parameters": json.dumps(parameters, sort_keys=True),
-        **schema.parameter_columns(parameters),
-        **({"ranks_within": how["ranks_within"], "rank": None} if how["ranks_within"] else {}),
-    }
+MEASURE = Network

@@ -1,61 +1,47 @@
-"""Products that mean something: one file a workload, in which the relatives of LRQMM were shown.
+"""One file per source of matrices: a module here defines `SOURCE`, whose inputs a study asks for.
 
-A module here defines `WORKLOAD`: named cases, each a pair A (m x k), B (k x n), and what an
-approximate product C is worth there, beside its relative error. Its name is an input of a study.
+Adding a source is adding a file; nothing else lists them. A study is planned with all of them, so
+these modules import slow libraries where they make matrices.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from lrqmm._registry import Registry
+from lrqmm.bench.data.matrices import Float32 as Float32
+from lrqmm.bench.sources._source import Config as Config
+from lrqmm.bench.sources._source import Matrices as Matrices
+from lrqmm.bench.sources._source import Pair as Pair
+from lrqmm.bench.sources._source import Source as Source
+from lrqmm.bench.sources._source import chosen as chosen
+from lrqmm.bench.sources._workload import Workload as Workload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lrqmm import _checks
-
-Float32 = NDArray[np.float32]
-Shape = tuple[int, int, int]
+SOURCES: Registry[Source] = Registry(__name__, "SOURCE")
 
 
-@dataclass(frozen=True)
-class Workload:
-    """A family of products with a purpose.
+def list_sources() -> list[Source]:
+    """All sources, sorted by name."""
+    return [SOURCES.get(name) for name in SOURCES.names()]
 
-    Attributes
-    ----------
-    name : of its module, and of the input
-    title : in words, for figures
-    cases : shape (m, k, n) of each
-    make : (case, seed) to A and B, float32; the same arguments give the same matrices
-    score : (case, seed, C) to metrics and their values; C is (m, n) float32
-    packaged : whether its data come from a package registry
+
+def input_sources(config: Config) -> dict[str, Source]:
+    """The source of every input that a study may ask for.
+
+    Raises
+    ------
+    ValueError : a name of the configuration's own that another input has
     """
-
-    name: str
-    title: str
-    cases: Mapping[str, Shape]
-    make: Callable[[str, int], tuple[Float32, Float32]]
-    score: Callable[[str, int, Float32], dict[str, float]]
-    packaged: bool = False
-
-
-def list_workloads() -> list[str]:
-    """Names of all workloads, sorted."""
-    names = {info.name for info in pkgutil.iter_modules(__path__) if info.name[0] != "_"}
-    return sorted(names - {"distributions", "files", "resnet50"})
+    sources: dict[str, Source] = {}
+    for source in sorted(list_sources(), key=lambda source: not source.titles):
+        for name in source.inputs(config.get(source.name, {})):
+            if name in sources or name == "all":
+                taken = ", ".join(["all", *sources])
+                raise ValueError(
+                    f"{source.name}.{name}: the name is taken; allowed: any but {taken}"
+                )
+            sources[name] = source
+    return sources
 
 
-@cache
-def workload(name: str) -> Workload:
-    """The workload of this name; ValueError where there is none."""
-    _checks.choice("workload", name, list_workloads())
-    found: Workload = importlib.import_module(f"{__name__}.{name}").WORKLOAD
-    if found.name != name:
-        raise ValueError(
-            f"bench/sources/{name}.py defines WORKLOAD named {found.name!r}; allowed: {name!r}"
-        )
-    return found
+def source_of(name: str) -> Source | None:
+    """The source of an input; None where it is of the configuration's own."""
+    return input_sources({}).get(name)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+from lrqmm.bench.data.matrices import Float32, write_pair
+from lrqmm.bench.sources import Config, Matrices, Pair, Source
+
 Sampler = Callable[[np.random.Generator, int, int], NDArray[Any]]
 
 
@@ -76,3 +80,38 @@ def sample(distribution: str, m: int, k: int, n: int, seed: int) -> tuple[Float3
     A = sampler(rng, m, k)
     B = sampler(rng, n, k).T
     return np.ascontiguousarray(A, np.float32), np.ascontiguousarray(B, np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distributions(Source):
+    """Each distribution is an input, of all sizes and seeds that an experiment asks for."""
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        return {name: title for name, (title, _) in DISTRIBUTIONS.items()}
+
+    def pairs(self, name: str, choice: Config, section: Config) -> Iterator[Pair]:
+        if not choice.get("sizes"):
+            raise ValueError(f"sizes is missing, and {name} needs it")
+        for size in choice["sizes"]:
+            m, k, n = (size,) * 3 if isinstance(size, int) else map(int, size.split("x"))
+            for seed in range(choice.get("seeds", 1)):
+                path = f"{name}/{m}x{k}x{n}-seed{seed}.safetensors"
+                yield Pair(name, None, seed, m, k, n, path)
+
+    def make(self, pairs: Sequence[Pair], section: Config) -> Iterator[Matrices]:
+        for pair in pairs:
+            shape, seed = (pair.m, pair.k, pair.n), pair.input_seed or 0
+            about = dict(zip("mkn", map(str, shape), strict=True), seed=str(seed))
+            A, B = sample(pair.input, *shape, seed)
+            yield Matrices(pair, A, B, {"distribution": pair.input, **about})
+
+
+SOURCE = Distributions(name="distributions", title="seeded distributions")
+
+
+def write_sample(path: str | Path, distribution: str, m: int, k: int, n: int, seed: int) -> None:
+    """Write a seeded pair of a distribution; the same arguments give the same file."""
+    pair = Pair(distribution, None, seed, m, k, n, str(path))
+    for _, A, B, about in SOURCE.make([pair], {}):
+        write_pair(path, A, B, about)

@@ -55,10 +55,11 @@ def _chances(seed: int, part: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, part))))
 
 
-WORKLOAD = Workload(
-    "features",
-    "random Fourier features",
-    {str(count): (POINTS, count, POINTS) for count in COUNTS},
-    make,
-    score,
+SOURCE = Workload(
+    name="features",
+    title="random Fourier features",
+    cases={str(count): (POINTS, count, POINTS) for count in COUNTS},
+    matrices=make,
+    scores=score,
+    metrics=("gram_error",),
 )

@@ -24,14 +24,14 @@ def picture(case: str) -> Float32:
     from sklearn.datasets import load_sample_image
 
     if case == "phantom":
-        found = transform.resize(data.shepp_logan_phantom(), SHAPES[case], order=1)
+        grey = transform.resize(data.shepp_logan_phantom(), SHAPES[case], order=1)
     elif case == "camera":
-        found = data.camera() / 255
+        grey = data.camera() / 255
     else:
-        found = color.rgb2gray(load_sample_image(f"{case}.jpg"))
-    made = np.asarray(found, np.float32)
-    assert made.shape == SHAPES[case]
-    return made
+        grey = color.rgb2gray(load_sample_image(f"{case}.jpg"))
+    values = np.asarray(grey, np.float32)
+    assert values.shape == SHAPES[case]
+    return values
 
 
 def make(case: str, seed: int) -> tuple[Float32, Float32]:
@@ -41,21 +41,22 @@ def make(case: str, seed: int) -> tuple[Float32, Float32]:
 
 
 def score(case: str, seed: int, C: Float32) -> dict[str, float]:
-    """`psnr` in dB, which the picture itself has none of, and `ssim` (1 is the picture itself), for
-    a range of 0 to 1."""
+    """`psnr` in dB, which the picture itself lacks, and `ssim`, 1 of the picture itself; the range
+    is 0 to 1."""
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     B, C = picture(case).astype(np.float64), C.astype(np.float64)
-    found = {"ssim": float(structural_similarity(B, C, data_range=1))}
+    scores = {"ssim": float(structural_similarity(B, C, data_range=1))}
     if (B != C).any():
-        found["psnr"] = float(peak_signal_noise_ratio(B, C, data_range=1))
-    return found
+        scores["psnr"] = float(peak_signal_noise_ratio(B, C, data_range=1))
+    return scores
 
 
-WORKLOAD = Workload(
-    "images",
-    "image compression",
-    {case: (rows, rows, columns) for case, (rows, columns) in SHAPES.items()},
-    make,
-    score,
+SOURCE = Workload(
+    name="images",
+    title="image compression",
+    cases={case: (rows, rows, columns) for case, (rows, columns) in SHAPES.items()},
+    matrices=make,
+    scores=score,
+    metrics=("psnr", "ssim"),
 )

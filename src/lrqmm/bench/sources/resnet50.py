@@ -1,141 +1,87 @@
-"""The matrix products of a network: each layer as a pair A, B with A @ B its output.
+"""The products of the packaged ResNet-50: the input of each layer times its weights."""
 
-A convolution is a matrix product of its input, one row for each place of the output and one
-column for each weight of a filter (im2col), by its filters, one in each column. The bias is
-left out: it is added after the product.
-"""
+from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from lrqmm.bench.sources import Config, Matrices, Pair, Source, chosen
 
-from lrqmm.bench.data.pictures import labelled_pictures
-from lrqmm.bench.networks.resnet50 import load_resnet50
-from lrqmm.nn.im2col import im2col, weight_matrix
-from lrqmm.nn.replace import first_input
-
-Matrix = NDArray[np.float32]
+if TYPE_CHECKING:
+    from lrqmm.nn.capture import LayerProduct
 
 
-class LayerProduct(NamedTuple):
-    """One layer's matrix product.
+def products(pictures: int) -> dict[str, tuple[int, int, int]]:
+    """(m, k, n) of the 54 products of ResNet-50 v1 on 224 x 224 pictures, in running order."""
+    shapes = {"conv1": (pictures * 112 * 112, 3 * 7 * 7, 64)}
+    channels, width, side = 64, 64, 56
+    for stage, blocks in ((2, "abc"), (3, "abcd"), (4, "abcdef"), (5, "abc")):
+        rows = pictures * side * side
+        for block in blocks:
+            name = f"res{stage}{block}_branch"
+            shapes[f"{name}2a"] = (rows, channels, width)
+            shapes[f"{name}2b"] = (rows, 9 * width, width)
+            shapes[f"{name}2c"] = (rows, width, 4 * width)
+            if block == "a":
+                shapes[f"{name}1"] = (rows, channels, 4 * width)
+            channels = 4 * width
+        width, side = 2 * width, side // 2
+    shapes["fc1000"] = (pictures, channels, 1000)
+    return shapes
 
-    Attributes
-    ----------
-    name : str
-        The layer's name in the network.
-    A : ndarray
-        Activations, m x k, float32, C-contiguous.
-    B : ndarray
-        Weights, k x n, float32, C-contiguous.
+
+def capture_resnet50(pictures: int) -> Iterator[LayerProduct]:
+    """Yield the 54 products of the first packaged pictures, of which there are 20.
+
+    ValueError for another number of them.
     """
+    from lrqmm.bench.data.pictures import labelled_pictures
+    from lrqmm.bench.networks.resnet50.model import load_resnet50
+    from lrqmm.nn.capture import capture
 
-    name: str
-    A: Matrix
-    B: Matrix
-
-
-def capture_resnet50(pictures: int, cache: Path | None = None) -> Iterator[LayerProduct]:
-    """Yield the 54 products of the packaged ResNet-50: 53 convolutions and one full layer.
-
-    Parameters
-    ----------
-    pictures : int
-        Run on so many of the 20 packaged pictures, from the first.
-    cache : Path, optional
-        As for `lrqmm.bench.data.packages.fetch`, which also says what can go wrong.
-
-    Returns
-    -------
-    iterator of LayerProduct
-        In the order in which the layers run. A convolution has m = pictures * height * width
-        of its output, the last layer m = pictures.
-
-    Raises
-    ------
-    ValueError
-        `pictures` is not from 1 to 20.
-    """
-    packaged = labelled_pictures(cache=cache)
+    packaged = labelled_pictures()
     if not 1 <= pictures <= len(packaged):
         raise ValueError(f"pictures={pictures} is not from 1 to {len(packaged)}")
-    model = load_resnet50(cache=cache)
+    model = load_resnet50()
     batch, _ = next(packaged.batches(pictures, model.preprocessing))
     return capture(model, batch)
 
 
-def capture(model: nn.Module, batch: Tensor) -> Iterator[LayerProduct]:
-    """Run a network once and yield the product of each convolution and linear layer.
+@dataclass(frozen=True, kw_only=True)
+class Layers(Source):
+    """One run of the network gives all layers."""
 
-    Only the layers' inputs are held, each until its product is made: they are up to kh * kw
-    times smaller than the products' matrices, of which one pair exists at a time.
+    def pairs(self, name: str, choice: Config, section: Config) -> Iterator[Pair]:
+        shapes = products(section["pictures"])
+        for layer in chosen("layers", choice, list(shapes)):
+            path = f"resnet50-{section['pictures']}pictures/{layer}.safetensors"
+            yield Pair(name, layer, None, *shapes[layer], path)
 
-    Parameters
-    ----------
-    model : Module
-        Any network, float32.
-    batch : Tensor
-        Its input.
+    def make(self, pairs: Sequence[Pair], section: Config) -> Iterator[Matrices]:
+        from lrqmm.bench.data.pictures import labelled_pictures
+        from lrqmm.bench.networks.resnet50.model import load_resnet50, top1
 
-    Yields
-    ------
-    LayerProduct
-        In the order in which the layers run.
-    """
-    inputs: list[tuple[str, nn.Conv2d | nn.Linear, Tensor]] = []
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda layer, args, kwargs, name=name: inputs.append(
-                (name, layer, first_input(args, kwargs))
-            ),
-            with_kwargs=True,
-        )
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    inputs.reverse()
-    while inputs:
-        name, layer, x = inputs.pop()
-        yield LayerProduct(name, *operands(layer, x))
+        correct, total = top1(load_resnet50(), labelled_pictures())
+        wanted = {pair.layer: pair for pair in pairs}
+        about = {"pictures": section["pictures"], "top1": f"{correct} of {total}"}
+        for layer, A, B in capture_resnet50(section["pictures"]):
+            if layer in wanted:
+                yield Matrices(wanted[layer], A, B, {"layer": layer, **about})
+
+    def megabytes(self, pair: Pair) -> int:
+        return 6000
 
 
-def operands(layer: nn.Conv2d | nn.Linear, x: Tensor) -> tuple[Matrix, Matrix]:
-    """Write a layer applied to `x` as a matrix product.
-
-    Parameters
-    ----------
-    layer : Conv2d or Linear
-        A convolution has C_out filters of C_in x kh x kw.
-    x : Tensor
-        The layer's input: N x C_in x H x W, or N x C_in for a linear layer.
-
-    Returns
-    -------
-    A, B : ndarray
-        N*H_out*W_out x kh*kw*C_in and kh*kw*C_in x C_out, as `lrqmm.nn.replace.im2col` and
-        `weight_matrix` order them; or `x` and the weight transposed.
-
-    Raises
-    ------
-    ValueError
-        The convolution is grouped: it is then no single product.
-    """
-    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
-        raise ValueError(f"layer={layer} is no single matrix product; allowed: groups=1")
-    A, _ = im2col(layer, x)
-    return _numpy(A), _numpy(weight_matrix(layer))
-
-
-def _numpy(x: Tensor) -> Matrix:
-    return np.ascontiguousarray(x.detach().cpu().numpy(), dtype=np.float32)
+SOURCE = Layers(
+    name="resnet50",
+    title="ResNet-50",
+    packaged=True,
+    at_once=True,
+    code=(
+        "bench/data/pictures.py",
+        "bench/networks/resnet50/model.py",
+        "bench/networks/resnet50/weights.py",
+        "nn/capture.py",
+    ),
+)

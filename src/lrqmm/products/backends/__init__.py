@@ -1,17 +1,16 @@
 """What differs between array libraries: integer products, float precisions, synchronisation.
 
-Everything else in `lrqmm` is array-API code, written once. A backend is a module with
-`plain(name, x)`, `usual_state(x, precision)`, `integer_route(x)`, `integer_matmul(a, b)`,
-`float_matmul(A, B, precision, out)`, `synchronize(x)`, `flush_cache(x)` and `device_name(x)`;
-`backend_of` finds the one that an array belongs to.
+Everything else in `lrqmm` is array-API code, written once. `Backend` is what a backend's module
+has; `backend_of` finds the one that an array belongs to.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, cast
 
 import array_api_compat as compat
 import numpy as np
@@ -47,16 +46,54 @@ def library_of(x: Array) -> str:
     return str(compat.array_namespace(x).__name__)
 
 
-def backend_of(x: Array) -> ModuleType:
-    """The backend module of an array."""
+class Backend(Protocol):
+    """What a module of this package has, by which a library's arrays are multiplied."""
+
+    def plain(self, name: str, x: Array) -> Array:
+        """A plain array of the library with the values of x, whose memory compiled code may walk
+        over; a copy only where needed. TypeError, which speaks of `name`, where there is none."""
+
+    def overlap(self, x: Array, y: Array) -> bool:
+        """Whether two arrays may share memory."""
+
+    def written(self, x: Array) -> None:
+        """Tell the library that compiled code has changed an array in place."""
+
+    def usual_state(self, x: Array, precision: str) -> AbstractContextManager[None]:
+        """A context in which no setting of the user's changes a product of arrays like x; float32
+        products run in `precision`, 'ieee' or 'tf32'."""
+
+    def integer_route(self, x: Array) -> str:
+        """How integer products are computed."""
+
+    def integer_matmul(self, a: Array, b: Array) -> Array:
+        """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact."""
+
+    def float_matmul(self, A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
+        """A @ B of float32 arrays in 'float32', 'tf32' or 'bfloat16', float32; Unsupported where
+        the library or device has no such product."""
+
+    def synchronize(self, x: Array) -> None:
+        """Wait for the device's queue."""
+
+    def flush_cache(self, x: Array) -> None:
+        """Overwrite a GPU's cache, or a product would find its operands there."""
+
+    def device_name(self, x: Array) -> str:
+        """The GPU's or processor's name."""
+
+
+def backend_of(x: Array) -> Backend:
+    """The backend of an array's library."""
     library = library_of(x)
     name = library if library in LIBRARIES else "generic"
-    return importlib.import_module(f"{__name__}.{name}")  # imports the library only if used
+    module = importlib.import_module(f"{__name__}.{name}")  # imports the library only if used
+    return cast("Backend", module)
 
 
 def from_numpy(x: NDArray[np.float32], library: str, device: str = "auto") -> Array:
-    """An array of 'numpy', 'torch' or 'cupy'; device 'auto' (a GPU where torch sees one), 'cpu' or
-    'cuda'."""
+    """An array of 'numpy', 'torch' or 'cupy'; device 'auto' (a GPU where torch sees one), 'cpu',
+    'cuda' or 'cuda:1'. ValueError for CuPy on a CPU."""
     if library == "numpy":
         return x
     if library == "torch":
@@ -67,7 +104,10 @@ def from_numpy(x: NDArray[np.float32], library: str, device: str = "auto") -> Ar
         return torch.from_numpy(x).to(device)
     import cupy
 
-    return cupy.asarray(x)
+    if device == "cpu":
+        raise ValueError("device is 'cpu' with library 'cupy'; allowed: 'auto', 'cuda'")
+    with cupy.cuda.Device(int(device.partition(":")[2] or cupy.cuda.Device().id)):
+        return cupy.asarray(x)
 
 
 def to_numpy(x: Array) -> NDArray[Any]:

@@ -1,17 +1,18 @@
-"""CuPy: `gemmEx` with int8 operands and int32 sums (`int8 @ int8` misses the tensor cores)."""
+"""CuPy: its arrays go through torch, in place, by DLPack; `int8 @ int8` of its own is no use.
+
+DLPack makes the current stream of the one library wait for that of the other. Never run on a GPU.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import cupy
-import numpy as np
-from cupy_backends.cuda.libs import cublas
+import torch
 
 from lrqmm._checks import Array, Unsupported
-
-CUDA_R_8I, CUDA_R_32I = 3, 10  # cudaDataType, which CuPy's cuBLAS module does not name
+from lrqmm.products.backends import torch as torch_backend
 
 
 def plain(name: str, x: Array) -> Array:
@@ -28,56 +29,38 @@ def written(x: Array) -> None:
     """Nothing keeps count of changes."""
 
 
+def as_tensor(x: Array) -> torch.Tensor:
+    """A tensor of the same memory; Unsupported where torch has no CUDA."""
+    if torch.version.cuda is None:
+        raise Unsupported("CuPy arrays need a torch with CUDA; this one has none")
+    return torch.utils.dlpack.from_dlpack(x)
+
+
+def of_tensor(x: torch.Tensor) -> Array:
+    """A CuPy array of the same memory."""
+    return cupy.from_dlpack(x)
+
+
 def integer_route(x: Array) -> str:
     """How integer products are computed."""
-    return "cublasGemmEx (int8, int32 sums)"
+    return "torch._int_mm (cuda)"
 
 
 def integer_matmul(a: Array, b: Array) -> Array:
-    """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact; padded to multiples of 4 for cuBLAS."""
-    (m, k), n = a.shape, b.shape[1]
-    m4, k4, n4 = (-(-size // 4) * 4 for size in (m, k, n))
-    left = cupy.zeros((m4, k4), dtype=cupy.int8)  # row-major: cuBLAS sees its transpose
-    left[:m, :k] = a
-    right = cupy.zeros((n4, k4), dtype=cupy.int8)
-    right[:n, :k] = b.T
-    out = cupy.empty((m4, n4), dtype=cupy.int32)
-    one, zero = np.array(1, np.int32), np.array(0, np.int32)
-    # column-major C^T (n4 x m4) = right (n4 x k4) @ left^T (k4 x m4)
-    cublas.gemmEx(
-        cupy.cuda.device.get_cublas_handle(),
-        cublas.CUBLAS_OP_T,
-        cublas.CUBLAS_OP_N,
-        n4,
-        m4,
-        k4,
-        one.ctypes.data,
-        right.data.ptr,
-        CUDA_R_8I,
-        k4,
-        left.data.ptr,
-        CUDA_R_8I,
-        k4,
-        zero.ctypes.data,
-        out.data.ptr,
-        CUDA_R_32I,
-        n4,
-        cublas.CUBLAS_COMPUTE_32I,
-        cublas.CUBLAS_GEMM_DEFAULT,
-    )
-    return out[:m, :n]
+    """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact."""
+    return of_tensor(torch_backend.integer_matmul(as_tensor(a), as_tensor(b)))
 
 
 def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
-    """A @ B of float32 arrays in float32."""
-    if precision != "float32":
-        raise Unsupported(f"{precision} products on CUDA are measured with torch, not CuPy")
-    return cupy.matmul(A, B, out=out)
+    """A @ B of float32 arrays in 'float32', 'tf32' or 'bfloat16'; the answer is float32."""
+    into = None if out is None else as_tensor(out)
+    C = torch_backend.float_matmul(as_tensor(A), as_tensor(B), precision, into)
+    return of_tensor(C) if out is None else out
 
 
 def usual_state(x: Array, precision: str) -> AbstractContextManager[None]:
-    """No setting of the library changes what a product is."""
-    return nullcontext()
+    """Torch as it is when nobody has changed it."""
+    return torch_backend.usual_state_on("cuda", precision)
 
 
 def synchronize(x: Array) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import numpy as np
 
 from lrqmm._checks import Array, Unsupported
 from lrqmm.products.backends import _float_chunks
+from lrqmm.products.backends._processor import processor_name
 
 
 def plain(name: str, x: Array) -> Array:
@@ -78,11 +78,4 @@ def flush_cache(x: Array) -> None:
 
 def device_name(x: Array) -> str:
     """The processor's name."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return processor_name()

@@ -13,7 +13,7 @@ import torch
 
 from lrqmm._checks import Array, Unsupported
 from lrqmm.products.backends import _float_chunks
-from lrqmm.products.backends import numpy as numpy_backend
+from lrqmm.products.backends._processor import processor_name
 
 
 def plain(name: str, x: Array) -> Array:
@@ -52,7 +52,7 @@ def cpu_int_mm_refused() -> str:
 
     Without an int8 dot product (VNNI) the CPU's kernels go through saturating 16-bit sums: slow or
     wrong. What the processor has is not what oneDNN may use (`ONEDNN_MAX_CPU_ISA`), so products
-    that would saturate are tried, once a process.
+    that would saturate are tried, once per process.
     """
     probe = getattr(torch.cpu, "_is_vnni_supported", None)
     if not (probe and probe()):
@@ -228,4 +228,4 @@ def device_name(x: Array) -> str:
     """The GPU's or processor's name."""
     if x.device.type == "cuda":
         return str(torch.cuda.get_device_name(x.device))
-    return numpy_backend.device_name(x)
+    return processor_name()

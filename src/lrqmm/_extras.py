@@ -1,0 +1,31 @@
+"""What the library does without, by the extra that installs it: `pip install 'lrqmm[bench]'`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+EXTRAS = {
+    "bench": (
+        *("pandas", "pyarrow", "pandera", "psutil", "yaml", "jsonschema", "threadpoolctl"),
+        *("typer", "rich", "platformdirs", "matplotlib", "seaborn", "vl_convert", "snakemake"),
+        *("gguf", "huggingface_hub", "safetensors", "tokenizers", "PIL", "skimage", "sklearn"),
+    ),
+    "cluster": ("snakemake_executor_plugin_cluster_generic", "snakemake_executor_plugin_slurm"),
+    "cuda13": ("cupy",),
+    "disk": ("dask",),
+    "docs": ("furo", "latex2mathml", "myst_parser", "sphinx", "ziamath"),
+    "notebooks": ("ipykernel", "jupyterlab", "papermill"),
+}
+"""The modules of each extra; `pyproject.toml` says which versions."""
+
+
+def missing(extra: str) -> list[str]:
+    """Modules of an extra that are not installed."""
+    return [module for module in EXTRAS[extra] if find_spec(module) is None]
+
+
+def needs_extra(part: str, extra: str) -> None:
+    """Raise ImportError, which names the extra to install, where a module of it is missing."""
+    if absent := missing(extra):
+        message = f"{part} needs {absent[0]}; install it with: pip install 'lrqmm[{extra}]'"
+        raise ImportError(message, name=absent[0])

@@ -1,0 +1,55 @@
+"""Counting what a product really does: matrix-product operations and bytes of every torch call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from lrqmm._checks import Array
+from lrqmm.method import Method
+
+aten = torch.ops.aten
+FLOAT_GEMMS = {aten.mm.default, aten.bmm.default}
+INTEGER_GEMMS = {aten._int_mm.default}
+
+
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts, of every torch call in its block, operations of matrix products and bytes touched.
+
+    A multiply-add is two operations. Bytes are the sizes of each call's tensor arguments and
+    results; views are free.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts = {"integer_operations": 0, "float_operations": 0, "bytes": 0}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        aliases = [result.alias_info for result in func._schema.returns]
+        if not any(alias is not None and not alias.is_write for alias in aliases):
+            self.counts["bytes"] += sum(_bytes((args, kwargs, out)))
+        if func in FLOAT_GEMMS or func in INTEGER_GEMMS:
+            kind = "float_operations" if func in FLOAT_GEMMS else "integer_operations"
+            self.counts[kind] += 2 * out.numel() * args[0].shape[-1]
+        return out
+
+
+def _bytes(tree: Any) -> Iterator[int]:
+    for leaf in tree_flatten(tree)[0]:
+        if isinstance(leaf, torch.Tensor):
+            yield leaf.numel() * leaf.element_size()
+
+
+def count(method: Method, A: Array, B: Array) -> dict[str, int]:
+    """Integer and float operations of the matrix products, and bytes, of one product of tensors."""
+    counter = OperationCounter()
+    with counter:
+        method.matmul(A, B, check_finite=False)
+    return counter.counts

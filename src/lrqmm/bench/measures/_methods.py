@@ -1,0 +1,90 @@
+"""The keys of experiments that compare methods: which ones, at which settings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+from pydantic import Field
+
+from lrqmm import _checks, methods
+from lrqmm.bench.configuration import Config, ConfigError, choose, split
+from lrqmm.bench.keys import Names, Settings
+from lrqmm.bench.measures._experiment import Experiment, Scope
+from lrqmm.method import get_method
+
+Shape = tuple[int, int, int]
+
+
+class OfMethods(Experiment):
+    """An experiment that compares methods."""
+
+    methods: Names = "usual"
+    """`usual` (those whose file does not say `usual=False`, without `leave_out`), `all`, or
+    names and compositions such as `hadamard+octav+lrqmm`.
+    """
+    settings: Settings = Field({})
+    """Parameters; a list is tried value by value, each method takes those it has."""
+    overrides: dict[str, Settings] = Field({})
+    """Settings of single methods, in place of those above."""
+
+    def named(self, name: str, scope: Scope) -> Self:
+        asked = scope.usual if self.methods == "usual" else self.methods
+        return self.model_copy(
+            update={"methods": method_names(asked, f"experiments.{name}.methods")}
+        )
+
+    def chosen(self, scope: Scope) -> list[str]:
+        """Its methods, of those that the study is cut down to."""
+        return [name for name in self.methods if scope.methods is None or name in scope.methods]
+
+    def grid(self, where: str, method: str, shapes: set[Shape]) -> tuple[dict[str, Any], ...]:
+        """The settings of one method: the grid over the parameters that it has, each checked."""
+        asked = {**self.settings, **self.overrides.get(method, {})}
+        known = methods.preset(method).defaults
+        settings = tuple(grid({key: asked[key] for key in asked if key in known}))
+        for setting in settings:
+            try:
+                built = get_method(method, **setting)
+                for shape in shapes:
+                    built.check_shape(*shape)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"config: {where}: method {method}: {error}") from None
+        return settings
+
+    def check_parameters(self, where: str) -> None:
+        """Raise ConfigError for a parameter of no method, or not of the method it is set for."""
+        every = {key for name in methods.list_methods() for key in methods.preset(name).defaults}
+        check_known(f"{where}.settings", self.settings, every)
+        for method, settings in self.overrides.items():
+            method_names([method], f"{where}.overrides")
+            check_known(f"{where}.overrides.{method}", settings, methods.preset(method).defaults)
+
+
+def method_names(asked: Any, key: str) -> list[str]:
+    """The methods asked for; parts joined by `+` are one too. `key` says where they stand."""
+    names = split(asked)
+    composed = [name for name in names if "+" in name]
+    for name in composed:
+        try:
+            methods.preset(name)
+        except ValueError as error:
+            raise ConfigError(f"config: {key}: {error}") from None
+    rest = [name for name in names if name not in composed]
+    return [*choose(rest, key, methods.list_methods()), *composed]
+
+
+def grid(settings: Config) -> Iterator[dict[str, Any]]:
+    """Every combination of the values of some parameters."""
+    values = [value if isinstance(value, list) else [value] for value in settings.values()]
+    for combination in itertools.product(*values):
+        yield dict(zip(settings, combination, strict=True))
+
+
+def check_known(where: str, settings: Config, parameters: Iterable[str]) -> None:
+    """Raise ConfigError for a setting that is none of the parameters."""
+    try:
+        _checks.known("unknown parameter", settings, parameters)
+    except TypeError as error:
+        raise ConfigError(f"config: {where}: {error}") from None

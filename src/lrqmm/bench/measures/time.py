@@ -1,0 +1,159 @@
+"""Times of products, beside baselines and with what explains them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Annotated, Any
+
+import array_api_compat as compat
+from pydantic import Field
+
+from lrqmm import methods
+from lrqmm._checks import Array, Unsupported
+from lrqmm.bench.configuration import choose
+from lrqmm.bench.keys import Unique
+from lrqmm.bench.measures._experiment import Row, Scope, Shard
+from lrqmm.bench.measures._products import Pair, Products, error_row, modelled_cost, scores
+from lrqmm.bench.measures._rows import describe
+from lrqmm.method import Method, get_method
+from lrqmm.products.backends import backend_of
+from lrqmm.products.floatproduct import FloatProduct
+from lrqmm.products.packing import pack, unpack
+from lrqmm.products.quantize import Uniform
+from lrqmm.timing import time_phases, time_products
+
+
+class Time(Products):
+    """Times of products beside baselines, by phase; memory; errors of the same products."""
+
+    name = "time"
+    metric = "seconds"
+    alone = True
+
+    samples: int = Field(20, ge=3)
+    """Rounds: how often each product is timed."""
+    baselines: list[str] = Field(["sgemm", "direct"])
+    """Methods that run in turns with each method, at the parameters that they share with it,
+    where they allow them.
+    """
+    prepared: Annotated[list[bool], Unique] = Field([False], min_length=1)
+    """`[false]`, or `[false, true]` to time products with B prepared too."""
+
+    def shards(self, name: str, scope: Scope) -> Iterator[Shard]:
+        choose(self.baselines, f"experiments.{name}.baselines", methods.list_methods())
+        return super().shards(name, scope)
+
+    def repeats(self) -> int:
+        return self.samples * (2 + len(self.baselines)) * len(self.prepared)
+
+    def kept(self) -> int:
+        return 1 + len(self.baselines)
+
+    def of_product(self, method: Method, pair: Pair) -> Iterator[Row]:
+        """Samples of the method and of the baselines in turns with it; the error of the same run.
+
+        Beside them: the phases, peak memory, the bytes of the codes, the modelled cost, the
+        machine's ceiling and its clock.
+        """
+        A, B = pair.A, pair.B
+        if method.emulated(A):
+            raise Unsupported(f"{method.name} is emulated on this device: its time means nothing")
+        yield from _peak(method, pair)
+        yield from _storage(method, pair, self.samples)
+        yield from _ceiling(A)
+        timed = [method, *self._baselines(method)]
+        out = _empty_result(A, B)
+        products: dict[tuple[int, bool], Callable[[], Any]] = {}
+        for index, each in enumerate(timed):
+            for prepared in self.prepared:
+                if prepared and type(methods.preset(each.name)) is FloatProduct:
+                    if False in self.prepared:
+                        continue
+                    prepared = False  # it has nothing to prepare
+                sample = A if each.calibrated else None
+                right = each.prepare(B, calibration=sample, check_finite=False) if prepared else B
+                product = partial(each.matmul, A, right, out=out, check_finite=False)
+                products[index, prepared] = product
+        backend = backend_of(A)
+        synchronize, flush = partial(backend.synchronize, A), partial(backend.flush_cache, A)
+        seconds = time_products(products, self.samples, synchronize, flush)
+        for (index, prepared), samples in seconds.items():
+            about = {**describe(timed[index], A), "b_prepared": prepared}
+            for sample, (wall, cpu) in enumerate(samples):
+                yield {**about, "metric": "seconds", "sample": sample, "value": wall}
+                yield {**about, "metric": "cpu_seconds", "sample": sample, "value": cpu}
+        for prepared in (prepared for index, prepared in products if index == 0):
+            phases = time_phases(products[0, prepared], max(3, self.samples // 3), synchronize)
+            for sample, by_phase in enumerate(phases):
+                about = {"metric": "seconds", "sample": sample, "b_prepared": prepared}
+                for phase, value in by_phase.items():
+                    yield {**about, "phase": phase, "value": value}
+            yield {**error_row(out, pair), "b_prepared": prepared}  # of the product timed last
+        yield from scores(out, pair)
+        yield from modelled_cost(method, pair)
+
+    def _baselines(self, method: Method) -> Iterator[Method]:
+        """The baselines, at the parameters that they share with the method, where they allow."""
+        for name in self.baselines:
+            if name != method.name:
+                known = methods.preset(name).defaults
+                shared = {key: value for key, value in method.parameters.items() if key in known}
+                try:
+                    baseline = get_method(name, **shared)
+                except ValueError:  # `direct` has no 1 bit
+                    continue
+                yield baseline
+
+
+def _peak(method: Method, pair: Pair) -> Iterator[Row]:
+    from lrqmm.bench.machine import peak_bytes  # which loads torch
+
+    first, fresh = (  # fresh: without the work space of earlier calls; first: what libraries load
+        partial(get_method(method.name, **method.parameters).matmul, check_finite=False)
+        for _ in range(2)
+    )
+    first(pair.A, pair.B)
+    value = peak_bytes(partial(fresh, pair.A, pair.B), pair.A)
+    if value is not None:
+        yield {"metric": "peak_bytes", "value": value}
+
+
+def _storage(method: Method, pair: Pair, samples: int) -> Iterator[Row]:
+    """Bytes of B's codes as they are stored; the time to unpack them where a byte holds several."""
+    bits = method.code_bits
+    if bits is None:
+        return
+    if bits >= 8:
+        each = 1 if bits == 8 else 2
+        yield {"metric": "code_bytes", "value": float(each * math.prod(pair.B.shape))}
+        return
+    stored = Uniform(bits=bits, zero_point="float" if bits == 1 else None)
+    codes = stored.quantize(pair.B.T).codes
+    packed = pack(codes, bits)
+    yield {"metric": "code_bytes", "value": float(math.prod(packed.shape))}
+    synchronize = partial(backend_of(pair.A).synchronize, pair.A)
+    unpacking = partial(unpack, packed, bits, codes.shape[1])
+    seconds = time_products({"unpack": unpacking}, samples, synchronize)
+    for sample, (wall, _) in enumerate(seconds["unpack"]):
+        yield {"metric": "unpack_seconds", "sample": sample, "value": wall}
+
+
+def _empty_result(A: Array, B: Array) -> Array:
+    xp = compat.array_namespace(A)
+    return xp.zeros((A.shape[0], B.shape[1]), dtype=xp.float32, device=compat.device(A))
+
+
+def _ceiling(like: Array) -> Iterator[Row]:
+    """What the machine reaches at the most, measured beside the times of a shard."""
+    from lrqmm.bench.machine import ceiling, clock_hz
+
+    for metric, value in ceiling(like).items():
+        yield {"metric": metric, "value": value}
+    clock = clock_hz(like)
+    if clock is not None:
+        yield {"metric": "clock_hz", "value": clock}
+
+
+MEASURE = Time

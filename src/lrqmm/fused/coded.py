@@ -1,0 +1,57 @@
+"""An operand of the fused path in int8; `algorithm` has the formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lrqmm._checks import Array
+
+UNIT = {"nearest": 1 / 254, "truncate": 1 / 127}
+"""What a residual digit counts in scales: a truncated residual is twice as wide."""
+
+
+@dataclass
+class Coded:
+    """An operand (rows x k) in int8, and the low-rank part of its residual once it is known.
+
+    Attributes
+    ----------
+    room : (rows + at least r, k) int8, the codes q over the thin codes v
+    digits : (rows, k) int8 residual digits, or None
+    scale : (rows,) float32; a residual is unit * scale * digit
+    offset : o (rows,) float32, or None
+    sums : q 1 (rows,) float32, where the other operand has an offset
+    basis, thin_scale : Q (rows, r) float32 and a (r,) float32, or None
+    """
+
+    room: Array
+    digits: Array
+    scale: Array
+    unit: float
+    offset: Array = None
+    sums: Array = None
+    basis: Array = None
+    thin_scale: Array = None
+
+    @property
+    def rows(self) -> int:
+        return int(self.scale.shape[0])
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.thin_scale is None else int(self.thin_scale.shape[0])
+
+    @property
+    def codes(self) -> Array:
+        """q (rows, k)."""
+        return self.room[: self.rows, :]
+
+    @property
+    def thin(self) -> Array:
+        """v (r, k)."""
+        return self.room[self.rows : self.rows + self.rank, :]
+
+    @property
+    def stack(self) -> Array:
+        """[q; v] (rows + r, k)."""
+        return self.room[: self.rows + self.rank, :]
