@@ -6,9 +6,10 @@ from importlib.util import find_spec
 
 EXTRAS = {
     "bench": (
-        *("pandas", "pyarrow", "pandera", "psutil", "yaml", "jsonschema", "threadpoolctl"),
+        *("pandas", "pyarrow", "pandera", "psutil", "pydantic", "yaml", "threadpoolctl"),
         *("typer", "rich", "platformdirs", "matplotlib", "seaborn", "vl_convert", "snakemake"),
-        *("gguf", "huggingface_hub", "safetensors", "tokenizers", "PIL", "skimage", "sklearn"),
+        *("gguf", "huggingface_hub", "safetensors", "tokenizers", "PIL", "scipy", "skimage"),
+        "sklearn",
     ),
     "cluster": ("snakemake_executor_plugin_cluster_generic", "snakemake_executor_plugin_slurm"),
     "cuda13": ("cupy",),
