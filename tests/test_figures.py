@@ -187,7 +187,11 @@ def test_a_caption_says_in_three_sentences_what_is_shown(name):
 
 def test_every_caption_belongs_to_something():
     names = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
-    assert names == {drawing.name for drawing in list_figures()} | {"explorer", "figure", "workflow"}
+    assert names == {drawing.name for drawing in list_figures()} | {
+        "explorer",
+        "figure",
+        "workflow",
+    }
 
 
 @pytest.mark.parametrize("name", DRAWN)
