@@ -1,4 +1,4 @@
-"""Packing and unpacking beside a copy of the codes: bytes a second over those of one thread's copy.
+"""Packing and unpacking beside a copy of the codes: bytes per second over one thread's copy.
 
     python docs/experiments/packing.py [threads]
 

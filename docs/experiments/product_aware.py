@@ -89,7 +89,7 @@ class Case:
 def quantised(
     A: Array, other: Array, B: Array, *, zero_point_a: str | None = None, hadamard: bool = False
 ) -> Case:
-    """A B at 4 bits, to nearest, with a scale a row of A and a column of B."""
+    """A B at 4 bits, to nearest, with one scale per row of A and per column of B."""
     exact = exact_product(A, B)
     quantizer = Uniform(bits=BITS, zero_point_a=zero_point_a)
     if hadamard:

@@ -16,7 +16,6 @@ from lrqmm.bench.data.matrices import InputError, check_pair
 from lrqmm.bench.data.packages import PackageError, check_archives
 from lrqmm.bench import progress
 from lrqmm.bench.devices import gpus
-from lrqmm.bench.environment import code_hash
 from lrqmm.bench.imports import PACKAGE, file_hash
 from lrqmm.load import available_cores
 from lrqmm.bench.study import plan
@@ -116,8 +115,7 @@ def code_of(wildcards):
     shard = SHARDS[wildcards.shard]
     chosen = {setting["method"] for setting in shard.settings if "method" in setting}
     names = chosen or {shard.method}
-    network = getattr(shard.measure, "network", None)
-    return sorted(code_hash(name, shard.measure.name, network) for name in names)
+    return sorted(shard.measure.code_hash(name) for name in names)
 
 
 def source_hash(*names):

@@ -46,9 +46,9 @@ def compare(
 
     Returns
     -------
-    DataFrame, a row a method: its name, bits and rank; top1 and top5 with labels, agreement with
-    float, kl, relative_error of the outputs, average_bits of all operands, weight_bits of the
-    weights, operations an item, seconds_per_item, times_float_speed, and the layer with the
+    DataFrame, one row per method: its name, bits and rank; top1 and top5 with labels, agreement
+    with float, kl, relative_error of the outputs, average_bits of all operands, weight_bits of the
+    weights, operations per item, seconds_per_item, times_float_speed, and the layer with the
     largest own error. Bits and operations are those of `nn.Conv2d` and `nn.Linear` layers, kept
     ones at 32 bits; a warning names what else multiplies
 

@@ -26,7 +26,7 @@ SAMPLES = 5
 
 
 def ceiling(like: Array) -> dict[str, float]:
-    """Measured rates of the device of `like`, once a process: what a product reaches at best.
+    """Measured rates of the device of `like`, once per process: what a product reaches at best.
 
     Returns
     -------

@@ -26,7 +26,7 @@ def draw(run: Run) -> Figure:
     table = _data.networks(run, *ERRORS)
     table = _data.usual(table[table["bits"] == BITS])
     if table.empty:
-        raise NothingToDraw("this run has no networks at 4 bits with a scale a vector")
+        raise NothingToDraw("this run has no networks at 4 bits with one scale per vector")
     table = table.join(_data.blocks(table["layer"]))
     shown = _style.networks(table["network"])
     figure, axes = plt.subplots(

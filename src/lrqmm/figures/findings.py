@@ -175,7 +175,7 @@ def _network_times(run: Run) -> pd.DataFrame:
 
 
 PRICES: dict[str, Callable[[Run], pd.DataFrame]] = {
-    "bits an element": lambda run: _product(run, rivals.fair(rivals.points(run)), "bits"),
+    "bits per element": lambda run: _product(run, rivals.fair(rivals.points(run)), "bits"),
     "time, B prepared / SGEMM's": lambda run: _product(run, rivals.timed(run), "slowness"),
     "time / SGEMM's": _pareto,
     "average bits of the network": lambda run: _network(run, "average_bits"),

@@ -62,7 +62,7 @@ def draw(run: Run) -> Figure:
     errors."""
     by_bits = fair(points(run)).rename(columns={"bits": "x"})
     sides = [by_bits[by_bits["x"] <= MOST_BITS]]
-    titles = ["bits an element: codes, scales, factors"]
+    titles = ["bits per element: codes, scales, factors"]
     try:
         sides.append(timed(run).rename(columns={"slowness": "x"}))
         titles.append("time / time of SGEMM, B prepared")

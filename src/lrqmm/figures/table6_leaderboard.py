@@ -38,7 +38,7 @@ def tabulate(run: Run) -> pd.DataFrame:
         result["least error, calibrated on itself, %"] = -gain
     result["widest spread over seeds, %"] = 100 * spread.groupby(table["method"]).max()
     result = result.rename(
-        columns={"bits": "bits an element", "rank": "mean rank", "best": "best rank",
+        columns={"bits": "bits per element", "rank": "mean rank", "best": "best rank",
                  "worst": "worst rank"}
     )  # fmt: skip
     result.insert(0, "method", [_style.label(name) for name in result.index])

@@ -90,7 +90,7 @@ def _ranked(result: pd.DataFrame, title: str, metric: str, higher: bool) -> pd.D
             "place": result["place"],
             "method": [_style.label(method) for method in result["method"]],
             "setting": result["setting"],
-            "bits an element of B": result["each_bits"],
+            "bits per element of B": result["each_bits"],
             "score": metric.replace("_", " "),
             "value": result["value"],
             "least": result["low"],

@@ -60,7 +60,7 @@ def _perplexity(run: Run, axis: Axes) -> None:
     if ruined.any():
         title += f"\n{ruined.sum()} settings above {RUINED} not shown"
     axis.set_title(title)
-    axis.set_xlabel("bits a weight: codes, scales, factors")
+    axis.set_xlabel("bits per weight: codes, scales, factors")
     axis.set_ylabel("perplexity")
 
 
@@ -81,4 +81,4 @@ def _layers(axis: Axes, table: pd.DataFrame) -> None:
     _style.log(axis, "y")
     axis.set_xlabel("kind of layer")
     axis.set_ylabel("error of a layer's output")
-    axis.set_title(f"layers, {bits} bits a weight")
+    axis.set_title(f"layers, {bits} bits per weight")

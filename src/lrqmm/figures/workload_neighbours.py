@@ -34,6 +34,6 @@ def draw(run: Run) -> Figure:
         axis.set_title(_style.CASES.get(case, case))
         _style.log(axis, "x", (1, 2, 4, 8))
     axes[0, 0].set_ylabel("accuracy, %")
-    figure.supxlabel("bits an element of the database: codes, scales, factors")
+    figure.supxlabel("bits per element of the database: codes, scales, factors")
     _style.label_ends(axes.flat)
     return figure

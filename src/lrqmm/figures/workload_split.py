@@ -10,7 +10,7 @@ from lrqmm.run.read import Run
 
 NEEDS = ("images_split",)
 
-SCALES = {"tensor": "one scale a factor", "vector": "a scale a vector"}
+SCALES = {"tensor": "one scale per factor", "vector": "one scale per vector"}
 
 
 def draw(run: Run) -> Figure:

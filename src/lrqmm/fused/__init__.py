@@ -86,7 +86,7 @@ class Fused(Composition):
     execution: ClassVar[str] = "fused"
 
     @classmethod
-    def usual(cls, compensator: type[Compensator]) -> dict[str, Any]:
+    def changed_defaults(cls, compensator: type[Compensator]) -> dict[str, Any]:
         """`lrqmm` has its ones column and needs no power iteration; `lrqmm_aware` keeps its one."""
         if not issubclass(compensator, LowRank):
             return {}

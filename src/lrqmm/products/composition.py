@@ -45,7 +45,7 @@ class Composition(Method):
         EXECUTIONS[cls.execution] = cls
 
     @classmethod
-    def usual(cls, compensator: type[Compensator]) -> dict[str, Any]:
+    def changed_defaults(cls, compensator: type[Compensator]) -> dict[str, Any]:
         """Defaults of this execution where they differ from the parts' own."""
         return {}
 
@@ -73,7 +73,7 @@ class Composition(Method):
     @property
     def usual_parameters(self) -> dict[str, Any]:
         usual = {field.name: field.default for part in self.parts for field in _own(part)}
-        usual |= self.usual(type(self.compensator))
+        usual |= self.changed_defaults(type(self.compensator))
         return {**self._with_execution(usual), "execution": "plain"}
 
     def _with_execution(self, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class Preset:
         execution = params.pop("execution", "plain")
         _checks.choice("execution", execution, tuple(EXECUTIONS))
         composition = EXECUTIONS[execution]
-        params = composition.usual(self.compensator) | params
+        params = composition.changed_defaults(self.compensator) | params
         parts = {}
         for kind in self.parts:
             part = getattr(self, kind)

@@ -68,7 +68,7 @@ class Recipe(Protocol):
 
 
 def needed(parts: Iterable[type]) -> str:
-    """What classes such as these need, in words.
+    """What a method of these classes needs, as text.
 
     What is calibrated is fitted to the sample once per right operand, so ahead of time too.
     """

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from lrqmm._registry import Registry
 from lrqmm.bench.configuration import Config, ConfigError, choose
+from lrqmm.bench.environment import code_hash
 from lrqmm.bench.inputs import Input, expand
 from lrqmm.bench.keys import Keys, Names, Size, Unique
 from lrqmm.bench.sources import Source
@@ -158,6 +159,10 @@ class Experiment(Keys, ABC):
         elements = (pair.m * pair.k + pair.k * pair.n + pair.m * pair.n for pair in shard.inputs)
         kept = len(shard.settings) * self.kept()
         return 1500 + max(elements, default=0) * (40 + 6 * kept) // 10**6
+
+    def code_hash(self, method: str | None) -> str:
+        """Hash of the code that measures a method."""
+        return code_hash(method, self.name)
 
     def files(self) -> list[str]:
         """The user's files that a shard reads beside its inputs."""

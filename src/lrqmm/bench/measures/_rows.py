@@ -45,9 +45,7 @@ def provenance(shard: Shard, threads: int) -> Row:
         "node": environment.node(),
         "threads": threads,
         "compute_dtype": "float32",
-        "code_hash": environment.code_hash(
-            shard.method, shard.measure.name, getattr(shard.measure, "network", None)
-        ),
+        "code_hash": shard.measure.code_hash(shard.method),
         "version": lrqmm.__version__,
         "versions": environment.versions(shard.library),
         "allocator": environment.allocator(),

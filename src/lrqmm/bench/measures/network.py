@@ -11,6 +11,7 @@ from pydantic import Field
 
 from lrqmm import methods
 from lrqmm.bench.configuration import ConfigError, check_path
+from lrqmm.bench.environment import code_hash
 from lrqmm.bench.keys import Text, Unique, one_of
 from lrqmm.bench.measures._experiment import Row, Scope, Shard
 from lrqmm.bench.measures._methods import OfMethods
@@ -81,6 +82,9 @@ class Network(OfMethods):
 
     def megabytes(self, shard: Shard) -> int:
         return 8000
+
+    def code_hash(self, method: str | None) -> str:
+        return code_hash(method, self.name, self.network)
 
     def files(self) -> list[str]:
         return [path for path in (self.weights, self.data) if os.path.isfile(path)]

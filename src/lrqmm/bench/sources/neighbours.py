@@ -2,7 +2,7 @@
 
     nearest = argmin_j ‖b_j‖² - 2 (A B)_ij
 
-with the norms ‖b_j‖² kept exact, 32 bits a vector that no count here includes. `digits`: 1,000 of
+with the norms ‖b_j‖² kept exact, 32 bits per vector that no count here includes. `digits`: 1,000 of
 10,000 handwritten digits (28 x 28 grey values) ask 5,000 others. `sentences`: vectors by MiniLM of
 sentences of three texts (Wikipedia, C4, TinyStories), 600 of which ask 1,500 others which text they
 are from. Seeds choose who asks whom. Score: the fraction whose nearest neighbour has their label.
