@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from lrqmm.load import available_cores
+
 # Threads that wait for work must not take a core from other workers' tests; OpenMP reads it when
 # it is loaded, with torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A container may have more cores than it may use.
+os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
 import torch
 
 # Triton reads it when it is imported, and torch's compiler imports it: before any test is collected
@@ -20,6 +24,12 @@ if not torch.cuda.is_available():
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("Snakefile", "workflow", "config", "envs", "profiles", "notebooks", "src")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `-n auto`."""
+    return available_cores()
 
 
 class Project:
@@ -32,8 +42,8 @@ class Project:
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-                shutil.copytree(source, folder / part, ignore=ignored)
+                # with what Python and numba have compiled, which they take where it is as new
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("*.egg-info"))
             else:
                 shutil.copy(source, folder / part)
         # no virtual environment on the PATH: the workflow must find its own

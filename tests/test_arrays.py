@@ -104,7 +104,9 @@ def test_tensors_of_any_make_multiply_as_plain_ones_do(name, params, make):
     C = method.matmul(turned(left), turned(right))
     assert type(C) is torch.Tensor
     assert not C.requires_grad
-    assert torch.equal(C, method.matmul(left, right))
+    usual = method.matmul(left, right)
+    # on some processors a float product of another layout is summed in another order
+    torch.testing.assert_close(C, usual, rtol=0, atol=1e-6 * float(usual.abs().max()))
 
 
 @pytest.mark.parametrize("execution", ["plain", "fused"])

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from lrqmm import load
 from lrqmm.bench import devices, job
 from lrqmm.bench.devices import VISIBLE, gpus, one_gpu
 from lrqmm.bench.measures._experiment import Shard
@@ -116,3 +117,14 @@ def test_an_allocation_beyond_the_memory_fails_and_the_process_goes_on():
     done = subprocess.run([sys.executable, "-c", TOO_MUCH], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["refused", "refused"]
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 8), ("150000 100000", 2), ("20000 100000", 1), (None, 8)]
+)
+def test_a_container_s_quota_is_what_there_is(tmp_path, monkeypatch, quota, cores):
+    monkeypatch.setattr(load, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    if quota:
+        load.QUOTA.write_text(quota + "\n")
+    assert load.available_cores() == cores

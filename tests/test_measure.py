@@ -685,14 +685,14 @@ def test_environment_is_recorded():
 @pytest.mark.parametrize(("others", "loaded"), [(0.0, False), (0.05, False), (0.5, True)])
 def test_load_by_others_is_noticed(monkeypatch, others, loaded):
     """`others`: the share of all cores that other processes use."""
-    cores = load.available_cores()
+    cores = load._cores()
     started = time.monotonic()
 
     def busy():
         return (time.monotonic() - started) * others * cores + time.process_time()
 
     monkeypatch.setattr(load, "_busy", busy)
-    with load.watch_load() as verdict:
+    with load.watch_load(cores) as verdict:
         time.sleep(0.05)
     assert verdict == {"loaded": loaded}
 

@@ -204,6 +204,13 @@ experiments:
 """
 
 
+NEW_METRIC = """
+from lrqmm.run.metrics._metric import Metric
+
+PRODUCTS = (Metric("black_and_white", "black and white", "higher", most=1, score=True),)
+"""
+
+
 DRAW = """
 import sys
 from lrqmm import figures
@@ -212,13 +219,10 @@ print(figures.make("table7_workloads", read_run(sys.argv[1])).to_csv())
 """
 
 
-def test_a_new_source_is_one_file_and_a_change_of_it_remakes_its_matrices_only(project):
+def test_a_new_source_or_metric_is_one_file_and_a_change_remakes_its_matrices_only(project):
     file = project.folder / "src/lrqmm/bench/sources/stripes.py"
     file.write_text(NEW)
-    metrics = project.folder / "src/lrqmm/run/metrics.py"
-    line = 'Metric("black_and_white", "black and white", "higher", most=1, score=True),'
-    before = 'Metric("gram_error"'
-    metrics.write_text(metrics.read_text().replace(before, f"{line}\n        {before}"))
+    (project.folder / "src/lrqmm/run/metrics/stripes.py").write_text(NEW_METRIC)
     file.with_name("twins.py").write_text(NEW_AT_ONCE)
     (project.folder / "stripes.yaml").write_text(STUDY)
     run = project.folder / "results/stripes"

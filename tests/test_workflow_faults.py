@@ -76,17 +76,18 @@ def test_a_new_method_is_one_file_and_reruns_nothing_else(make_project):
     table = "results/tiny/tables/table2_distributions.csv"
     config = project.folder / "config/test/tiny.yaml"
     config.write_text(config.read_text().replace("    methods: [direct, lrqmm, mean_fix]\n", ""))
-    project.run(table, *TINY)
+    project.run(table, *TINY, "--config", "methods=direct")
     run = project.folder / "results/tiny"
     before = {path: path.stat().st_mtime_ns for path in run.glob("measurements/*.parquet")}
     (project.folder / "src/lrqmm/methods/brand_new.py").write_text(NEW_METHOD)
-    project.run(table, *TINY)
+    both = (*TINY, "--config", "methods=direct,brand_new")
+    project.run(table, *both)
     shards = set(re.findall(r"wildcards: .*shard=(\S+)", project.log))
     assert shards == {"distributions-brand_new-torch-0"}
     assert "rule make_input" not in project.log
     assert all(path.stat().st_mtime_ns == old for path, old in before.items())
     assert "brand_new" in pd.read_csv(run / "tables/table2_distributions.csv").columns
-    assert "Nothing to be done" in project.run(table, *TINY)
+    assert "Nothing to be done" in project.run(table, *both)
 
 
 def test_a_finished_run_that_fails_when_measured_anew_is_still_drawn(tiny, project, fault):

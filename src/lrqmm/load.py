@@ -9,13 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STAT = Path("/proc/stat")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Of a container under Linux's control groups, version 2: microseconds of processor time in each
+period, or 'max', and the period."""
 
 
 def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use: those that it may run on, within its container's quota."""
+    try:
+        quota, period = QUOTA.read_text().split()
+        return max(1, min(_cores(), round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return _cores()
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @contextmanager
@@ -25,8 +35,8 @@ def watch_load(threads: int | None = None) -> Iterator[dict[str, bool]]:
     That is, whether they used over a tenth of this job's cores: `threads` of them, or all; the
     rest belong to other jobs. Outside of Linux this needs psutil; without it 'loaded' is False.
     """
-    cores = available_cores()
-    job_cores = min(threads or cores, cores)
+    cores = _cores()  # others outside of a container's quota do not disturb what is in it
+    job_cores = min(threads or available_cores(), cores)
     verdict = {"loaded": False}
     wall, busy, cpu = time.monotonic(), _busy(), time.process_time()
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from lrqmm.run import metrics
-from lrqmm.run.metrics import Metric
+from lrqmm.run.metrics._metric import Metric
 from lrqmm.run.read import Run
 
 SETTING = ["input", "layer", "m", "k", "n", "method", "parameters", "calibration", "b_prepared"]
