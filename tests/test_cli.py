@@ -522,6 +522,7 @@ def test_a_new_method_works_as_it_is_written(checkout, monkeypatch):
     method, test = template.new_method("my_own", checkout)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(method.parent)])
     assert "my_own" in lrqmm.list_methods()
+    assert methods.preset("my_own").usual  # in every figure
     namespace = {"__name__": "written"}
     exec(compile(test.read_text(), str(test), "exec"), namespace)
     namespace["test_my_own"]((40, 60, 30))

@@ -38,7 +38,7 @@ class Broken(Compensator):
         return Cost()
 
 
-METHOD = Preset("{name}", compensator=Broken)
+METHOD = Preset("{name}", compensator=Broken, usual=True)
 '''
 RECORDED = {
     "raises": ('raise ArithmeticError("it broke")', "ArithmeticError: it broke"),

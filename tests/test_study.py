@@ -570,7 +570,7 @@ NEW = '''"""Direct under another name. Source: none."""
 
 from lrqmm.products.composition import Preset
 
-METHOD = Preset({name!r})
+METHOD = Preset({name!r}, usual=True)
 '''
 
 

@@ -23,7 +23,7 @@ Source: none.
 
 from lrqmm.products.composition import Preset
 
-METHOD = Preset("brand_new")
+METHOD = Preset("brand_new", usual=True)
 '''
 
 

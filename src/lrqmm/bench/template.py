@@ -37,7 +37,7 @@ class $class(Compensator):
         return Cost(float_operations=2 * m * k * n, bytes=8 * k * n, operand_bits=32 * k * n)
 
 
-METHOD = Preset("$name", compensator=$class, cites=("lrqmm_bench",))
+METHOD = Preset("$name", compensator=$class, cites=("lrqmm_bench",), usual=True)
 '''
 
 TEST = '''"""$title: nearer to the product than direct. A slow, obvious oracle belongs here too."""

@@ -93,4 +93,4 @@ def _composed(name: str) -> Preset:
         chosen[kind] = kinds[kind][part]
     cites = dict.fromkeys(key for part in sources(name) for key in preset(part).cites)
     parts: dict[str, Any] = {kind.removesuffix("s"): part for kind, part in chosen.items()}
-    return Preset(name, cites=tuple(cites), usual=False, **parts)
+    return Preset(name, cites=tuple(cites), **parts)

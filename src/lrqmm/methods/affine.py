@@ -21,4 +21,4 @@ class Affine(Uniform):
     zero_point: str | None = "integer"
 
 
-METHOD = Preset("affine", quantizer=Affine, cites=("jacob2017quantization",), usual=False)
+METHOD = Preset("affine", quantizer=Affine, cites=("jacob2017quantization",))

@@ -34,4 +34,4 @@ class BC4(WeightOnly):
         return codes, power * scale, None
 
 
-METHOD = Preset("bc4", quantizer=BC4, cites=("yin2018bcgd",), usual=False)
+METHOD = Preset("bc4", quantizer=BC4, cites=("yin2018bcgd",))

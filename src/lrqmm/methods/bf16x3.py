@@ -5,4 +5,4 @@ Source: Henry, Tang, Heinecke, arXiv 1904.06376; formula in `splitfloat`.
 
 from lrqmm.products.splitfloat import SplitProduct
 
-METHOD = SplitProduct("bf16x3", "bfloat16", cites=("henry2019bfloat16",), usual=False)
+METHOD = SplitProduct("bf16x3", "bfloat16", cites=("henry2019bfloat16",))

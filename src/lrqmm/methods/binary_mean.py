@@ -30,6 +30,4 @@ class BinaryMean(WeightOnly):
         return xp.where(x < 0, -xp.ones_like(x), xp.ones_like(x)), scale, None
 
 
-METHOD = Preset(
-    "binary_mean", quantizer=BinaryMean, cites=("rastegari2016xnor", "yin2018bcgd"), usual=False
-)
+METHOD = Preset("binary_mean", quantizer=BinaryMean, cites=("rastegari2016xnor", "yin2018bcgd"))

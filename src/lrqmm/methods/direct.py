@@ -2,4 +2,4 @@
 
 from lrqmm.products.composition import Preset
 
-METHOD = Preset("direct", cites=("gu2024lrqmm",))
+METHOD = Preset("direct", cites=("gu2024lrqmm",), usual=True)

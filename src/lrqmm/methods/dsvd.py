@@ -35,4 +35,4 @@ class DirectSVD(Factorizer):
         return Compressed(((self.left(U), self.right(R)),))
 
 
-METHOD = DirectSVD("dsvd", cites=("saha2023lplr",), usual=False)
+METHOD = DirectSVD("dsvd", cites=("saha2023lplr",))

@@ -25,4 +25,4 @@ class EoRA(WeightSide):
         return root[:, None] * Q.T, Q / root
 
 
-METHOD = Preset("eora", compensator=EoRA, cites=("liu2024eora",), usual=False)
+METHOD = Preset("eora", compensator=EoRA, cites=("liu2024eora",))

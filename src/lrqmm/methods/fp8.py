@@ -124,4 +124,4 @@ class Float8(FloatProduct):
         return Cost(float_operations=2 * m * k * n, bytes=moved, operand_bits=held)
 
 
-METHOD = Float8("fp8", "float8", needs="torch arrays", cites=("micikevicius2022fp8",))
+METHOD = Float8("fp8", "float8", needs="torch arrays", cites=("micikevicius2022fp8",), usual=True)

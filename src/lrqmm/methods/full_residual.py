@@ -33,4 +33,4 @@ class FullResidual(Compensator):
         return Cost(float_operations=4 * m * k * n, bytes=moved, operand_bits=32 * both)
 
 
-METHOD = Preset("full_residual", compensator=FullResidual, cites=("gu2024sparse",))
+METHOD = Preset("full_residual", compensator=FullResidual, cites=("gu2024sparse",), usual=True)

@@ -109,6 +109,4 @@ class Hadamard(Transform):
         return Cost(float_operations=2 * (m + n) * k * sum(passes), bytes=8 * (m + n) * k)
 
 
-METHOD = Preset(
-    "hadamard", transform=Hadamard, cites=("ashkboos2024quarot", "lrqmm_bench"), usual=False
-)
+METHOD = Preset("hadamard", transform=Hadamard, cites=("ashkboos2024quarot", "lrqmm_bench"))

@@ -80,4 +80,4 @@ class LowRankFirst(WeightSide):
         return best, best.taken
 
 
-METHOD = Preset("lowrank_first", compensator=LowRankFirst, cites=("li2024svdquant",), usual=False)
+METHOD = Preset("lowrank_first", compensator=LowRankFirst, cites=("li2024svdquant",))

@@ -134,4 +134,4 @@ class LRAMM(WholeProduct):
         )
 
 
-METHOD = LRAMM("lramm", cites=("gu2024lramm",), usual=False)
+METHOD = LRAMM("lramm", cites=("gu2024lramm",))

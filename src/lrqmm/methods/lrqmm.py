@@ -64,4 +64,4 @@ class LRQMM(LowRank):
         return Cost(float_operations=sketches, bytes=moved) + self._update_cost(m, k, n)
 
 
-METHOD = Preset("lrqmm", compensator=LRQMM, cites=("gu2024lrqmm",))
+METHOD = Preset("lrqmm", compensator=LRQMM, cites=("gu2024lrqmm",), usual=True)

@@ -78,4 +78,5 @@ METHOD = Preset(
     "lrqmm_aware",
     compensator=LRQMMAware,
     cites=("lrqmm_bench", "gu2024lrqmm", "zhang2024qera", "liu2024eora"),
+    usual=True,
 )

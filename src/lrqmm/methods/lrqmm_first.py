@@ -74,5 +74,4 @@ METHOD = Preset(
     "lrqmm_first",
     compensator=LRQMMFirst,
     cites=("lrqmm_bench", "gu2024lrqmm", "li2024svdquant"),
-    usual=False,
 )

@@ -50,4 +50,4 @@ class MeanFix(Compensator):
         return Cost(float_operations=update, bytes=moved, operand_bits=32 * (m + n))
 
 
-METHOD = Preset("mean_fix", compensator=MeanFix, cites=("lrqmm_bench",))
+METHOD = Preset("mean_fix", compensator=MeanFix, cites=("lrqmm_bench",), usual=True)

@@ -33,4 +33,4 @@ class Midpoint(Quantizer):
         return xp.where(x < 0, -odd, odd), scale / 2, None
 
 
-METHOD = Preset("midpoint", quantizer=Midpoint, cites=("lrqmm_bench",))
+METHOD = Preset("midpoint", quantizer=Midpoint, cites=("lrqmm_bench",), usual=True)

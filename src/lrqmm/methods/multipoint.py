@@ -110,4 +110,4 @@ def _best_point(
     return best
 
 
-METHOD = Preset("multipoint", compensator=Multipoint, cites=("liu2020multipoint",), usual=False)
+METHOD = Preset("multipoint", compensator=Multipoint, cites=("liu2020multipoint",))

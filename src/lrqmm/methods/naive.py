@@ -28,4 +28,4 @@ class Naive(Compressor):
         return 2 * m * k * n
 
 
-METHOD = Naive("naive", cites=("saha2023lplr",), usual=False)
+METHOD = Naive("naive", cites=("saha2023lplr",))

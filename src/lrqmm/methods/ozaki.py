@@ -93,4 +93,4 @@ class Ozaki(WholeProduct):
         )
 
 
-METHOD = Ozaki("ozaki", cites=("ootomo2024dgemm",), usual=False)
+METHOD = Ozaki("ozaki", cites=("ootomo2024dgemm",))

@@ -45,6 +45,4 @@ class Permutation(Transform):
         return Cost(bytes=8 * m * k, operand_bits=32 * k)
 
 
-METHOD = Preset(
-    "permutation", transform=Permutation, cites=("zhao2023atom", "gu2026lopro"), usual=False
-)
+METHOD = Preset("permutation", transform=Permutation, cites=("zhao2023atom", "gu2026lopro"))

@@ -44,4 +44,4 @@ class QERA(WeightSide):
         return (Q * root) @ Q.T, (Q / root) @ Q.T
 
 
-METHOD = Preset("qera", compensator=QERA, cites=("zhang2024qera",), usual=False)
+METHOD = Preset("qera", compensator=QERA, cites=("zhang2024qera",))

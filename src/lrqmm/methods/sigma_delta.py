@@ -40,4 +40,4 @@ class SigmaDelta(NoiseShaped):
         return self.condense
 
 
-METHOD = SigmaDelta("sigma_delta", cites=("shao2019onebit", "zhang2021noiseshaping"), usual=False)
+METHOD = SigmaDelta("sigma_delta", cites=("shao2019onebit", "zhang2021noiseshaping"))

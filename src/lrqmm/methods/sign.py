@@ -24,4 +24,4 @@ class Sign(NoiseShaped):
         return 0.0
 
 
-METHOD = Sign("sign", cites=("zhang2021noiseshaping", "lrqmm_bench"), usual=False)
+METHOD = Sign("sign", cites=("zhang2021noiseshaping", "lrqmm_bench"))

@@ -63,4 +63,4 @@ class SparseResidual(Compensator):
         return Cost(float_operations=operations, bytes=moved, operand_bits=held)
 
 
-METHOD = Preset("sparse_residual", compensator=SparseResidual, cites=("gu2024sparse",), usual=False)
+METHOD = Preset("sparse_residual", compensator=SparseResidual, cites=("gu2024sparse",))

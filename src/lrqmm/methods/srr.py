@@ -73,4 +73,4 @@ class SRR(QERA):
         )
 
 
-METHOD = Preset("srr", compensator=SRR, cites=("cho2026srr",), usual=False)
+METHOD = Preset("srr", compensator=SRR, cites=("cho2026srr",))

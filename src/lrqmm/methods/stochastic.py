@@ -45,4 +45,4 @@ class Stochastic(Quantizer):
         return xp.clip(codes, -top, top), scale, None
 
 
-METHOD = Preset("stochastic", quantizer=Stochastic, cites=("gupta2015stochastic",), usual=False)
+METHOD = Preset("stochastic", quantizer=Stochastic, cites=("gupta2015stochastic",))

@@ -16,5 +16,4 @@ METHOD = Preset(
     compensator=LowRankFirst,
     transform=SmoothQuant,
     cites=("li2024svdquant", "xiao2022smoothquant"),
-    usual=False,
 )

@@ -5,4 +5,4 @@ Source: Ootomo, Yokota, arXiv 2203.03341 (without their scaling); formula in `sp
 
 from lrqmm.products.splitfloat import SplitProduct
 
-METHOD = SplitProduct("tf32x3", "tf32", cites=("ootomo2022tf32",), usual=False)
+METHOD = SplitProduct("tf32x3", "tf32", cites=("ootomo2022tf32",))

@@ -37,4 +37,4 @@ class SecondSlice(Compensator):
         return Cost(integer_operations=4 * m * k * n, bytes=9 * both + 5 * both + gemm)
 
 
-METHOD = Preset("two_slice", compensator=SecondSlice, cites=("ootomo2024dgemm",))
+METHOD = Preset("two_slice", compensator=SecondSlice, cites=("ootomo2024dgemm",), usual=True)

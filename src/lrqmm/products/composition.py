@@ -163,7 +163,7 @@ class Preset:
     compensator: type[Compensator] = NoCompensator
     transform: type[Transform] = NoTransform
     cites: tuple[str, ...] = ()
-    usual: bool = True
+    usual: bool = False
 
     parts: ClassVar[tuple[str, ...]] = ("quantizer", "compensator", "transform")
 

@@ -30,7 +30,7 @@ class FloatProduct(Method):
     precision: str
     needs: str = NOTHING
     cites: tuple[str, ...] = ()
-    usual: bool = True
+    usual: bool = False
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class WholeProduct(Method):
 
     name: str
     cites: tuple[str, ...]
-    usual: bool = True
+    usual: bool = False
 
     @property
     def parameters(self) -> dict[str, Any]:

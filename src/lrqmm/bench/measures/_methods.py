@@ -21,8 +21,8 @@ class OfMethods(Experiment):
     """An experiment that compares methods."""
 
     methods: Names = "usual"
-    """`usual` (those whose file does not say `usual=False`, without `leave_out`), `all`, or
-    names and compositions such as `hadamard+octav+lrqmm`.
+    """`usual` (those whose file says `usual=True`, without `leave_out`), `all`, or names
+    and compositions such as `hadamard+octav+lrqmm`.
     """
     settings: Settings = Field({})
     """Parameters; a list is tried value by value, each method takes those it has."""
