@@ -158,7 +158,7 @@ def test_iterations_factor_what_is_left():
 
 
 def test_a_sparse_sketch():
-    S = lplr.LPLR("lplr", (), sketch="sparse")._sketch(floats(0, 1, 1), 50, 12, 0)
+    S = lplr.LPLR("lplr", sketch="sparse")._sketch(floats(0, 1, 1), 50, 12, 0)
     assert ((S != 0).sum(axis=1) == 4).all()
     assert set(np.unique(S)) == {-0.5, 0.0, 0.5}
 
@@ -195,7 +195,7 @@ def test_caldera_is_better_than_gptq_at_its_dense_bits_and_no_worse_than_one_tur
         turns: distance(lrqmm.matmul(X, B, "caldera", bits=4, rank=8, iterations=turns), exact)
         for turns in (1, 2, 6)
     }
-    dense = caldera.CALDERA("caldera", (), bits=4).quantizer.quantize(B.T, calibration=X)
+    dense = caldera.CALDERA("caldera", bits=4).quantizer.quantize(B.T, calibration=X)
     rounded = distance(product(X, dense.dequantize().T), exact)
     assert found[6] <= found[2] <= found[1] < rounded
 

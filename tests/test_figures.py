@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
+import lrqmm
+from lrqmm import methods
 from lrqmm.figures import (
     NothingToDraw,
     _data,
@@ -218,8 +220,21 @@ def test_figures_fit_a_paper(name):
     _style.close(figure)
 
 
+def test_a_method_says_its_title(tmp_path, monkeypatch):
+    text = "from lrqmm.products.composition import Preset\n"
+    text += 'METHOD = Preset("with_title", title="With title (new)", short="mine")\n'
+    (tmp_path / "with_title.py").write_text(text)
+    assert _style.label("with_title") == _style.short_label("with_title") == "with title"
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert _style.label("with_title") == "With title (new)"
+    assert _style.label("hadamard+with_title") == _style.short_label("hadamard+with_title")
+    assert _style.short_label("hadamard+with_title") == "Hadamard+mine"
+    for name in ("with_title", "ozaki", "sgemm"):  # of every kind
+        assert not {"title", "short"} & lrqmm.get_method(name).parameters.keys()
+
+
 def test_known_methods_differ_in_colour_or_marker():
-    looks = [(str(colour), marker) for _, colour, marker in _style.LOOKS.values()]
+    looks = [(str(colour), marker) for colour, marker in _style.LOOKS.values()]
     assert len(set(looks)) == len(looks)
     assert _style.colour("my_own") == _style.colour("my_own")
 

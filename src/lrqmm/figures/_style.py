@@ -1,4 +1,4 @@
-"""One look for all figures and tables: colours and names of methods, sizes, writing."""
+"""One look for all figures and tables: colours and markers of methods, sizes, writing."""
 
 from __future__ import annotations
 
@@ -20,48 +20,34 @@ from matplotlib.ticker import FixedLocator, Formatter, LogLocator, NullLocator
 
 from lrqmm import methods
 from lrqmm.figures import _page
+from lrqmm.products.method import Recipe
 
 _PALETTE = sns.color_palette("colorblind", 10)
 MUTED = ("#332288", "#aa4499", "#44aa99", "#999933", "#882255", "#117733", "#cc6677", "#88ccee")
 """Colours that colour-blind readers tell apart (Paul Tol), none of them in `_PALETTE`."""
-LOOKS: dict[str, tuple[str, Any, str]] = {
-    "direct": ("direct", "black", "o"),
-    "lrqmm": ("LRQMM (paper)", _PALETTE[0], "s"),
-    "lrqmm_aware": ("product-aware LRQMM (ours)", _PALETTE[3], "D"),
-    "mean_fix": ("mean fix", _PALETTE[2], "^"),
-    "midpoint": ("midpoint", _PALETTE[1], "v"),
-    "two_slice": ("two slices", _PALETTE[4], "P"),
-    "full_residual": ("full residual (ceiling)", _PALETTE[7], "X"),
-    "sgemm": ("SGEMM (float32)", "#5b6b7a", "*"),
-    "bf16": ("bfloat16", _PALETTE[9], "h"),
-    "fp8": ("float8 (e4m3)", _PALETTE[6], "d"),
-    "tf32": ("TF32", _PALETTE[8], "p"),
-    "naive": ("naive rounding", "0.45", "o"),
-    "dsvd": ("SVD, then rounded", MUTED[3], "v"),
-    "lplr": ("LPLR", MUTED[5], "^"),
-    "lplr_svd": ("LPLR-SVD", MUTED[4], "P"),
-    "caldera": ("CALDERA", MUTED[6], "h"),
-    "lramm": ("LRAMM", MUTED[2], "^"),
-    "sign": ("memoryless (1 bit: sign)", MUTED[0], "o"),
-    "sigma_delta": ("sigma-delta", MUTED[1], "s"),
-    "beta": ("beta encoding", MUTED[7], "v"),
+LOOKS: dict[str, tuple[Any, str]] = {
+    "direct": ("black", "o"),
+    "lrqmm": (_PALETTE[0], "s"),
+    "lrqmm_aware": (_PALETTE[3], "D"),
+    "mean_fix": (_PALETTE[2], "^"),
+    "midpoint": (_PALETTE[1], "v"),
+    "two_slice": (_PALETTE[4], "P"),
+    "full_residual": (_PALETTE[7], "X"),
+    "sgemm": ("#5b6b7a", "*"),
+    "bf16": (_PALETTE[9], "h"),
+    "fp8": (_PALETTE[6], "d"),
+    "tf32": (_PALETTE[8], "p"),
+    "naive": ("0.45", "o"),
+    "dsvd": (MUTED[3], "v"),
+    "lplr": (MUTED[5], "^"),
+    "lplr_svd": (MUTED[4], "P"),
+    "caldera": (MUTED[6], "h"),
+    "lramm": (MUTED[2], "^"),
+    "sign": (MUTED[0], "o"),
+    "sigma_delta": (MUTED[1], "s"),
+    "beta": (MUTED[7], "v"),
 }
-"""A method's name, colour and marker; those of others come from their names."""
-_SPELT = (
-    "ARHQ", "AWQ", "E4M3", "E5M2", "EoRA", "ESPACE", "FLRQ", "GPTQ", "Hadamard", "HQQ", "L2QER",
-    "LBW", "LoPRo", "LQER", "MXFP4", "MXFP6", "MXFP8", "NVFP4", "OCTAV", "Ozaki", "QERA", "ResQ",
-    "SmoothQuant", "SRR", "SVDQuant", "TWN",
-)  # fmt: skip
-OTHER_NAMES = {name.lower(): name for name in _SPELT}
-"""Names as their authors write them."""
-SHORT = {
-    "lrqmm": "LRQMM",
-    "lrqmm_aware": "product-aware",
-    "full_residual": "full residual",
-    "sgemm": "SGEMM",
-    "fp8": "float8",
-    "sign": "sign",
-}
+"""Colours and markers of methods, in the order of the legend; others' come from their names."""
 CASES = {
     "digits": "MNIST digits",
     "sentences": "sentences (MiniLM)",
@@ -110,24 +96,33 @@ def use() -> None:
 @cache
 def is_usual(method: str) -> bool:
     """Whether a method is shown in every figure; one that is unknown here is."""
-    try:
-        return bool(methods.preset(method).usual)
-    except ValueError:
-        return True
+    recipe = _recipe(method)
+    return recipe is None or recipe.usual
 
 
 def label(method: str) -> str:
-    """A method's name in figures; of a composition its parts' short names."""
-    if "+" in method:
-        return short_label(method)
-    if method in LOOKS:
-        return LOOKS[method][0]
-    return OTHER_NAMES.get(method, method.replace("_", " "))
+    """A method's title; of a composition its parts' short ones."""
+    return short_label(method) if "+" in method else _titles(method)[0]
 
 
 def short_label(method: str) -> str:
-    """A method's name where there is little room."""
-    return "+".join(SHORT.get(part) or label(part) for part in method.split("+"))
+    """A method's title where there is little room."""
+    return "+".join(_titles(part)[1] for part in method.split("+"))
+
+
+def _titles(method: str) -> tuple[str, str]:
+    """A method's title, and the short one; without any, its name."""
+    recipe = _recipe(method)
+    title = getattr(recipe, "title", "") or method.replace("_", " ")
+    return title, getattr(recipe, "short", "") or title
+
+
+def _recipe(method: str) -> Recipe | None:
+    """What a method's file says of it; None of one that is unknown here, as in others' runs."""
+    try:
+        return methods.preset(method)
+    except ValueError:
+        return None
 
 
 def label_at_right(axis: Axes, points: Iterable[tuple[float, float, str, Any]]) -> None:
@@ -180,20 +175,20 @@ def label_ends(axes: Iterable[Axes]) -> None:
             x, y = (float(np.ma.getdata(values)[-1]) for values in line.get_data())
             across = line.get_transform() == axis.get_yaxis_transform()
             place = (right if across else x, y)
-            for name, short in SHORT.items():
-                words = words.replace(label(name), short)
+            for method in LOOKS:
+                words = words.replace(label(method), short_label(method))
             ends.setdefault(words, (*place, words, line.get_color()))
         label_at_right(axis, ends.values())
 
 
 def colour(method: str) -> Any:
     """A method's colour, the same in every figure; a new method's comes from its name."""
-    return LOOKS[method][1] if method in LOOKS else MUTED[_number(method) % len(MUTED)]
+    return LOOKS[method][0] if method in LOOKS else MUTED[_number(method) % len(MUTED)]
 
 
 def marker(method: str) -> str:
     """A method's marker; a new method's comes from its name."""
-    return LOOKS[method][2] if method in LOOKS else "<>8Hp"[_number(method) // 64 % 5]
+    return LOOKS[method][1] if method in LOOKS else "<>8Hp"[_number(method) // 64 % 5]
 
 
 def _number(method: str) -> int:
@@ -285,7 +280,7 @@ def figure_legend(figure: Figure, axes: Iterable[Axes]) -> None:
     for panel in axes:
         for handle, text in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
-    usual = [title for title, _, _ in LOOKS.values()]
+    usual = [label(method) for method in LOOKS]
     texts = sorted(entries, key=lambda text: usual.index(text) if text in usual else len(usual))
     columns = _columns(texts, figure.get_figwidth())
     figure.legend(

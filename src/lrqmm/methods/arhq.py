@@ -43,4 +43,4 @@ class ARHQ(QERA):
         return take_out(B, factors, quantizer, calibration), factors
 
 
-METHOD = Preset("arhq", compensator=ARHQ, cites=("wang2026arhq",))
+METHOD = Preset("arhq", title="ARHQ", compensator=ARHQ, cites=("wang2026arhq",))

@@ -61,4 +61,4 @@ class AWQ(Scaling):
             return best
 
 
-METHOD = Preset("awq", transform=AWQ, cites=("lin2023awq",))
+METHOD = Preset("awq", title="AWQ", transform=AWQ, cites=("lin2023awq",))

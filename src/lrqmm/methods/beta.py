@@ -44,4 +44,4 @@ class Beta(NoiseShaped):
         return self.condense
 
 
-METHOD = Beta("beta", cites=("zhang2021noiseshaping",))
+METHOD = Beta("beta", title="beta encoding", cites=("zhang2021noiseshaping",))

@@ -6,5 +6,10 @@ Source: the format is described by Kalamkar et al., arXiv 1905.12322; the produc
 from lrqmm.products.floatproduct import FloatProduct
 
 METHOD = FloatProduct(
-    "bf16", "bfloat16", needs="torch arrays", cites=("kalamkar2019bfloat16",), usual=True
+    "bf16",
+    "bfloat16",
+    title="bfloat16",
+    needs="torch arrays",
+    cites=("kalamkar2019bfloat16",),
+    usual=True,
 )

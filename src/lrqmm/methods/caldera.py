@@ -137,4 +137,4 @@ class CALDERA(Compressor):
         return 2 * m * (k * n + self.rank_of(k, n) * (k + n))
 
 
-METHOD = CALDERA("caldera", cites=("saha2024caldera",))
+METHOD = CALDERA("caldera", title="CALDERA", cites=("saha2024caldera",))

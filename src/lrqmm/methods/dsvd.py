@@ -35,4 +35,4 @@ class DirectSVD(Factorizer):
         return Compressed(((self.left(U), self.right(R)),))
 
 
-METHOD = DirectSVD("dsvd", cites=("saha2023lplr",))
+METHOD = DirectSVD("dsvd", title="SVD, then rounded", cites=("saha2023lplr",))

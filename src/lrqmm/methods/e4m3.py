@@ -25,4 +25,4 @@ class E4M3(Minifloat):
     FORMAT: ClassVar[Format] = FLOAT8
 
 
-METHOD = Preset("e4m3", quantizer=E4M3, cites=("micikevicius2022fp8",))
+METHOD = Preset("e4m3", title="E4M3", quantizer=E4M3, cites=("micikevicius2022fp8",))

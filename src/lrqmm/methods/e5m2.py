@@ -25,4 +25,4 @@ class E5M2(Minifloat):
     FORMAT: ClassVar[Format] = FLOAT8
 
 
-METHOD = Preset("e5m2", quantizer=E5M2, cites=("micikevicius2022fp8",))
+METHOD = Preset("e5m2", title="E5M2", quantizer=E5M2, cites=("micikevicius2022fp8",))

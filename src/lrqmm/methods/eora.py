@@ -25,4 +25,4 @@ class EoRA(WeightSide):
         return root[:, None] * Q.T, Q / root
 
 
-METHOD = Preset("eora", compensator=EoRA, cites=("liu2024eora",))
+METHOD = Preset("eora", title="EoRA", compensator=EoRA, cites=("liu2024eora",))

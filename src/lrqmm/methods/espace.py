@@ -67,4 +67,4 @@ class ESPACE(Basis):
         return Cost(float_operations=2 * m * k * l, bytes=4 * (m * k + m * l))
 
 
-METHOD = Preset("espace", transform=ESPACE, cites=("sakr2024espace",))
+METHOD = Preset("espace", title="ESPACE", transform=ESPACE, cites=("sakr2024espace",))

@@ -151,4 +151,4 @@ def _unit(u: Array) -> Array:
     return u / norm if float(norm) > 0 else u
 
 
-METHOD = Preset("flrq", compensator=FLRQ, transform=AWQ, cites=("gu2026flrq",))
+METHOD = Preset("flrq", title="FLRQ", compensator=FLRQ, transform=AWQ, cites=("gu2026flrq",))

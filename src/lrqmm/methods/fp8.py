@@ -124,4 +124,12 @@ class Float8(FloatProduct):
         return Cost(float_operations=2 * m * k * n, bytes=moved, operand_bits=held)
 
 
-METHOD = Float8("fp8", "float8", needs="torch arrays", cites=("micikevicius2022fp8",), usual=True)
+METHOD = Float8(
+    "fp8",
+    "float8",
+    title="float8 (e4m3)",
+    short="float8",
+    needs="torch arrays",
+    cites=("micikevicius2022fp8",),
+    usual=True,
+)

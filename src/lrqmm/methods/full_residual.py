@@ -33,4 +33,11 @@ class FullResidual(Compensator):
         return Cost(float_operations=4 * m * k * n, bytes=moved, operand_bits=32 * both)
 
 
-METHOD = Preset("full_residual", compensator=FullResidual, cites=("gu2024sparse",), usual=True)
+METHOD = Preset(
+    "full_residual",
+    title="full residual (ceiling)",
+    short="full residual",
+    compensator=FullResidual,
+    cites=("gu2024sparse",),
+    usual=True,
+)

@@ -90,4 +90,4 @@ class GPTQ(WeightOnly):
         return Uniform(bits=self.bits, granularity=self.granularity).encode(xp, x, axes)
 
 
-METHOD = Preset("gptq", quantizer=GPTQ, cites=("frantar2022gptq",))
+METHOD = Preset("gptq", title="GPTQ", quantizer=GPTQ, cites=("frantar2022gptq",))

@@ -109,4 +109,6 @@ class Hadamard(Transform):
         return Cost(float_operations=2 * (m + n) * k * sum(passes), bytes=8 * (m + n) * k)
 
 
-METHOD = Preset("hadamard", transform=Hadamard, cites=("ashkboos2024quarot", "lrqmm_bench"))
+METHOD = Preset(
+    "hadamard", title="Hadamard", transform=Hadamard, cites=("ashkboos2024quarot", "lrqmm_bench")
+)

@@ -78,4 +78,4 @@ class HQQ(WeightOnly):
         return xp.where(scale > 0, in_float32(codes(best)), xp.zeros_like(x)), scale, offset
 
 
-METHOD = Preset("hqq", quantizer=HQQ, cites=("badri2023hqq",))
+METHOD = Preset("hqq", title="HQQ", quantizer=HQQ, cites=("badri2023hqq",))

@@ -27,4 +27,4 @@ class L2QER(WeightSide):
         return s, 1 / s
 
 
-METHOD = Preset("l2qer", compensator=L2QER, cites=("zhang2024lqer",))
+METHOD = Preset("l2qer", title="L2QER", compensator=L2QER, cites=("zhang2024lqer",))

@@ -94,4 +94,4 @@ def _nearest_power(xp: ModuleType, x: Array, n: int) -> Array:
     return xp.where(2 * size < 2.0 ** (1 - n), xp.zeros_like(x), xp.sign(x) * found)
 
 
-METHOD = Preset("lbw", quantizer=LBW, cites=("yin2016lbw", "lrqmm_bench"))
+METHOD = Preset("lbw", title="LBW", quantizer=LBW, cites=("yin2016lbw", "lrqmm_bench"))

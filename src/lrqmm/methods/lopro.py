@@ -163,4 +163,4 @@ def in_float8(low_rank: Factors) -> Factors:
     return rounded(U.T).T, rounded(V)
 
 
-METHOD = LoPRo("lopro", cites=("gu2026lopro",))
+METHOD = LoPRo("lopro", title="LoPRo", cites=("gu2026lopro",))

@@ -107,4 +107,4 @@ def fitted(B: Array, approx: Array) -> tuple[float, float]:
     return gain, float(x_mean) - gain * float(y_mean)
 
 
-METHOD = LPLR("lplr", cites=("saha2023lplr",))
+METHOD = LPLR("lplr", title="LPLR", cites=("saha2023lplr",))

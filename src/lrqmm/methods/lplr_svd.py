@@ -52,4 +52,4 @@ class LPLRSVD(Factorizer):
         return Compressed(((L, self.right(least_squares(L, B))),))
 
 
-METHOD = LPLRSVD("lplr_svd", cites=("saha2023lplr",))
+METHOD = LPLRSVD("lplr_svd", title="LPLR-SVD", cites=("saha2023lplr",))

@@ -26,4 +26,4 @@ class LQER(WeightSide):
         return None
 
 
-METHOD = Preset("lqer", compensator=LQER, cites=("zhang2024lqer", "yao2023zeroquant"))
+METHOD = Preset("lqer", title="LQER", compensator=LQER, cites=("zhang2024lqer", "yao2023zeroquant"))

@@ -134,4 +134,4 @@ class LRAMM(WholeProduct):
         )
 
 
-METHOD = LRAMM("lramm", cites=("gu2024lramm",))
+METHOD = LRAMM("lramm", title="LRAMM", cites=("gu2024lramm",))

@@ -64,4 +64,11 @@ class LRQMM(LowRank):
         return Cost(float_operations=sketches, bytes=moved) + self._update_cost(m, k, n)
 
 
-METHOD = Preset("lrqmm", compensator=LRQMM, cites=("gu2024lrqmm",), usual=True)
+METHOD = Preset(
+    "lrqmm",
+    title="LRQMM (paper)",
+    short="LRQMM",
+    compensator=LRQMM,
+    cites=("gu2024lrqmm",),
+    usual=True,
+)

@@ -76,6 +76,8 @@ class LRQMMAware(LowRank):
 
 METHOD = Preset(
     "lrqmm_aware",
+    title="product-aware LRQMM (ours)",
+    short="product-aware",
     compensator=LRQMMAware,
     cites=("lrqmm_bench", "gu2024lrqmm", "zhang2024qera", "liu2024eora"),
     usual=True,

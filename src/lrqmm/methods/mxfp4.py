@@ -23,4 +23,4 @@ class MXFP4(Microscaling):
     bits: int = field(default=4, init=False)
 
 
-METHOD = Preset("mxfp4", quantizer=MXFP4, cites=("ocp2023mx", "rouhani2023mx"))
+METHOD = Preset("mxfp4", title="MXFP4", quantizer=MXFP4, cites=("ocp2023mx", "rouhani2023mx"))

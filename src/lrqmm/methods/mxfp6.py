@@ -23,4 +23,4 @@ class MXFP6(Microscaling):
     bits: int = field(default=6, init=False)
 
 
-METHOD = Preset("mxfp6", quantizer=MXFP6, cites=("ocp2023mx", "rouhani2023mx"))
+METHOD = Preset("mxfp6", title="MXFP6", quantizer=MXFP6, cites=("ocp2023mx", "rouhani2023mx"))

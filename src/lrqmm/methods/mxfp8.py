@@ -23,4 +23,4 @@ class MXFP8(Microscaling):
     bits: int = field(default=8, init=False)
 
 
-METHOD = Preset("mxfp8", quantizer=MXFP8, cites=("ocp2023mx", "rouhani2023mx"))
+METHOD = Preset("mxfp8", title="MXFP8", quantizer=MXFP8, cites=("ocp2023mx", "rouhani2023mx"))

@@ -28,4 +28,4 @@ class Naive(Compressor):
         return 2 * m * k * n
 
 
-METHOD = Naive("naive", cites=("saha2023lplr",))
+METHOD = Naive("naive", title="naive rounding", cites=("saha2023lplr",))

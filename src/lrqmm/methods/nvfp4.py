@@ -47,4 +47,4 @@ class NVFP4(Minifloat):
         return to_format(xp, x / divisor, E2M1), power * scale, None
 
 
-METHOD = Preset("nvfp4", quantizer=NVFP4, cites=("nvidia2025nvfp4",))
+METHOD = Preset("nvfp4", title="NVFP4", quantizer=NVFP4, cites=("nvidia2025nvfp4",))

@@ -45,4 +45,4 @@ class Octav(Quantizer):
         return xp.clip(xp.round(x / divisor), -top, top), power * scale, None
 
 
-METHOD = Preset("octav", quantizer=Octav, cites=("sakr2022octav",))
+METHOD = Preset("octav", title="OCTAV", quantizer=Octav, cites=("sakr2022octav",))

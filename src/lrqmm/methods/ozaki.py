@@ -93,4 +93,4 @@ class Ozaki(WholeProduct):
         )
 
 
-METHOD = Ozaki("ozaki", cites=("ootomo2024dgemm",))
+METHOD = Ozaki("ozaki", title="Ozaki", cites=("ootomo2024dgemm",))

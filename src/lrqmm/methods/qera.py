@@ -44,4 +44,4 @@ class QERA(WeightSide):
         return (Q * root) @ Q.T, (Q / root) @ Q.T
 
 
-METHOD = Preset("qera", compensator=QERA, cites=("zhang2024qera",))
+METHOD = Preset("qera", title="QERA", compensator=QERA, cites=("zhang2024qera",))

@@ -68,4 +68,4 @@ class ResQ(Basis):
         return Cost(float_operations=2 * m * k * k, bytes=8 * m * k, operand_bits=more)
 
 
-METHOD = Preset("resq", transform=ResQ, cites=("saxena2024resq",))
+METHOD = Preset("resq", title="ResQ", transform=ResQ, cites=("saxena2024resq",))

@@ -5,4 +5,11 @@ Source: the level 3 BLAS, Dongarra, Du Croz, Duff, Hammarling (1990).
 
 from lrqmm.products.floatproduct import FloatProduct
 
-METHOD = FloatProduct("sgemm", "float32", cites=("dongarra1990blas",), usual=True)
+METHOD = FloatProduct(
+    "sgemm",
+    "float32",
+    title="SGEMM (float32)",
+    short="SGEMM",
+    cites=("dongarra1990blas",),
+    usual=True,
+)

@@ -40,4 +40,6 @@ class SigmaDelta(NoiseShaped):
         return self.condense
 
 
-METHOD = SigmaDelta("sigma_delta", cites=("shao2019onebit", "zhang2021noiseshaping"))
+METHOD = SigmaDelta(
+    "sigma_delta", title="sigma-delta", cites=("shao2019onebit", "zhang2021noiseshaping")
+)

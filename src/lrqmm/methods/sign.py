@@ -24,4 +24,9 @@ class Sign(NoiseShaped):
         return 0.0
 
 
-METHOD = Sign("sign", cites=("zhang2021noiseshaping", "lrqmm_bench"))
+METHOD = Sign(
+    "sign",
+    title="memoryless (1 bit: sign)",
+    short="sign",
+    cites=("zhang2021noiseshaping", "lrqmm_bench"),
+)

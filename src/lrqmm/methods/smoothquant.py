@@ -69,4 +69,6 @@ class SmoothQuant(Scaling):
             return xp.astype(xp.clip(s, min=2.0**-100, max=2.0**100), B.dtype)
 
 
-METHOD = Preset("smoothquant", transform=SmoothQuant, cites=("xiao2022smoothquant",))
+METHOD = Preset(
+    "smoothquant", title="SmoothQuant", transform=SmoothQuant, cites=("xiao2022smoothquant",)
+)

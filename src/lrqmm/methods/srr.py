@@ -73,4 +73,4 @@ class SRR(QERA):
         )
 
 
-METHOD = Preset("srr", compensator=SRR, cites=("cho2026srr",))
+METHOD = Preset("srr", title="SRR", compensator=SRR, cites=("cho2026srr",))

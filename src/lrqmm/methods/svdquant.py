@@ -13,6 +13,7 @@ from lrqmm.products.composition import Preset
 
 METHOD = Preset(
     "svdquant",
+    title="SVDQuant",
     compensator=LowRankFirst,
     transform=SmoothQuant,
     cites=("li2024svdquant", "xiao2022smoothquant"),

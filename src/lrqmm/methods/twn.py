@@ -37,4 +37,4 @@ class TWN(WeightOnly):
         return codes, power * scale, None
 
 
-METHOD = Preset("twn", quantizer=TWN, cites=("li2016twn", "yin2018bcgd"))
+METHOD = Preset("twn", title="TWN", quantizer=TWN, cites=("li2016twn", "yin2018bcgd"))

@@ -37,4 +37,6 @@ class SecondSlice(Compensator):
         return Cost(integer_operations=4 * m * k * n, bytes=9 * both + 5 * both + gemm)
 
 
-METHOD = Preset("two_slice", compensator=SecondSlice, cites=("ootomo2024dgemm",), usual=True)
+METHOD = Preset(
+    "two_slice", title="two slices", compensator=SecondSlice, cites=("ootomo2024dgemm",), usual=True
+)

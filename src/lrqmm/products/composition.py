@@ -14,7 +14,7 @@ from lrqmm._checks import Array
 from lrqmm.products import apriori
 from lrqmm.products.backends import integer_route
 from lrqmm.products.cost import Cost
-from lrqmm.products.method import Method, needed
+from lrqmm.products.method import Method, Recipe, needed
 from lrqmm.products.parts import Compensator, NoCompensator, NoTransform, Transform
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import Quantizer, Uniform
@@ -149,27 +149,17 @@ class Composition(Method):
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A named composition: the classes of its parts, whose fields are the method's parameters.
+class Preset(Recipe):
+    """A named composition: the classes of its parts, whose fields are the method's parameters."""
 
-    Attributes
-    ----------
-    cites : keys of its sources in docs/references.bib
-    usual : whether experiments that name no methods measure it; others are for `methods: all`
-    """
-
-    name: str
     quantizer: type[Quantizer] = Uniform
     compensator: type[Compensator] = NoCompensator
     transform: type[Transform] = NoTransform
-    cites: tuple[str, ...] = ()
-    usual: bool = False
 
     parts: ClassVar[tuple[str, ...]] = ("quantizer", "compensator", "transform")
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Parameters and their defaults."""
         types = [getattr(self, part) for part in self.parts]
         parameters = {field.name: field.default for part in types for field in _own(part)}
         return {**parameters, "execution": "plain"} if self._executions else parameters
@@ -180,7 +170,6 @@ class Preset:
 
     @property
     def needs(self) -> str:
-        """What it needs beside its operands, or of them, in words."""
         return needed(getattr(self, part) for part in self.parts)
 
     def build(self, **params: Any) -> Composition:

@@ -9,28 +9,18 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.backends import backend_of
 from lrqmm.products.cost import Cost
-from lrqmm.products.method import NOTHING, Method
+from lrqmm.products.method import NOTHING, Method, Recipe
 from lrqmm.products.phases import phase
 
 BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
-class FloatProduct(Method):
-    """C = A B in one precision; it has no parameters, and is its own recipe.
+class FloatProduct(Recipe, Method):
+    """C = A B in one precision; it has no parameters, and is its own recipe."""
 
-    Attributes
-    ----------
-    needs : beside its operands, or of them, in words
-    cites : keys of its sources in docs/references.bib
-    usual : whether experiments that name no methods measure it
-    """
-
-    name: str
     precision: str
     needs: str = NOTHING
-    cites: tuple[str, ...] = ()
-    usual: bool = False
 
     @property
     def defaults(self) -> dict[str, Any]:

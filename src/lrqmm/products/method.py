@@ -10,8 +10,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
 
 import array_api_compat as compat
 
@@ -40,29 +40,37 @@ NEEDS = {
 """What a part needs, in words, by the attribute that says so."""
 
 
-class Recipe(Protocol):
+@dataclass(frozen=True)
+class Recipe(ABC):
     """What the file of a method defines as `METHOD`: all that is known of it without building it.
 
     Attributes
     ----------
     name : of the method, and of its file
+    title : in figures and tables; without one, the name with spaces for underscores
+    short : the title where there is little room; without one, the title
     cites : keys of its sources in docs/references.bib
-    usual : whether experiments that name no methods measure it
-    defaults : parameters and their defaults
-    needs : what it needs beside its operands, or of them, in words
+    usual : whether experiments that name no methods measure it; others are for `methods: all`
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def cites(self) -> tuple[str, ...]: ...
-    @property
-    def usual(self) -> bool: ...
-    @property
-    def defaults(self) -> dict[str, Any]: ...
-    @property
-    def needs(self) -> str: ...
+    name: str
+    _: KW_ONLY
+    title: str = ""
+    short: str = ""
+    cites: tuple[str, ...] = ()
+    usual: bool = False
 
+    @property
+    @abstractmethod
+    def defaults(self) -> dict[str, Any]:
+        """Parameters and their defaults."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> str:
+        """What it needs beside its operands, or of them, in words."""
+
+    @abstractmethod
     def build(self, **params: Any) -> Method:
         """The method with these parameters; unknown ones raise TypeError."""
 

@@ -1,6 +1,6 @@
 """Methods that are no composition of transform, quantiser and compensator: classes of their own.
 
-One is a frozen dataclass whose fields, but for `name`, `cites` and `usual`, are its parameters. The
+One is a frozen dataclass whose fields, but for those of every recipe, are its parameters. The
 object that its file defines is the method at its defaults, and builds the others.
 """
 
@@ -10,37 +10,24 @@ from dataclasses import Field, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from lrqmm import _checks
-from lrqmm.products.method import Method, needed
+from lrqmm.products.method import Method, Recipe, needed
 
 
 @dataclass(frozen=True)
-class WholeProduct(Method):
-    """A product by a recipe of its own.
-
-    Attributes
-    ----------
-    name : of the method
-    cites : keys of its sources in docs/references.bib
-    usual : whether experiments that name no methods measure it
-    """
+class WholeProduct(Recipe, Method):
+    """A product by a recipe of its own."""
 
     ahead: ClassVar[bool] = False
     """Whether it is made for weights, right operands that are known ahead of time."""
     together: ClassVar[bool] = False
     """Whether what it does to the right operand depends on the left one, at every call."""
 
-    name: str
-    cites: tuple[str, ...]
-    usual: bool = False
-
     @property
     def parameters(self) -> dict[str, Any]:
-        """Parameters and their values."""
         return {field.name: getattr(self, field.name) for field in self._own}
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Parameters and their defaults."""
         return {field.name: field.default for field in self._own}
 
     @property
@@ -49,11 +36,11 @@ class WholeProduct(Method):
 
     @property
     def _own(self) -> list[Field[Any]]:
-        return [field for field in fields(self) if field.name not in ("name", "cites", "usual")]
+        of_recipes = {field.name for field in fields(Recipe)}
+        return [field for field in fields(self) if field.name not in of_recipes]
 
     @property
     def needs(self) -> str:
-        """What it needs beside its operands, in words."""
         return needed((type(self),))
 
     def build(self, **params: Any) -> Self:
