@@ -45,11 +45,11 @@ def expected(error: Exception) -> bool:
 
 def in_words(error: Exception) -> str:
     """An error in words; one that was not expected with its type."""
-    words = " ".join(str(error).split())
-    if expected(error) and words:
-        return words
+    message = " ".join(str(error).split())
+    if expected(error) and message:
+        return message
     empty = "not enough memory" if isinstance(error, MemoryError) else "no reason is given"
-    return f"{type(error).__name__}: {words or empty}"
+    return f"{type(error).__name__}: {message or empty}"
 
 
 @contextmanager
@@ -67,8 +67,8 @@ def reading(path: Path) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """What a reader says of a file, in a line; where NumPy asks to unpickle it, what it is."""
-    said = (str(error) or type(error).__name__).splitlines()[0]
-    return "it is no NumPy file, or one of Python objects" if "pickle" in said.lower() else said
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return "it is no NumPy file, or one of Python objects" if "pickle" in line.lower() else line
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -101,13 +101,13 @@ def choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
         raise ValueError(f"{name} is {value!r}{suggestion(value, allowed)}; allowed: {listed}")
 
 
-def known(what: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+def known(problem: str, names: Iterable[str], allowed: Iterable[str]) -> None:
     """Raise TypeError if one of `names` is not in `allowed`."""
     allowed = sorted(allowed)
     for name in names:
         if name not in allowed:
             listed = ", ".join(allowed) or "none"
-            raise TypeError(f"{what} {name!r}{suggestion(name, allowed)}; allowed: {listed}")
+            raise TypeError(f"{problem} {name!r}{suggestion(name, allowed)}; allowed: {listed}")
 
 
 def suggestion(value: Any, allowed: Iterable[Any]) -> str:

@@ -6,5 +6,5 @@ Report = Callable[[str, float], None]
 """Called with what is being done, and the share of all of it that is done, 0 to 1."""
 
 
-def silent(words: str, share: float) -> None:
+def silent(task: str, share: float) -> None:
     """Nobody asked."""

@@ -7,20 +7,20 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 
-def call(name: str, *first: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+def call(name: str, *first: Any, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """A call in Python with these positional arguments and the keywords that are not defaults.
 
     Examples
     --------
-    >>> call("get_method", "lrqmm", given={"bits": 4, "rank": 8}, defaults={"bits": 8, "rank": 8})
+    >>> call("get_method", "lrqmm", values={"bits": 4, "rank": 8}, defaults={"bits": 8, "rank": 8})
     "get_method('lrqmm', bits=4)"
     """
-    words = [_short(value) for value in first]
-    for key, value in given.items():
+    arguments = [_short(value) for value in first]
+    for key, value in values.items():
         default = defaults.get(key, MISSING)
         if value is not default and (type(value) is not type(default) or value != default):
-            words.append(f"{key}={_short(value)}")
-    return f"{name}({', '.join(words)})"
+            arguments.append(f"{key}={_short(value)}")
+    return f"{name}({', '.join(arguments)})"
 
 
 class Shown:
@@ -32,9 +32,10 @@ class Shown:
             cls.__repr__ = Shown.__repr__  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
-        own = [field for field in fields(self) if field.init and field.repr]  # type: ignore[arg-type]
-        given = {field.name: getattr(self, field.name) for field in own}
-        return call(type(self).__name__, given=given, defaults={f.name: _default(f) for f in own})
+        shown = [field for field in fields(self) if field.init and field.repr]  # type: ignore[arg-type]
+        values = {field.name: getattr(self, field.name) for field in shown}
+        defaults = {field.name: _default(field) for field in shown}
+        return call(type(self).__name__, values=values, defaults=defaults)
 
 
 def _default(field: Field[Any]) -> Any:

@@ -57,8 +57,8 @@ class Description:
 def describe(name: str) -> Description:
     """The method of this name; ValueError where there is none."""
     preset = methods.preset(name)
-    about = " ".join(_first_sentence(source) for source in methods.sources(name))
-    return Description(name, _part(preset), preset.needs, preset.defaults, about, preset.cites)
+    sentences = " ".join(_first_sentence(source) for source in methods.sources(name))
+    return Description(name, _part(preset), preset.needs, preset.defaults, sentences, preset.cites)
 
 
 def table() -> str:
@@ -79,8 +79,7 @@ def table() -> str:
 def _part(preset: Any) -> str:
     if not isinstance(preset, Preset):
         return WHOLE
-    changed = (part for part in TITLES if getattr(preset, part) != getattr(Preset, part))
-    return ", ".join(TITLES[part] for part in changed) or UNIFORM
+    return ", ".join(TITLES[kind] for kind in TITLES if kind in preset.changed) or UNIFORM
 
 
 def _first_sentence(name: str) -> str:

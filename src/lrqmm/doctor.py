@@ -33,30 +33,30 @@ def examine(progress: Report = silent) -> list[Finding]:
     `progress` is called with what is being looked at and the share that is done.
     """
     progress("libraries and devices", 0.0)
-    about = environment()
+    record = environment()
     progress("tools and packaged data", 0.7)
     return [
-        *_machine(about),
-        *_libraries(about),
+        *_machine(record),
+        *_libraries(record),
         *_extras(),
-        *_devices(about),
-        *_passes(about),
+        *_devices(record),
+        *_passes(record),
         *_integer_products(),
         *_tools(),
         *_packages(),
     ]
 
 
-def _machine(about: Mapping[str, Any]) -> Iterator[Finding]:
-    memory = about["memory_bytes"] / 2**30
+def _machine(record: Mapping[str, Any]) -> Iterator[Finding]:
+    memory = record["memory_bytes"] / 2**30
     small = memory < 8
     advice = "The networks of the study need about 8 GiB." if small else ""
-    yield Finding("processor", "ok", f"{about['machine']}, {about['cpu_capability']}")
+    yield Finding("processor", "ok", f"{record['machine']}, {record['cpu_capability']}")
     yield Finding("memory", "note" if small else "ok", f"{memory:.0f} GiB", advice)
-    yield Finding("system", "ok", f"{about['system']}, Python {about['python']}")
-    limits = {name: value for name, value in about["threads"].items() if value}
+    yield Finding("system", "ok", f"{record['system']}, Python {record['python']}")
+    limits = {name: value for name, value in record["threads"].items() if value}
     listed = ", ".join(f"{name}={value}" for name, value in limits.items()) or "not limited"
-    busy = os.getloadavg()[0] > 0.1 * about["cores"] if hasattr(os, "getloadavg") else False
+    busy = os.getloadavg()[0] > 0.1 * record["cores"] if hasattr(os, "getloadavg") else False
     advice = "Rows record it." if limits else ""
     yield Finding("threads", "note" if limits else "ok", listed, advice)
     yield Finding(
@@ -65,47 +65,48 @@ def _machine(about: Mapping[str, Any]) -> Iterator[Finding]:
         "others are computing" if busy else "idle",
         "Times would be marked as loaded." if busy else "",
     )
-    yield Finding("allocator", "ok", about["allocator"])
+    yield Finding("allocator", "ok", record["allocator"])
 
 
-def _libraries(about: Mapping[str, Any]) -> Iterator[Finding]:
+def _libraries(record: Mapping[str, Any]) -> Iterator[Finding]:
     optional = {
         "cupy-cuda13x": "Only for CuPy on a GPU: make env EXTRAS=[cuda13].",
         "triton": "Only for the fast path on a GPU.",
     }
-    for name, version in about["packages"].items():
+    for name, version in record["packages"].items():
         if version:
             yield Finding(name, "ok", version)
         elif name in optional:
             yield Finding(name, "note", "not installed", optional[name])
         else:
             yield Finding(name, "bad", "not installed", "make env")
-    yield Finding("BLAS", "ok" if about["blas"] else "note", ", ".join(about["blas"]) or "unknown")
+    blas = ", ".join(record["blas"])
+    yield Finding("BLAS", "ok" if blas else "note", blas or "unknown")
 
 
 def _extras() -> Iterator[Finding]:
     for extra in EXTRAS:
         absent = ", ".join(missing(extra))
-        found = f"not installed: {absent}" if absent else "installed"
+        text = f"not installed: {absent}" if absent else "installed"
         advice = f"pip install 'lrqmm[{extra}]'" if absent else ""
-        yield Finding(f"extra {extra}", "note" if absent else "ok", found, advice)
+        yield Finding(f"extra {extra}", "note" if absent else "ok", text, advice)
 
 
-def _devices(about: Mapping[str, Any]) -> Iterator[Finding]:
-    gpus = about["gpus"]
+def _devices(record: Mapping[str, Any]) -> Iterator[Finding]:
+    gpus = record["gpus"]
     if gpus:
-        yield Finding("GPU", "ok", f"{', '.join(gpus)}; torch build: {about['torch_build']}")
-    elif shutil.which("nvidia-smi") and about["torch_build"] == "CPU":
+        yield Finding("GPU", "ok", f"{', '.join(gpus)}; torch build: {record['torch_build']}")
+    elif shutil.which("nvidia-smi") and record["torch_build"] == "CPU":
         advice = "Install a CUDA build of torch (README, 'Which torch?')."
         yield Finding("GPU", "note", "there is a driver, and torch is a CPU build", advice)
     else:
-        yield Finding("GPU", "note", f"none; torch build: {about['torch_build']}", "CPU only.")
+        yield Finding("GPU", "note", f"none; torch build: {record['torch_build']}", "CPU only.")
 
 
-def _passes(about: Mapping[str, Any]) -> Iterator[Finding]:
-    compiled = about["passes"] == "C++"
+def _passes(record: Mapping[str, Any]) -> Iterator[Finding]:
+    compiled = record["passes"] == "C++"
     advice = "" if compiled else "Install g++ and run make env again: about three times faster."
-    yield Finding("passes of the fast path", "ok" if compiled else "note", about["passes"], advice)
+    yield Finding("passes of the fast path", "ok" if compiled else "note", record["passes"], advice)
 
 
 def _integer_products() -> Iterator[Finding]:
@@ -135,6 +136,6 @@ def _tools() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     for key, package in PACKAGES.items():
-        there = archive_of(key).exists()
-        found = str(archive_of(key)) if there else f"{package.size / 1e6:.0f} MB to download"
-        yield Finding(f"{key} ({package.contents})", "ok" if there else "note", found)
+        present = archive_of(key).exists()
+        text = str(archive_of(key)) if present else f"{package.size / 1e6:.0f} MB to download"
+        yield Finding(f"{key} ({package.contents})", "ok" if present else "note", text)

@@ -92,8 +92,7 @@ def matmul(
                 "operands in memory without memory_limit"
             )
         limit: dict[str, Any] = {} if memory_limit is None else {"memory_limit": memory_limit}
-        found: Array = tiled.matmul(A, B, method, out=out, **limit, **params)
-        return found
+        return tiled.matmul(A, B, method, out=out, **limit, **params)
     return get_method(method, **params).matmul(A, B, out=out, calibration=calibration)
 
 

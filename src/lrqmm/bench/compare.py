@@ -80,12 +80,12 @@ def compare(
     try:
         for method in methods:
             low = replace_layers(model, method, keep=keep)
-            found = list(score(task, low, len(batch), batch.device))
-            own = {row["layer"]: row["value"] for row in found if row["metric"] == "own_error"}
-            whole = {row["metric"]: row["value"] for row in found if "layer" not in row}
-            worst = max(own, key=lambda layer: own[layer])
+            scores = list(score(task, low, len(batch), batch.device))
+            errors = {row["layer"]: row["value"] for row in scores if row["metric"] == "own_error"}
+            of_network = {row["metric"]: row["value"] for row in scores if "layer" not in row}
+            worst = max(errors, key=lambda layer: errors[layer])
             setting = {key: method.parameters.get(key) for key in ("bits", "rank")}
-            rows.append({"method": method.name, **setting, **whole, "worst layer": worst})
+            rows.append({"method": method.name, **setting, **of_network, "worst layer": worst})
     finally:
         for module, training in modes.items():
             module.training = training
@@ -211,10 +211,10 @@ def _dependence(task: Task, low: nn.Module, first: list[Batch]) -> Iterator[Row]
     """How far other items, or later tokens, move the outputs of the earlier half."""
     if len(first) < 2 or first[0].items != first[1].items:
         return
-    inputs, kept = task.mixed(first[0].inputs, first[1].inputs)
-    if kept:
-        before = _no_grad(task, low, first[0].inputs)[:kept]
-        moved = torch.linalg.norm(_no_grad(task, low, inputs)[:kept] - before)
+    inputs, count = task.mixed(first[0].inputs, first[1].inputs)
+    if count:
+        before = _no_grad(task, low, first[0].inputs)[:count]
+        moved = torch.linalg.norm(_no_grad(task, low, inputs)[:count] - before)
         yield {"metric": "moved_by_others", "value": float(moved / torch.linalg.norm(before))}
 
 

@@ -75,7 +75,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def as_typed(config: Config, words: Sequence[str], schema: Config) -> Config:
+def as_typed(config: Config, typed: Sequence[str], schema: Config) -> Config:
     """The configuration, with what was typed for single keys read as in a file.
 
     Snakemake takes `run=007` for the number 7, and every number in braces for text. Here the words
@@ -84,14 +84,14 @@ def as_typed(config: Config, words: Sequence[str], schema: Config) -> Config:
     Parameters
     ----------
     config : as Snakemake made it of files and words
-    words : KEY=VALUE each, a later one above an earlier one
+    typed : KEY=VALUE each, a later one above an earlier one
     schema : what a configuration may hold
 
     Raises
     ------
     ConfigError : a key stands twice in one mapping of a value
     """
-    for word in words:
+    for word in typed:
         key, _, text = word.partition("=")
         try:
             value = _value(text, schema, schema["properties"].get(key, {}))
@@ -127,29 +127,29 @@ def _merged(config: Config, typed: Config) -> dict[str, Any]:
     return merged
 
 
-def choose(asked: Any, key: str, known: Sequence[str]) -> list[str]:
+def choose(choice: Any, key: str, allowed: Sequence[str]) -> list[str]:
     """The names asked for, in the order known; 'all' is all of them.
 
     Parameters
     ----------
-    asked : a list, or text with commas between the names
+    choice : a list, or text with commas between the names
     key : where the names stand, for the message of ConfigError
     """
-    names = split(asked)
+    names = split(choice)
     if names == ["all"]:
-        return list(known)
+        return list(allowed)
     for name in names:
-        if name not in known:
-            hint = _checks.suggestion(name, known)
+        if name not in allowed:
+            hint = _checks.suggestion(name, allowed)
             raise ConfigError(
-                f"config: {key}: unknown name {name!r}{hint}; allowed: {', '.join(known)}"
+                f"config: {key}: unknown name {name!r}{hint}; allowed: {', '.join(allowed)}"
             )
-    return [name for name in known if name in names]
+    return [name for name in allowed if name in names]
 
 
-def split(asked: str | Sequence[str]) -> list[str]:
+def split(names: str | Sequence[str]) -> list[str]:
     """Names, of a list or of text with commas between them."""
-    return [name.strip() for name in asked.split(",")] if isinstance(asked, str) else list(asked)
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
 
 
 def check_path(where: str, path: str) -> None:

@@ -43,14 +43,14 @@ def allocator() -> str:
 @cache
 def versions(library: str) -> str:
     """Python, and the libraries that compute, with their versions."""
-    found = {"python": platform.python_version(), "numpy": _version("numpy")}
+    numbers = {"python": platform.python_version(), "numpy": _version("numpy")}
     if library == "torch":
         import torch
 
-        found["torch"] = torch.__version__
+        numbers["torch"] = torch.__version__
     if library == "cupy":
-        found["cupy"] = _version("cupy-cuda13x")
-    return ", ".join(f"{name} {version}" for name, version in found.items())
+        numbers["cupy"] = _version("cupy-cuda13x")
+    return ", ".join(f"{name} {version}" for name, version in numbers.items())
 
 
 @cache

@@ -34,7 +34,7 @@ OF_BENCH = (
 @cache
 def imported(file: Path) -> frozenset[Path]:
     """The files of the package that one of them names: in imports, and as given beside it."""
-    found = set(PACKAGE.glob(BESIDE.get(file.relative_to(PACKAGE).as_posix(), ".nothing")))
+    files = set(PACKAGE.glob(BESIDE.get(file.relative_to(PACKAGE).as_posix(), ".nothing")))
     if file.suffix != ".py":
         return frozenset()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -44,8 +44,8 @@ def imported(file: Path) -> frozenset[Path]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        found |= {path for name in names if (path := _file_of(name)) is not None}
-    return frozenset(found)
+        files |= {path for name in names if (path := _file_of(name)) is not None}
+    return frozenset(files)
 
 
 def _file_of(name: str) -> Path | None:

@@ -37,19 +37,19 @@ class Keys(BaseModel):
         for key in part if isinstance(part, Mapping) else ():
             if key not in cls.model_fields:
                 hint, allowed = cls.instead_of(key)
-                about = {"key": key, "hint": hint, "allowed": allowed}
-                raise PydanticCustomError("unknown_key", "{key}", about)
+                context = {"key": key, "hint": hint, "allowed": allowed}
+                raise PydanticCustomError("unknown_key", "{key}", context)
         return part
 
     @classmethod
     def instead_of(cls, key: str) -> tuple[str, str]:
         """Of a key that is not known: a hint, and what is allowed."""
-        known = sorted(cls.model_fields)
-        return _checks.suggestion(key, known), ", ".join(known)
+        names = sorted(cls.model_fields)
+        return _checks.suggestion(key, names), ", ".join(names)
 
 
-def _wrong(said: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong", "{said}", {"said": said})
+def _wrong(message: str) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "{message}", {"message": message})
 
 
 def _scalar(value: Any) -> Any:
@@ -161,12 +161,12 @@ NOUNS = {
 
 
 def _explain(error: ErrorDetails, where: str, model: type[Keys]) -> str:
-    kind, value, about = error["type"], error["input"], error.get("ctx", {})
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "unknown_key":
-        said = "unknown key {key!r} at {where}{hint}; allowed: {allowed}"
-        return said.format(where=where, **about)
+        message = "unknown key {key!r} at {where}{hint}; allowed: {allowed}"
+        return message.format(where=where, **context)
     if kind == "literal_error":
-        allowed = re.findall("'([^']*)'", about["expected"])
+        allowed = re.findall("'([^']*)'", context["expected"])
         hint = _checks.suggestion(value, allowed)
         return f"{where} is {value!r}{hint}; allowed: {', '.join(allowed)}"
     if kind == "string_unicode":
@@ -175,14 +175,14 @@ def _explain(error: ErrorDetails, where: str, model: type[Keys]) -> str:
         return f"{where} is empty; allowed: text"
     if kind == "string_type" and not isinstance(value, Mapping | list):
         return f"{where} is {value}, {as_read(value)}"
-    said = error["msg"]
+    message = error["msg"]
     if kind in SAID:
-        said = SAID[kind].format(value=value, key=error["loc"][-1], **about)
+        message = SAID[kind].format(value=value, key=error["loc"][-1], **context)
     elif kind.endswith("_type"):
         noun = kind.removesuffix("_type")
-        said = f"{value!r} is no {NOUNS.get(noun, noun)}"
+        message = f"{value!r} is no {NOUNS.get(noun, noun)}"
     description = _description(model, error["loc"])
-    return f"at {where}: {said}" + (f" ({description.rstrip('.')})" if description else "")
+    return f"at {where}: {message}" + (f" ({description.rstrip('.')})" if description else "")
 
 
 def _description(model: type[Keys], location: Sequence[int | str]) -> str | None:

@@ -131,5 +131,5 @@ def _give_back() -> None:
 
 
 def _status(key: str) -> float:
-    found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return 1024.0 * int(found.group(1)) if found else 0.0
+    match = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return 1024.0 * int(match.group(1)) if match else 0.0

@@ -34,7 +34,7 @@ def free_memory() -> int:
     free: list[int] = [psutil.virtual_memory().available]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         group = CGROUP / line.rpartition(":")[2].lstrip("/")
-        free.extend(found for each in (group, *group.parents) if (found := _free_in(each)))
+        free.extend(room for each in (group, *group.parents) if (room := _free_in(each)))
     if megabytes := allocated():
         free.append(megabytes * 2**20)
     return min(free)

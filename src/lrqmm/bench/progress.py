@@ -99,19 +99,19 @@ class Readable(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record in words."""
-        words = self.usual.format(record)
+        text = self.usual.format(record)
         if getattr(record, "exception", None) == "LockException":
-            return f"{words}\n{about_lock()}"
+            return f"{text}\n{about_lock()}"
         if getattr(record, "event", None) is None:
-            return words
-        lines = words.split("\n")
+            return text
+        lines = text.split("\n")
         return "\n".join(_cut(x) if x.lstrip().startswith(self.LISTS) else x for x in lines)
 
 
 def _cut(line: str) -> str:
-    kept = line if len(line) <= WIDTH else line[:WIDTH].rpartition(", ")[0]
-    rest = line[len(kept) :].count(", ")
-    return f"{kept} and {rest} more" if kept and rest else line
+    start = line if len(line) <= WIDTH else line[:WIDTH].rpartition(", ")[0]
+    rest = line[len(start) :].count(", ")
+    return f"{start} and {rest} more" if start and rest else line
 
 
 def about_lock() -> str:
@@ -120,16 +120,16 @@ def about_lock() -> str:
     A process of another machine is not seen.
     """
     mine = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
-    here = os.path.realpath(".")
+    folder = os.path.realpath(".")
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            words = process.cmdline()
+            command = process.cmdline()
             if (
                 process.pid not in mine
-                and words
-                and "python" in words[0]
-                and any("snakemake" in word for word in words)
-                and os.path.realpath(process.cwd()) == here
+                and command
+                and "python" in command[0]
+                and any("snakemake" in word for word in command)
+                and os.path.realpath(process.cwd()) == folder
             ):
                 return (
                     f"Process {process.pid} of this machine works in it: wait until it has ended."

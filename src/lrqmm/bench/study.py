@@ -117,11 +117,11 @@ def plan(config: Config, typed: Sequence[str] = ()) -> Study:
         methods=None if top.methods in ("all", ["all"]) else method_names(top.methods, "methods"),
         inputs=choose(top.inputs, "inputs", list(sources)),
     )
-    experiments = {name: asked.named(name, scope) for name, asked in experiments.items()}
-    shards = [shard for name, asked in experiments.items() for shard in asked.shards(name, scope)]
+    experiments = {name: each.named(name, scope) for name, each in experiments.items()}
+    shards = [shard for name, each in experiments.items() for shard in each.shards(name, scope)]
     if not shards:
         raise ConfigError("no experiment is left: methods and inputs leave nothing to measure")
-    filled["experiments"] = {name: asked.model_dump() for name, asked in experiments.items()}
+    filled["experiments"] = {name: each.model_dump() for name, each in experiments.items()}
     return Study(top.run, top.device, tuple(shards), filled)
 
 

@@ -84,7 +84,7 @@ def new_method(name: str, root: Path | None = None) -> list[Path]:
     wanted = {folder / f"{name}.py": METHOD}
     if (root / "tests").is_dir():
         wanted[root / f"tests/test_{name}.py"] = TEST
-    words = {
+    replacements = {
         "$class": "".join(word.capitalize() for word in name.split("_")),
         "$title": name.replace("_", " ").capitalize(),
         "$name": name,
@@ -93,7 +93,7 @@ def new_method(name: str, root: Path | None = None) -> list[Path]:
         if path.exists():
             raise ValueError(f"{path} is there already; allowed: a name that is not taken")
     for path, text in wanted.items():
-        for placeholder, word in words.items():
+        for placeholder, word in replacements.items():
             text = text.replace(placeholder, word)
         path.write_text(text)
     return list(wanted)

@@ -75,8 +75,9 @@ def verify(folder: str | Path, *, again: int = 0, progress: Report = silent) -> 
     refusals = [*_mixed_inputs(run.measurements), *missing, *_impossible(run)]
     warnings = [*unplanned, *_not_listed(run), *_older_code(run)]
     rows = len(run.measurements) + len(run.networks)
-    what = "hashes, schema, completeness, values"
-    checked = [f"{rows} rows in {len(_shards_of(run))} shards: {what}"]
+    names = run.measurements["shard"], run.networks["shard"], run.arrays["experiment"]
+    shards = pd.concat(names).nunique()
+    checked = [f"{rows} rows in {shards} shards: hashes, schema, completeness, values"]
     if again:
         result = measure_again(run, again, lambda text, share: progress(text, 0.2 + 0.8 * share))
         refusals += result.different
@@ -85,19 +86,14 @@ def verify(folder: str | Path, *, again: int = 0, progress: Report = silent) -> 
     return Verdict(tuple(refusals), tuple(warnings), tuple(checked))
 
 
-def _shards_of(run: Run) -> pd.Series:
-    shards = [run.measurements["shard"], run.networks["shard"], run.arrays["experiment"]]
-    return pd.concat(shards, ignore_index=True).drop_duplicates()
-
-
 def _mixed_inputs(table: pd.DataFrame) -> Iterator[str]:
     """One name, size and seed stand for one pair of matrices; a layer's for one on each machine."""
     machine = table["machine"].where(table["layer"].notna())
     keys = [*(table[name] for name in INPUT), machine]
     hashes = table.groupby(keys, dropna=False)["input_sha256"].nunique()
     for names in hashes[hashes > 1].index:
-        said = " ".join(str(part) for part in names if not pd.isna(part))
-        yield f"input {said}: several matrices under one name (their SHA-256 differ)"
+        pair = " ".join(str(part) for part in names if not pd.isna(part))
+        yield f"input {pair}: several matrices under one name (their SHA-256 differ)"
 
 
 def _incomplete(run: Run) -> tuple[list[str], list[str]]:
@@ -109,10 +105,10 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
         return ["manifest.json does not say what study was measured"], []
     missing: list[str] = []
     unplanned: list[str] = []
-    known = {*run.measurements["method"].unique(), *run.networks["method"].unique()}
-    for name, asked in studies.items():
+    measured = {*run.measurements["method"].unique(), *run.networks["method"].unique()}
+    for name, config in studies.items():
         try:
-            shards = plan(_of_its_time(without_meaningless(asked), known)).shards
+            shards = plan(_of_its_time(without_meaningless(config), measured)).shards
         except (ConfigError, OSError) as error:
             unplanned.append(f"completeness is not checked: {error}")
             continue
@@ -125,7 +121,7 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
             rows = tables[path.parent.name].pop(shard.name, None)
             if rows is not None:
                 missing.extend(_missing_rows(rows, shard))
-            elif not _newer_than(known, asked, shard):
+            elif not _newer_than(measured, config, shard):
                 missing.append(f"shard {shard.name} is missing, though the study asks for it")
         planned |= {Path(kind, name, KEPT) for kind in TABLES}
         files = {at for at in listed if at.parent in {path.parent for path in planned}} - planned
@@ -134,16 +130,16 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
     return missing, unplanned
 
 
-def _of_its_time(asked: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+def _of_its_time(config: Mapping[str, Any], measured: set[str]) -> dict[str, Any]:
     """A stored study without the methods that were added since: 'all' and 'usual' are more today,
     and what is new may not fit its settings."""
-    here = set(methods.list_methods())
-    every = ("all", ["all"])
+    present = set(methods.list_methods())
+    of_then = {"methods": sorted(present & measured)}
     experiments = {
-        name: {**keys, "methods": sorted(here & known)} if keys.get("methods") in every else keys
-        for name, keys in asked["experiments"].items()
+        name: {**keys, **of_then} if keys.get("methods") in ("all", ["all"]) else keys
+        for name, keys in config["experiments"].items()
     }
-    return {**asked, "experiments": experiments, "leave_out": sorted(here - known)}
+    return {**config, "experiments": experiments, "leave_out": sorted(present - measured)}
 
 
 def _by_shard(run: Run, kind: str, source: str, listed: set[Path]) -> dict[str, pd.DataFrame]:
@@ -157,10 +153,10 @@ def _by_shard(run: Run, kind: str, source: str, listed: set[Path]) -> dict[str, 
     return dict(list(pd.concat(tables).groupby(columns[0])))
 
 
-def _newer_than(known: set[str], asked: dict[str, Any], shard: Shard) -> bool:
+def _newer_than(measured: set[str], config: dict[str, Any], shard: Shard) -> bool:
     """Whether a shard is of a method that was added since: its study named none, only 'all'."""
-    named = asked["experiments"][shard.experiment].get("methods", "usual")
-    return shard.method not in known and (named == "usual" or "all" in named)
+    named = config["experiments"][shard.experiment].get("methods", "usual")
+    return shard.method not in measured and (named == "usual" or "all" in named)
 
 
 def _missing_rows(rows: pd.DataFrame, shard: Shard) -> Iterator[str]:
@@ -213,25 +209,26 @@ def _too_fast(table: pd.DataFrame) -> Iterator[str]:
     place = ["machine", "library", "device"]
     rates = table[table["metric"].str.endswith("_operations_per_second")]
     ceiling = rates.groupby(place)["value"].max().rename("ceiling").reset_index()
-    whole = table[(table["metric"] == "seconds") & table["phase"].isna()].merge(ceiling, on=place)
-    rate = 2.0 * whole["m"] * whole["k"] * whole["n"] / whole["value"]
-    fast = whole[(rate > ABOVE_CEILING * whole["ceiling"]).fillna(False)]
+    products = table[(table["metric"] == "seconds") & table["phase"].isna()]
+    products = products.merge(ceiling, on=place)
+    rate = 2.0 * products["m"] * products["k"] * products["n"] / products["value"]
+    fast = products[(rate > ABOVE_CEILING * products["ceiling"]).fillna(False)]
     yield from _named(f"products above {ABOVE_CEILING} times the machine's own ceiling", fast)
 
 
 def _too_even(table: pd.DataFrame) -> Iterator[str]:
     """Five or more times, all the same to the last digit."""
-    whole = table[(table["metric"] == "seconds") & table["phase"].isna()]
+    products = table[(table["metric"] == "seconds") & table["phase"].isna()]
     keys = [*INPUT, "shard", "setting", "method", "b_prepared"]
-    same = whole.groupby(keys, dropna=False)["value"].agg(["nunique", "size"])
+    same = products.groupby(keys, dropna=False)["value"].agg(["nunique", "size"])
     even = same[(same["nunique"] == 1) & (same["size"] >= 5)].reset_index()
     yield from _named("times without any spread", even)
 
 
-def _named(what: str, rows: pd.DataFrame) -> Iterator[str]:
+def _named(problem: str, rows: pd.DataFrame) -> Iterator[str]:
     if len(rows):
         shards = sorted(rows["shard"].unique())
-        yield f"{what}: {len(rows)} rows, in {', '.join(shards[:3])}" + (
+        yield f"{problem}: {len(rows)} rows, in {', '.join(shards[:3])}" + (
             f" and {len(shards) - 3} more shards" if len(shards) > 3 else ""
         )
 
@@ -296,9 +293,9 @@ def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
     of_cpu = np.array([machine.startswith(device) for machine, device in places], bool)
     seeded = table["input"].isin(list(DISTRIBUTIONS)) & table["library"].isin(("numpy", "torch"))
     small = table["m"] * table["k"] * table["n"] <= LARGEST_AGAIN
-    known = table["method"].isin([name for name in table["method"].unique() if _known(name)])
-    asked = (table["metric"] == "relative_error") & (table["status"] == "ok")
-    rows = table[seeded & small & known & _of_their_shard(table) & asked & of_cpu]
+    present = table["method"].isin([name for name in table["method"].unique() if _known(name)])
+    errors = (table["metric"] == "relative_error") & (table["status"] == "ok")
+    rows = table[seeded & small & present & _of_their_shard(table) & errors & of_cpu]
     if rows.empty:
         return Again(0, (), ("no error can be measured again here",))
     rows = rows.sample(min(count, len(rows)), random_state=np.random.default_rng())
@@ -307,31 +304,31 @@ def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
     with tempfile.TemporaryDirectory() as scratch:
         for number, row in enumerate(rows.itertuples()):
             progress(f"measuring again: {row.method}, {row.input}", number / len(rows))
-            what = f"{row.shard}, {row.input} {row.m}x{row.k}x{row.n}, {row.parameters}"
+            setting = f"{row.shard}, {row.input} {row.m}x{row.k}x{row.n}, {row.parameters}"
             try:
                 again = _measure_one(row, Path(scratch, "pair.safetensors"))
             except (ValueError, TypeError) as error:
                 again = {"status": "failed", "reason": str(error)}
             if again["status"] != "ok":
-                not_measured.append(f"{what}: fails here: {again['reason']}")
+                not_measured.append(f"{setting}: fails here: {again['reason']}")
             elif again["input_sha256"] != row.input_sha256:
-                different.append(f"{what}: its seed gives other matrices here")
+                different.append(f"{setting}: its seed gives other matrices here")
             elif abs(again["value"] - row.value) > SAME_ERROR * row.value + 1e-6:
-                different.append(
-                    f"{what}: an error of {row.value:.4g}, and measured again {again['value']:.4g}"
-                )
+                values = f"an error of {row.value:.4g}, and measured again {again['value']:.4g}"
+                different.append(f"{setting}: {values}")
     same = len(rows) - len(different) - len(not_measured)
     return Again(same, tuple(different), tuple(not_measured))
 
 
 def _measure_one(row: Any, path: Path) -> dict[str, Any]:
     write_sample(path, row.input, row.m, row.k, row.n, row.input_seed)
-    about = {name: getattr(row, name) for name in INPUT}
+    columns = {name: getattr(row, name) for name in INPUT}
+    recorded, defaults = json.loads(row.parameters), methods.preset(row.method).defaults
     shard = read_shard({
         "name": row.shard, "experiment": row.experiment, "library": row.library,
         "measure": {"measure": "error", "held_out": not pd.isna(row.rows)}, "method": row.method,
-        "settings": [_given(row.method, json.loads(row.parameters))],
-        "inputs": [{**about, "layer": None}],
+        "settings": [{key: recorded[key] for key in defaults if key in recorded}],
+        "inputs": [{**columns, "layer": None}],
     })  # fmt: skip
     same = {"metric": "relative_error", "calibration": row.calibration}
     with redirect_stderr(io.StringIO()):  # where it says how far the shard has come
@@ -340,11 +337,6 @@ def _measure_one(row: Any, path: Path) -> dict[str, Any]:
         if same.items() <= measured.items():
             return measured
     raise ValueError(f"no error with calibration {row.calibration!r} is measured here")
-
-
-def _given(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The recorded parameters that the method takes."""
-    return {key: parameters[key] for key in methods.preset(method).defaults if key in parameters}
 
 
 def words(verdict: Verdict) -> Iterable[str]:

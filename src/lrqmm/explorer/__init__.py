@@ -95,29 +95,23 @@ def _networks(run: Run) -> pd.DataFrame:
     ]
     data = [
         ", ".join(
-            words
-            for words, there in (
+            text
+            for text, applies in (
                 (f"{row['data']}", pd.notna(row["data"])),
                 (f"{row['per_gemm']} a GEMM", True),
                 (f"ranks within {row['ranks_within']} bits", pd.notna(row["ranks_within"])),
                 (f"in float: {row['keep']}", bool(row["keep"])),
             )
-            if there
+            if applies
         )
         for row in records
     ]
     return pd.DataFrame(
         {
             "input": WHOLE + wide["network"],
-            "method": wide["method"],
-            "parameters": wide["parameters"],
-            "calibration": wide["calibration"],
-            "error": wide["relative_error"],
-            "error_low": wide["relative_error"],
-            "error_high": wide["relative_error"],
-            "ms": 1e3 * wide["seconds_per_item"],
-            "ms_low": 1e3 * wide["seconds_per_item"],
-            "ms_high": 1e3 * wide["seconds_per_item"],
+            **wide[["method", "parameters", "calibration"]],
+            **dict.fromkeys(("error", "error_low", "error_high"), wide["relative_error"]),
+            **dict.fromkeys(("ms", "ms_low", "ms_high"), 1e3 * wide["seconds_per_item"]),
             "ms_loaded": wide["loaded"],
             "each": wide["average_bits"],
             "data": data,
@@ -171,7 +165,7 @@ def page(runs: Sequence[Run]) -> str:
             parts.append(rows(part).assign(run=name))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     names = sorted(set(table["method"]))
-    about = {
+    data = {
         "runs": [{"name": run, "machine": machines[run]} for run in dict.fromkeys(table["run"])],
         "labels": {name: _style.label(name) for name in names},
         "short": {name: _style.short_label(name) for name in names},
@@ -181,15 +175,15 @@ def page(runs: Sequence[Run]) -> str:
         "usual": [name for name in names if _is_ticked(name)] or names,
         "columns": {name: _packed(table[name]) for name in table},
     }
-    here = files(__name__)
+    folder = files(__name__)
     fillings = {
         "title": html.escape(", ".join(run.folder.name for run in runs)),
-        "style": here.joinpath("style.css").read_text(),
-        "data": json.dumps(about, separators=(",", ":")).replace("<", "\\u003c"),
+        "style": folder.joinpath("style.css").read_text(),
+        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
         "vega": _inside_script(vl_convert.javascript_bundle()),  # type: ignore[call-arg]
-        "script": _inside_script(here.joinpath("explorer.js").read_text()),
+        "script": _inside_script(folder.joinpath("explorer.js").read_text()),
     }
-    empty = here.joinpath("page.html").read_text()
+    empty = folder.joinpath("page.html").read_text()
     return re.sub(r"\{\{(\w+)\}\}", lambda match: fillings[match[1]], empty)
 
 
@@ -207,8 +201,8 @@ def _inside_script(text: str) -> str:
 
 def _input(name: str, runs: Sequence[Run]) -> str:
     network = name.removeprefix(WHOLE)
-    words = next((run.titles[network] for run in runs if network in run.titles), network)
-    return words if network == name else f"{words}, the whole network"
+    title = next((run.titles[network] for run in runs if network in run.titles), network)
+    return title if network == name else f"{title}, the whole network"
 
 
 def _colour(method: str) -> str:

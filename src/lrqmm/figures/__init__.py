@@ -50,8 +50,8 @@ class Drawing:
 
     def missing(self, experiments: Experiments) -> list[str]:
         """The needs that the experiments of a study do not meet."""
-        there = {need for name, about in experiments.items() for need in met_by(name, about)}
-        return [need for need in self.needs if there.isdisjoint(need.split(OR))]
+        met = set().union(*(met_by(name, keys) for name, keys in experiments.items()))
+        return [need for need in self.needs if met.isdisjoint(need.split(OR))]
 
     def paths(self, folder: Path) -> list[Path]:
         """The files that it is written to in a run folder."""
@@ -91,19 +91,19 @@ def _constant(name: str, constant: str) -> tuple[str, ...]:
     return ()
 
 
-def met_by(name: str, about: Mapping[str, Any]) -> set[str]:
+def met_by(name: str, experiment: Mapping[str, Any]) -> set[str]:
     """The needs that an experiment meets."""
-    return {name, f"measure: {about['measure']}", f"network: {about.get('network')}"}
+    return {name, f"measure: {experiment['measure']}", f"network: {experiment.get('network')}"}
 
 
 def without_figure(experiments: Experiments) -> list[str]:
     """A line for each experiment that no figure draws by its name: it may have been renamed."""
     drawn = [each for drawing in list_figures() for each in (*drawing.needs, *drawing.also)]
-    known = {name for each in drawn for name in each.split(OR)}
+    names = {name for each in drawn for name in each.split(OR)}
     lines = []
-    for name, about in experiments.items():
-        if name not in known and about["measure"] != "network":  # their figures ask for no name
-            hint = _checks.suggestion(name, known)
+    for name, experiment in experiments.items():
+        if name not in names and experiment["measure"] != "network":  # drawn by their kind
+            hint = _checks.suggestion(name, names)
             lines.append(f"experiment {name!r}: no figure draws it by this name{hint}")
     return lines
 

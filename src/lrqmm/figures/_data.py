@@ -44,7 +44,7 @@ def settings(run: Run, *experiments: str) -> pd.DataFrame:
     key += ["parameters", "m", "k", "n"]
     wide = table.groupby([*key, "metric"], dropna=False, observed=True)["value"].median()
     wide = wide.unstack("metric").reset_index()
-    parameters = [json.loads(words) for words in wide["parameters"]]
+    parameters = [json.loads(text) for text in wide["parameters"]]
     absent = [column for column in PARAMETERS if column not in wide]
     wide = wide.assign(
         parameters=pd.Series(parameters, wide.index, dtype=object),
@@ -107,14 +107,14 @@ def usual(table: pd.DataFrame) -> pd.DataFrame:
     """`plain` rows at the largest rank that every low-rank method of that network and number of
     bits was measured at; the first setting of each method."""
     table = plain(table)
-    kept = []
+    parts = []
     for _, group in table.groupby(["network", "bits"], dropna=False, sort=False):
         ranks = [set(of_one) for _, of_one in group["rank"].dropna().groupby(group["method"])]
         common = set.intersection(*ranks) if ranks else set()
         group = group[group["rank"].isna() | group["rank"].isin(sorted(common)[-1:])]
         setting = group["shard"] + group["parameters"]
-        kept.append(group[setting == setting.groupby(group["method"]).transform("first")])
-    return pd.concat(kept) if kept else table
+        parts.append(group[setting == setting.groupby(group["method"]).transform("first")])
+    return pd.concat(parts) if parts else table
 
 
 def _metric(run: Run, experiments: tuple[str, ...], metric: str) -> pd.DataFrame:
@@ -162,8 +162,8 @@ def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 def whole_products(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of whole products of the shards' own methods, phases and baselines left out."""
-    whole = table[table["phase"].isna()]
-    return whole[whole["shard"].str.split("-").str[1] == whole["method"]]
+    products = table[table["phase"].isna()]
+    return products[products["shard"].str.split("-").str[1] == products["method"]]
 
 
 def speed_ratios(table: pd.DataFrame, baseline: str = "sgemm") -> pd.DataFrame:
@@ -173,12 +173,12 @@ def speed_ratios(table: pd.DataFrame, baseline: str = "sgemm") -> pd.DataFrame:
     prepares B is compared with the method's rows of the same kind. Columns: those of the method's
     rows, and `ratio`.
     """
-    whole = table[table["phase"].isna()]
+    products = table[table["phase"].isna()]
     same_process = ["shard", "machine", "measured_at"]  # merged runs have a shard several times
     same_round = [*same_process, "setting", "input", "input_seed", "m", "k", "n", "sample"]
     if baseline != "sgemm":
         same_round.append("b_prepared")
-    base = whole[whole["method"] == baseline][[*same_round, "value"]]
+    base = products[products["method"] == baseline][[*same_round, "value"]]
     joined = whole_products(table).merge(base, on=same_round, suffixes=("", "_baseline"))
     return joined.assign(ratio=joined["value_baseline"] / joined["value"])
 

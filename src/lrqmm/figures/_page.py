@@ -14,7 +14,7 @@ class Section:
     """A heading, sentences below it, and a table whose first column names its rows."""
 
     heading: str
-    words: str
+    text: str
     table: pd.DataFrame | None = None
 
 
@@ -58,7 +58,7 @@ tbody tr:hover {{ background: color-mix(in srgb, CanvasText 7%, Canvas); }}
 
 def _section(section: Section) -> str:
     table = "" if section.table is None else _table(section.table)
-    return f"<h2>{html.escape(section.heading)}</h2><p>{html.escape(section.words)}</p>{table}"
+    return f"<h2>{html.escape(section.heading)}</h2><p>{html.escape(section.text)}</p>{table}"
 
 
 def _table(frame: pd.DataFrame) -> str:

@@ -140,9 +140,9 @@ def label_at_right(axis: Axes, points: Iterable[tuple[float, float, str, Any]]) 
         key=lambda point: point[0],
     )
     places = _apart([height for height, *_ in wanted], 1.25 * SMALL / 72 / panel)
-    for at, (_, x, y, words, colour) in zip(places, wanted, strict=True):
+    for at, (_, x, y, text, colour) in zip(places, wanted, strict=True):
         axis.annotate(
-            words, (x, y), xytext=(1.03, at), textcoords="axes fraction", fontsize=SMALL,
+            text, (x, y), xytext=(1.03, at), textcoords="axes fraction", fontsize=SMALL,
             va="center", annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-", "lw": 0.6, "color": colour, "relpos": (0, 0.5), "shrinkA": 0,
@@ -170,14 +170,14 @@ def label_ends(axes: Iterable[Axes]) -> None:
     for axis in axes:
         right = max(axis.get_xlim())
         ends: dict[str, tuple[float, float, str, Any]] = {}
-        for handle, words in zip(*axis.get_legend_handles_labels(), strict=True):
+        for handle, text in zip(*axis.get_legend_handles_labels(), strict=True):
             line: Any = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
             x, y = (float(np.ma.getdata(values)[-1]) for values in line.get_data())
             across = line.get_transform() == axis.get_yaxis_transform()
             place = (right if across else x, y)
             for method in LOOKS:
-                words = words.replace(label(method), short_label(method))
-            ends.setdefault(words, (*place, words, line.get_color()))
+                text = text.replace(label(method), short_label(method))
+            ends.setdefault(text, (*place, text, line.get_color()))
         label_at_right(axis, ends.values())
 
 
@@ -234,8 +234,8 @@ def level(axis: Axes, method: str, height: float) -> None:
 
 def order(names: Any) -> list[str]:
     """Methods in the order of the legend: known ones first, new ones after them by name."""
-    known = list(LOOKS)
-    return sorted(names, key=lambda name: (known.index(name) if name in known else 99, name))
+    legend = list(LOOKS)
+    return sorted(names, key=lambda name: (legend.index(name) if name in legend else 99, name))
 
 
 def networks(names: Any) -> list[str]:
@@ -265,10 +265,10 @@ class _PlainNumbers(Formatter):
         return f"${'' if digit == '1' else digit + chr(92) + 'times'}10^{{{int(power)}}}$"
 
 
-def log(axis: Axes, which: str, ticks: Iterable[float] | None = None) -> None:
+def log(axis: Axes, name: str, ticks: Iterable[float] | None = None) -> None:
     """Make the 'x' or 'y' axis logarithmic, with plain numbers: these or fitting ticks."""
-    getattr(axis, f"set_{which}scale")("log")
-    ticked = getattr(axis, f"{which}axis")
+    getattr(axis, f"set_{name}scale")("log")
+    ticked = getattr(axis, f"{name}axis")
     ticked.set_major_locator(_Plain() if ticks is None else FixedLocator(sorted(set(ticks))))
     ticked.set_major_formatter(_PlainNumbers())
     ticked.set_minor_locator(NullLocator())

@@ -44,7 +44,7 @@ def draw(run: Run) -> Figure:
     for axis in axes.flat[len(inputs) :]:
         axis.axis("off")
     size = table["row"].max() + 1
-    bits = "/".join(sorted({str(json.loads(words).get("bits")) for words in residuals}))
+    bits = "/".join(sorted({str(json.loads(setting).get("bits")) for setting in residuals}))
     figure.supxlabel(f"index   (smaller side {size}, {bits} bits)")
     figure.supylabel("singular value / largest of the matrix")
     _style.figure_legend(figure, axes.flat)

@@ -25,8 +25,8 @@ def draw(run: Run) -> Figure:
     )  # fmt: skip
     for row, rounding in zip(axes, roundings, strict=True):
         for axis, width in zip(row, bits, strict=True):
-            here = _data.in_rounding(table, rounding)
-            _panel(axis, here[(here["bits"] == width) | here["bits"].isna()])
+            panel = _data.in_rounding(table, rounding)
+            _panel(axis, panel[(panel["bits"] == width) | panel["bits"].isna()])
             axis.set_title(f"{width} bits, {rounding}")
     size = table.iloc[0]
     name = run.title(size["input"])

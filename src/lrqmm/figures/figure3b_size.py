@@ -26,12 +26,12 @@ def draw(run: Run) -> Figure:
     )  # fmt: skip
     for row, rounding in zip(axes, roundings, strict=True):
         for axis, name in zip(row, inputs, strict=True):
-            here = _data.in_rounding(table[table["input"] == name], rounding)
-            for method in _style.order(here["method"].unique()):
+            panel = _data.in_rounding(table[table["input"] == name], rounding)
+            for method in _style.order(panel["method"].unique()):
                 _style.spread_line(
-                    axis, method, here[here["method"] == method].groupby("n")["value"]
+                    axis, method, panel[panel["method"] == method].groupby("n")["value"]
                 )
-            _style.log(axis, "x", here["n"])
+            _style.log(axis, "x", panel["n"])
             _style.log(axis, "y")
             axis.set_title(f"{run.title(name)}, {rounding}")
     figure.supxlabel(f"n   (n x n x n, {_data.setting(table)})")

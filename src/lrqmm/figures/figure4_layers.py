@@ -23,9 +23,9 @@ def draw(run: Run) -> Figure:
         len(bits), 1, figsize=(_style.WIDTH, 2.4 * len(bits) + 0.8), sharex=True, squeeze=False
     )
     for axis, width in zip(axes[:, 0], bits, strict=True):
-        here = table[(table["bits"] == width) | table["bits"].isna()]
-        for method in _style.order(here["method"].unique()):
-            of_method = here[here["method"] == method]
+        panel = table[(table["bits"] == width) | table["bits"].isna()]
+        for method in _style.order(panel["method"].unique()):
+            of_method = panel[panel["method"] == method]
             for variant, line in of_method.groupby("variant"):
                 line = line.assign(x=line["layer"].map(position)).sort_values("x")
                 usual = variant == method
@@ -35,7 +35,7 @@ def draw(run: Run) -> Figure:
                     ls="-" if usual else (":" if "truncated" in str(variant) else "--"),
                     label=str(variant).replace(method, _style.short_label(method), 1),
                 )  # fmt: skip
-        axis.set_title(f"ResNet-50, {_data.setting(here)}")
+        axis.set_title(f"ResNet-50, {_data.setting(panel)}")
         axis.set_xlim(-1, len(layers))
         _style.log(axis, "y")
         axis.set_ylabel("relative error")

@@ -72,10 +72,10 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
 
 def _short(kinds: list[str]) -> dict[str, str]:
     """The last words of kinds' names that no other kind ends with: 'up', 'attention output'."""
-    words = {kind: kind.removesuffix(".dense").removesuffix("_proj").split(".") for kind in kinds}
+    parts = {kind: kind.removesuffix(".dense").removesuffix("_proj").split(".") for kind in kinds}
     short = {}
-    for kind, ending in words.items():
-        others = [other for name, other in words.items() if name != kind]
+    for kind, ending in parts.items():
+        others = [other for name, other in parts.items() if name != kind]
         length = next(
             (n for n in range(1, len(ending)) if all(x[-n:] != ending[-n:] for x in others)),
             len(ending),

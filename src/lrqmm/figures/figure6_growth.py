@@ -29,9 +29,8 @@ def draw(run: Run) -> Figure:
     axes[2].set(xlabel=f"rank (n = {size})", ylabel="extra time over direct (%)")
     _shapes(axes[3], _data.speed_ratios(_data.seconds(run, "shapes")))
     axes[3].set(xlabel="speed against SGEMM")
-    first = times.iloc[0]
-    about = f"{_data.setting(times)}; {first['machine']}; corner: fits; hollow: machine was loaded"
-    figure.supxlabel(about)
+    setting, machine = _data.setting(times), times["machine"].iloc[0]
+    figure.supxlabel(f"{setting}; {machine}; corner: fits; hollow: machine was loaded")
     _style.figure_legend(figure, axes)
     return figure
 
@@ -75,9 +74,9 @@ def _shapes(axis: Axes, ratios: pd.DataFrame) -> None:
     volume = ratios[shape].astype(float).prod(axis=1)
     shapes = ratios.assign(volume=volume).sort_values("volume").groupby(shape, sort=False)
     names = [f"{m}×{k}×{n}" for m, k, n in shapes.groups]
-    for line, (_, here) in enumerate(shapes):
-        for method in _style.order(here["method"].unique()):
-            rows = here[here["method"] == method]
+    for line, (_, of_shape) in enumerate(shapes):
+        for method in _style.order(of_shape["method"].unique()):
+            rows = of_shape[of_shape["method"] == method]
             low, middle, high = rows["ratio"].quantile([0.05, 0.5, 0.95])
             axis.errorbar(
                 middle, line, xerr=[[middle - low], [high - middle]], ls="",

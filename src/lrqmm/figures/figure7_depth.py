@@ -37,9 +37,9 @@ def draw(run: Run) -> Figure:
         in_blocks = bool(of_network["block"].notna().any())
         rank = of_network["rank"].max()
         for axis, metric in zip(row, ERRORS, strict=True):
-            here = of_network[of_network["metric"] == metric]
-            for method in _style.order(here["method"].unique()):
-                line = _by_depth(here[here["method"] == method], in_blocks)
+            panel = of_network[of_network["metric"] == metric]
+            for method in _style.order(panel["method"].unique()):
+                line = _by_depth(panel[panel["method"] == method], in_blocks)
                 axis.plot(
                     range(1, len(line) + 1), line, color=_style.colour(method),
                     label=_style.label(method), lw=1,

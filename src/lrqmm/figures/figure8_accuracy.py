@@ -79,10 +79,10 @@ def draw(run: Run) -> Figure:
         omitted = f"; {left_out} settings above 1000 not shown" if left_out else ""
         data = ", ".join(settings["data"].dropna().unique())
         row[0].set_title(f"{run.title(network)}, {data}{omitted}", loc="left")
-    about = (
+    caption = (
         "bars: 95% intervals; numbers: ranks; filled: up to 4 bits, hollow: more; ring: zero points"
     )
-    figure.supxlabel(about)
+    figure.supxlabel(caption)
     _style.figure_legend(figure, axes.flat)
     return figure
 

@@ -281,11 +281,11 @@ def _provenance(run: Run) -> Section:
         facts["files"] = f"{len(read_json(manifest)['files'])} listed in manifest.json"
         facts["SHA-256 of manifest.json"] = sha256(manifest)
     merged = run.environment.get("merged", {"": run.environment})
-    for source, about in merged.items():
+    for source, record in merged.items():
         before = f"{source}: " if source else ""
         facts |= {
             before + key.replace("_", " "): _words(value)
-            for key, value in about.items()
+            for key, value in record.items()
             if key not in ("machine", "git_commit", "git_dirty")
         }
     table = pd.DataFrame({"what": facts.keys(), "recorded": facts.values()})

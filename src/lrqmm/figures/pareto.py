@@ -23,9 +23,9 @@ def points(run: Run) -> pd.DataFrame:
     return spread.join(slowness).assign(rank=errors["rank"].first()).reset_index()
 
 
-def front(here: pd.DataFrame) -> pd.DataFrame:
+def front(points: pd.DataFrame) -> pd.DataFrame:
     """The points that no other point beats in both time and error, by time."""
-    ordered = here.sort_values(["slowness", "error"])
+    ordered = points.sort_values(["slowness", "error"])
     return ordered[ordered["error"] < ordered["error"].cummin().shift(fill_value=float("inf"))]
 
 
@@ -39,10 +39,10 @@ def draw(run: Run) -> Figure:
         rows, columns, figsize=(_style.WIDTH, 2.3 * rows + 0.6), sharex=True, squeeze=False
     )
     for axis, name in zip(axes.flat, inputs, strict=False):
-        here = table[table["input"] == name]
-        best = front(here)
+        panel = table[table["input"] == name]
+        best = front(panel)
         axis.plot(best["slowness"], best["error"], color="0.85", lw=3, zorder=0)
-        for point in here.itertuples():
+        for point in panel.itertuples():
             method, wide = str(point.method), not pd.isna(point.bits) and point.bits > 4
             look = _style.bar_look(method, wide) | ({"label": "_8 bits"} if wide else {})
             bars = [[point.slowness - point.fast], [point.slow - point.slowness]]
@@ -53,8 +53,8 @@ def draw(run: Run) -> Figure:
     for axis in axes.flat[len(inputs) :]:
         axis.axis("off")
     n = "/".join(str(size) for size in sorted(table["n"].unique()))
-    about = f"n = {n}, {_data.setting(table)}; left is faster; filled: up to 4 bits, hollow: more"
-    figure.supxlabel(f"time / time of SGEMM   ({about})")
+    caption = f"n = {n}, {_data.setting(table)}; left is faster; filled: up to 4 bits, hollow: more"
+    figure.supxlabel(f"time / time of SGEMM   ({caption})")
     figure.supylabel("relative error")
     _style.figure_legend(figure, axes.flat)
     return figure

@@ -86,8 +86,8 @@ def draw(run: Run) -> Figure:
     for axis in axes.flat[len(inputs) * len(sides) :]:
         axis.axis("off")
     figure.supylabel("relative error")
-    about = f"{_data.setting(_data.errors(run, 'rivals'))}; bars: least to largest of the seeds"
-    figure.supxlabel(about + hollow(pd.concat(sides)))
+    caption = f"{_data.setting(_data.errors(run, 'rivals'))}; bars: least to largest of the seeds"
+    figure.supxlabel(caption + hollow(pd.concat(sides)))
     return figure
 
 
@@ -97,16 +97,16 @@ def hollow(table: pd.DataFrame) -> str:
     return "; hollow: calibrated on the measured operand itself" if itself else ""
 
 
-def label_front(axis: Axes, here: pd.DataFrame) -> None:
+def label_front(axis: Axes, points: pd.DataFrame) -> None:
     """Points (`x`, `error` from `low` to `high`, `method`, `calibration`) on one panel; those that
     no other beats, and of the few in `NAMED` the most exact, by `name`, or their method's."""
-    best = front(here.rename(columns={"x": "slowness"}))
+    best = front(points.rename(columns={"x": "slowness"}))
     axis.plot(best["slowness"], best["error"], color="0.85", lw=3, zorder=0)
     _style.log(axis, "y")
     labels = []
-    of_named = here[here["method"].isin(NAMED)]
+    of_named = points[points["method"].isin(NAMED)]
     shown = best.index.union(of_named.groupby("method")["error"].idxmin())
-    for point in here.itertuples():
+    for point in points.itertuples():
         method = str(point.method)
         named = point.Index in shown
         colour = _style.colour(method) if method in NAMED else "0.2" if named else "0.65"

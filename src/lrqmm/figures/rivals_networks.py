@@ -28,8 +28,8 @@ def points(run: Run, price: str = "average_bits") -> pd.DataFrame:
     by_metric = groups[["value", "low", "high"]].first().unstack("metric")
     wide = by_metric["value"].reindex(columns=[price, "relative_error"]).dropna()
     if wide.empty:
-        words = price.replace("_", " ")
-        raise NothingToDraw(f"this run has no {words} and errors of networks at up to four bits")
+        title = price.replace("_", " ")
+        raise NothingToDraw(f"this run has no {title} and errors of networks at up to four bits")
     wide = wide.rename(columns={price: "x", "relative_error": "error"})
     wide = wide.assign(**{end: by_metric[end]["relative_error"] for end in ("low", "high")})
     wide = wide.reset_index()

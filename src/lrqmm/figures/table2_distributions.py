@@ -18,9 +18,9 @@ def tabulate(run: Run) -> pd.DataFrame:
     table = _data.errors(run, "distributions")
     parts = []
     for rounding in sorted(table["rounding"].dropna().unique()):
-        here = _data.in_rounding(table, rounding).assign(rounding=rounding)
+        rounded = _data.in_rounding(table, rounding).assign(rounding=rounding)
         for bits in sorted(table["bits"].dropna().unique()):
-            of_bits = here[(here["bits"] == bits) | here["bits"].isna()]
+            of_bits = rounded[(rounded["bits"] == bits) | rounded["bits"].isna()]
             parts.append(of_bits.assign(bits=bits))
     every = _data.variants(pd.concat(parts))
     several = every.groupby("method")["rank"].transform("nunique") > 1

@@ -41,9 +41,9 @@ def draw(run: Run) -> Figure:
         of_bits = table[table["bits"].eq(b) | table["bits"].isna()]
         for method in _style.order(set(of_bits["method"])):
             variants = of_bits[of_bits["method"] == method].groupby("variant", sort=False)
-            for style, (name, here) in zip(("-", "--", ":"), variants, strict=False):
+            for style, (name, of_variant) in zip(("-", "--", ":"), variants, strict=False):
                 _style.spread_line(
-                    axis, method, here.groupby("count")["gram_error"], ls=style, label=name
+                    axis, method, of_variant.groupby("count")["gram_error"], ls=style, label=name
                 )
         axis.set_title(f"{int(b)} bit{'s' if b > 1 else ''} a feature")
         _style.log(axis, "x", of_bits["count"])

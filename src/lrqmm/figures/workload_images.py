@@ -35,11 +35,11 @@ def draw(run: Run) -> Figure:
             if method == "sgemm":
                 axis.set_title(_style.CASES.get(case, case))
                 continue
-            asked = json.loads(pixels["parameters"].iloc[0])
-            asked.pop("method")
+            setting = json.loads(pixels["parameters"].iloc[0])
+            setting.pop("method")
             measured = scores[(scores["layer"] == case) & (scores["method"] == method)]
             matching = [
-                all(p.get(k) == v for k, v in asked.items()) for p in measured["parameters"]
+                all(p.get(k) == v for k, v in setting.items()) for p in measured["parameters"]
             ]
             title = _style.label(method)
             for score in measured[matching].itertuples():

@@ -21,8 +21,8 @@ def draw(run: Run) -> Figure:
     for axis, case in zip(axes[0], cases, strict=True):
         of_case = table[table["layer"] == case]
         for method in _style.order(set(of_case["method"])):
-            here = of_case[of_case["method"] == method]
-            spread = here.groupby("bits", dropna=False)[["each_bits", "accuracy"]]
+            of_method = of_case[of_case["method"] == method]
+            spread = of_method.groupby("bits", dropna=False)[["each_bits", "accuracy"]]
             middle, low, high = (100 * getattr(spread, f)() for f in ("median", "min", "max"))
             if method == "sgemm":
                 _style.level(axis, method, middle["accuracy"].iloc[0])

@@ -25,11 +25,11 @@ def draw(run: Run) -> Figure:
         for axis, name in zip(row, inputs, strict=True):
             shown = table[(table["input"] == name) & (table["bits"] == b)]
             for method in _style.order(set(shown["method"])):
-                here = shown[shown["method"] == method]
-                if here["rank"].isna().all():
-                    _style.level(axis, method, here["relative_error"].median())
+                of_method = shown[shown["method"] == method]
+                if of_method["rank"].isna().all():
+                    _style.level(axis, method, of_method["relative_error"].median())
                     continue
-                _style.spread_line(axis, method, here.groupby("rank")["relative_error"])
+                _style.spread_line(axis, method, of_method.groupby("rank")["relative_error"])
             _style.log(axis, "x", shown["rank"].dropna().astype(float))
             _style.log(axis, "y")
             if number == 0:

@@ -34,16 +34,14 @@ def draw(run: Run) -> Figure:
         sharey="row", squeeze=False,
     )  # fmt: skip
     for number, (case, scales) in enumerate(rows):
-        line = axes[number]
         shown = table[(table["layer"] == case) & (table["granularity"] == scales)]
         naive = shown[shown["method"] == "naive"]["relative_error"]
-        for axis, right in zip(line, rights, strict=True):
+        for axis, right in zip(axes[number], rights, strict=True):
+            at_right = shown[shown["right"] == right]
             for method in _style.order(set(shown["method"]) - {"naive"}):
-                here = shown[(shown["method"] == method) & (shown["right"] == right)].sort_values(
-                    "left"
-                )
+                line = at_right[at_right["method"] == method].sort_values("left")
                 axis.plot(
-                    here["left"], here["relative_error"], color=_style.colour(method),
+                    line["left"], line["relative_error"], color=_style.colour(method),
                     marker=_style.marker(method), label=_style.label(method),
                 )  # fmt: skip
             if len(naive):
@@ -52,7 +50,7 @@ def draw(run: Run) -> Figure:
             axis.set_xticks(sorted(table["left"].dropna().unique()))
             if number == 0:
                 axis.set_title(f"R at {int(right)} bits")
-        line[0].set_ylabel(f"{_style.CASES.get(case, case)}\n{SCALES[scales]}")
+        axes[number, 0].set_ylabel(f"{_style.CASES.get(case, case)}\n{SCALES[scales]}")
     figure.supxlabel(f"bits of an element of L; {budget} bit a coordinate in all")
     figure.supylabel("relative error")
     _style.figure_legend(figure, axes.flat)

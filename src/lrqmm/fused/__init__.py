@@ -120,10 +120,10 @@ class Fused(Composition):
         space = self._space("right", kernels, Bt) if scratch else None
         residual = rank > 0 or self._means
         residual |= self._aware and self._rank(B, "a") > 0  # R_A B takes B exactly
-        how: Any = self.quantizer
+        quantizer: Any = self.quantizer
         with _current(Bt):
             coded = kernels.quantize(
-                Bt, how.bits, how.rounding, rank=rank, residual=residual, space=space
+                Bt, quantizer.bits, quantizer.rounding, rank=rank, residual=residual, space=space
             )
             if self._zero_point or self._means:
                 algorithm.add_sums(coded, kernels)
@@ -148,12 +148,12 @@ class Fused(Composition):
         right = prepared.coded
         space = self._space("left", kernels, A)
         rank = self._rank(A, "a")
-        how: Any = self.quantizer.left
+        quantizer: Any = self.quantizer.left
         residual = rank > 0 or self._means
         left = kernels.quantize(
             A,
-            how.bits,
-            how.rounding,
+            quantizer.bits,
+            quantizer.rounding,
             rank=rank,
             residual=residual,
             space=space,

@@ -7,12 +7,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from lrqmm.fused import passes
+from lrqmm.fused import passes, thin
 from lrqmm.fused.coded import UNIT, Coded
 from lrqmm.fused.kernels import Buffers, Update
 from lrqmm.products.backends import torch as backend
 from lrqmm.products.phases import phase
-from lrqmm.products.rsvd import sketch_numbers
 
 PASSES = passes.implementation()
 """What the passes are written in."""
@@ -113,7 +112,7 @@ def _int_mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=16)
 def signs(rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Tensor:
     """Ωᵀ (width, rows) int8."""
-    return torch.from_numpy(sketch_numbers(rows, width, sketch, seed).T.astype(np.int8, order="C"))
+    return torch.from_numpy(thin.signs(rows, width, sketch, seed))
 
 
 def two_digits(X: torch.Tensor, weight: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ compiled code is given is checked here: device, dtype, shape and strides, each t
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,30 +35,6 @@ def implementation() -> str:
     return "numba" if _library() is None else "C++"
 
 
-def quantize_rows(
-    x: torch.Tensor,
-    top: int,
-    truncate: bool,
-    codes: torch.Tensor,
-    digits: torch.Tensor | None,
-    scale: torch.Tensor,
-) -> None:
-    """Codes, residual digits and one scale per row of x (rows, columns); see `cpu.quantize`."""
-    _quantize("quantize_rows", x, top, truncate, codes, digits, scale)
-
-
-def quantize_columns(
-    x: torch.Tensor,
-    top: int,
-    truncate: bool,
-    codes: torch.Tensor,
-    digits: torch.Tensor | None,
-    scale: torch.Tensor,
-) -> None:
-    """The same with one scale per column."""
-    _quantize("quantize_columns", x, top, truncate, codes, digits, scale)
-
-
 def _quantize(
     name: str,
     x: torch.Tensor,
@@ -77,6 +53,12 @@ def _quantize(
         (x, *x.shape, x.stride(0), float(top), truncate, codes, codes.stride(0), digits,
          _stride(digits), scale),
     )  # fmt: skip
+
+
+quantize_rows = partial(_quantize, "quantize_rows")
+"""Codes, residual digits and one scale per row of x (rows, columns); see `cpu.quantize`."""
+quantize_columns = partial(_quantize, "quantize_columns")
+"""The same with one scale per column."""
 
 
 def quantize_rows_affine(

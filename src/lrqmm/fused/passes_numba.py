@@ -136,11 +136,11 @@ def scale_update(sums: Array, s: Array, t: Array, X: Array, Y: Array, C: Array) 
     for i in prange(C.shape[0]):
         for j in range(C.shape[1]):
             C[i, j] = s[i] * t[j] * np.float32(sums[i, j])
-        whole = rank - rank % 4  # four terms a read and write of C
-        for p in range(0, whole, 4):
+        fours = rank - rank % 4  # four terms a read and write of C
+        for p in range(0, fours, 4):
             a, b, c, d = X[i, p], X[i, p + 1], X[i, p + 2], X[i, p + 3]
             for j in range(C.shape[1]):
                 C[i, j] += a * V[p, j] + b * V[p + 1, j] + c * V[p + 2, j] + d * V[p + 3, j]
-        for p in range(whole, rank):
+        for p in range(fours, rank):
             for j in range(C.shape[1]):
                 C[i, j] += X[i, p] * V[p, j]

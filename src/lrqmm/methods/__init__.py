@@ -30,8 +30,7 @@ def list_methods() -> list[str]:
 
 @cache
 def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
-    found = (info.name for info in pkgutil.iter_modules(folders))
-    return tuple(sorted(name for name in found if name[0] != "_"))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(folders) if m.name[0] != "_"))
 
 
 def preset(name: str) -> Recipe:
@@ -39,26 +38,25 @@ def preset(name: str) -> Recipe:
     if "+" in name:
         return _composed(name)
     _checks.choice("method", name, list_methods())
-    found: Recipe = importlib.import_module(f"{__name__}.{name}").METHOD
-    if found.name != name:
+    recipe: Recipe = importlib.import_module(f"{__name__}.{name}").METHOD
+    if recipe.name != name:
         raise ValueError(
-            f"methods/{name}.py defines METHOD named {found.name!r}; allowed: {name!r}"
+            f"methods/{name}.py defines METHOD named {recipe.name!r}; allowed: {name!r}"
         )
-    return found
+    return recipe
 
 
 def components() -> dict[str, dict[str, type]]:
     """Transforms, quantisers and compensators by name: that of the method which is `direct` but
     for this one part."""
-    found: dict[str, dict[str, type]] = {f"{part}s": {} for part in Preset.parts}
-    found["quantizers"]["uniform"] = Preset.quantizer
+    kinds: dict[str, dict[str, type]] = {f"{part}s": {} for part in Preset.parts}
+    kinds["quantizers"]["uniform"] = Preset.quantizer
     for name in list_methods():
         method = preset(name)
-        if isinstance(method, Preset):
-            own = [part for part in Preset.parts if getattr(method, part) != getattr(Preset, part)]
-            if len(own) == 1:
-                found[f"{own[0]}s"][name] = getattr(method, own[0])
-    return found
+        if isinstance(method, Preset) and len(method.changed) == 1:
+            (kind,) = method.changed
+            kinds[f"{kind}s"][name] = getattr(method, kind)
+    return kinds
 
 
 def list_components() -> dict[str, list[str]]:

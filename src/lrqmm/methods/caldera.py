@@ -118,14 +118,14 @@ class CALDERA(Compressor):
         """Pairs of rounded factors of T (k x n): those of the best of its rank, then each fitted to
         the other."""
         L, R = map(in_float64, best_low_rank(T, self.rank_of(*map(int, T.shape)), metric))
-        found = []
+        factors = []
         for turn in range(1 + self.inner_iterations):
             if turn:
                 L = least_squares(R.T, T.T).T  # of ‖S (T - L R)‖ over L, whatever S
             L = kept(L.T, self.bits_left, self.granularity).T
             R = kept(least_squares(S @ L, S @ T), self.bits_right, self.granularity)
-            found.append((L, R))
-        return found
+            factors.append((L, R))
+        return factors
 
     def stored_bits(self, k: int, n: int) -> int:
         r = self.rank_of(k, n)

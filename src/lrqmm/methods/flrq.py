@@ -129,10 +129,10 @@ class FLRQ(WeightSide):
             factors = self.stored(self.sketch(target, rank))
             turn, smallest = None, float("inf")
             for clip in clips:
-                found = take_out(B, factors, quantizer, calibration, clip=clip)
-                error = energy(X @ found.residual)
+                operand = take_out(B, factors, quantizer, calibration, clip=clip)
+                error = energy(X @ operand.residual)
                 if turn is None or error < smallest:
-                    turn, smallest, clips_next = found, error, (clip,)
+                    turn, smallest, clips_next = operand, error, (clip,)
             assert turn is not None
             clips = clips_next
             if best is None or smallest < least:

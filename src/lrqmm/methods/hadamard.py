@@ -36,11 +36,11 @@ LARGEST = 16
 def factors(k: int) -> list[int]:
     """k as a product: powers of two up to `LARGEST`, and an odd number."""
     power = k & -k
-    found = [k // power] if k > power else []
+    sizes = [k // power] if k > power else []
     while power > 1:
-        found.append(min(LARGEST, power))
-        power //= found[-1]
-    return found
+        sizes.append(min(LARGEST, power))
+        power //= sizes[-1]
+    return sizes
 
 
 @lru_cache

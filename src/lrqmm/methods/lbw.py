@@ -90,8 +90,8 @@ def _nearest_power(xp: ModuleType, x: Array, n: int) -> Array:
     size = xp.abs(x)
     below = xp.clip(power_of_two(size), min=2.0 ** (1 - n), max=1.0)
     above = xp.clip(2 * below, max=1.0)
-    found = xp.where(size - below <= above - size, below, above)
-    return xp.where(2 * size < 2.0 ** (1 - n), xp.zeros_like(x), xp.sign(x) * found)
+    power = xp.where(size - below <= above - size, below, above)
+    return xp.where(2 * size < 2.0 ** (1 - n), xp.zeros_like(x), xp.sign(x) * power)
 
 
 METHOD = Preset("lbw", title="LBW", quantizer=LBW, cites=("yin2016lbw", "lrqmm_bench"))

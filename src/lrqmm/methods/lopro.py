@@ -21,18 +21,16 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm.methods.e4m3 import E4M3
 from lrqmm.methods.gptq import GPTQ
 from lrqmm.methods.hadamard import Hadamard, factors
 from lrqmm.methods.qera import QERA
-from lrqmm.products.backends import integer_route
 from lrqmm.products.composition import Composition
 from lrqmm.products.cost import Cost
 from lrqmm.products.factors import Factors
 from lrqmm.products.lowrank import DEFAULT_RANK
-from lrqmm.products.minifloat import E4M3, to_format
 from lrqmm.products.parts import NoCompensator
 from lrqmm.products.phases import phase
-from lrqmm.products.quantize import usable_scale
 from lrqmm.products.quantized import Quantized, product
 from lrqmm.products.scaling import near_one
 from lrqmm.products.weightside import best_low_rank
@@ -130,9 +128,6 @@ class LoPRo(WholeProduct):
             return X
         return xp.concat([X[:, :first], self.rotation.left(X[:, first:], signs[first:])], axis=1)
 
-    def integer_route(self, like: Array) -> str:
-        return integer_route(like)
-
     def cost(self, m: int, k: int, n: int) -> Cost:
         rank = min(DEFAULT_RANK if self.rank is None else self.rank, k, n)
         turned = k - round(self.alone * k)
@@ -149,18 +144,11 @@ class LoPRo(WholeProduct):
 
 def in_float8(low_rank: Factors) -> Factors:
     """The columns of U and the rows of V, each in E4M3 with a scale."""
-
-    def rounded(X: Array) -> Array:
-        xp = array_namespace(X)
-        X, power = near_one(X, 1)
-        largest = xp.max(xp.abs(X), axis=1, keepdims=True)
-        scale, divisor = usable_scale(xp, largest / E4M3.most)
-        return power * scale * to_format(xp, X / divisor, E4M3)
-
     U, V = low_rank
     if not U.shape[1]:
         return low_rank
-    return rounded(U.T).T, rounded(V)
+    U, V = (E4M3().quantize(X).dequantize() for X in (U.T, V))
+    return U.T, V
 
 
 METHOD = LoPRo("lopro", title="LoPRo", cites=("gu2026lopro",))

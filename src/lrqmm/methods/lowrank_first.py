@@ -38,8 +38,8 @@ def take_out(
         rest = B - U @ V
         if clip < 1:
             rest = clipped(rest.T, clip, quantizer.granularity).T
-    made = Operand.quantize(rest, quantizer, right=True, calibration=calibration)
-    return Operand(B, made.quantized, quantizer, True, factors)
+    coded = Operand.quantize(rest, quantizer, right=True, calibration=calibration)
+    return Operand(B, coded.quantized, quantizer, True, factors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +71,11 @@ class LowRankFirst(WeightSide):
         best, least, target = None, float("inf"), B
         for _ in range(1 + self.iterations):
             factors = self.stored(best_low_rank(target, rank, None))
-            found = take_out(B, factors, quantizer, calibration)
-            error = energy(found.residual)
+            operand = take_out(B, factors, quantizer, calibration)
+            error = energy(operand.residual)
             if best is None or error < least:
-                best, least = found, error
-            target = B - found.approx
+                best, least = operand, error
+            target = B - operand.approx
         assert best is not None
         return best, best.taken
 

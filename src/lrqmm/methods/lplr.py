@@ -67,13 +67,13 @@ class LPLR(Factorizer):
 
     def compress(self, B: Array, calibration: Array | None) -> Compressed:
         k, n = map(int, B.shape)
-        rest, found = B, []
+        rest, factors = B, []
         for number in range(self.pairs):
             L, R = self.factorize(rest, self.rank_of(k, n), number)
-            found.append((L, R))
+            factors.append((L, R))
             rest = rest - L @ R
         gain, shift = fitted(B, B - rest) if self.fit else (1.0, 0.0)
-        return Compressed(tuple(found), None, gain, shift)
+        return Compressed(tuple(factors), None, gain, shift)
 
     def factorize(self, X: Array, rank: int, number: int) -> Factors:
         """L (k x r) and R (r x n) of one matrix, as they are kept."""

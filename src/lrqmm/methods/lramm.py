@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.backends import integer_route
 from lrqmm.products.cost import Cost
 from lrqmm.products.lowrank import DEFAULT_RANK, LEFT, RIGHT
 from lrqmm.products.phases import phase
@@ -111,9 +110,6 @@ class LRAMM(WholeProduct):
 
     def _uniform(self, bits: int | None) -> Uniform:
         return Uniform(bits=self.bits if bits is None else bits, granularity=self.granularity)
-
-    def integer_route(self, like: Array) -> str:
-        return integer_route(like)
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         rank = DEFAULT_RANK if self.rank is None else self.rank

@@ -41,8 +41,8 @@ class LRQMMFirst(LRQMM):
         factors = self._first(A, LEFT)
         with phase("residual"):
             rest = A - factors[0] @ factors[1]
-        made = Operand.quantize(rest, quantizer)
-        return Operand(A, made.quantized, quantizer, False, factors)
+        coded = Operand.quantize(rest, quantizer)
+        return Operand(A, coded.quantized, quantizer, False, factors)
 
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None
@@ -53,8 +53,8 @@ class LRQMMFirst(LRQMM):
         factors = (U.T, V.T)
         with phase("residual"):
             rest = B - factors[0] @ factors[1]
-        made = Operand.quantize(rest, quantizer, right=True, calibration=calibration)
-        return Operand(B, made.quantized, quantizer, True, factors), factors
+        coded = Operand.quantize(rest, quantizer, right=True, calibration=calibration)
+        return Operand(B, coded.quantized, quantizer, True, factors), factors
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         ra, rb, _, _ = self._widths(m, k, n)

@@ -61,7 +61,7 @@ class Multipoint(Compensator):
         top = 2 ** (B.quantizer.bits - 1) - 1
         exact, power = near_one(B.exact.T, 1)  # a column of B, so that its squares stay in range
         rest, norms = B.residual.T / power, xp.linalg.vector_norm(exact, axis=1)
-        found = []
+        points = []
         with phase("quantize"):
             for number in range(1, self.points):
                 wanted = xp.linalg.vector_norm(rest, axis=1) > self.tolerance * norms
@@ -72,10 +72,10 @@ class Multipoint(Compensator):
                 scales = xp.broadcast_to(
                     power * scale, (scale.shape[0], B.quantized.scale.shape[1])
                 )
-                found.append(
+                points.append(
                     Quantized(stored_codes(xp, codes, xp.int8), scales, None, B.quantized.group)
                 )
-        return found
+        return points
 
     def correct(self, A: Operand, B: Operand, prepared: list[Quantized]) -> Array | None:
         total: Any = None

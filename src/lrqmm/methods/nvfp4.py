@@ -40,10 +40,10 @@ class NVFP4(Minifloat):
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         x, power = near_one(x)
         largest = xp.max(xp.abs(x), axis=axes, keepdims=True)
-        whole, divisor = usable_scale(xp, xp.max(largest) / (E2M1.most * E4M3.most))
+        outer, divisor = usable_scale(xp, xp.max(largest) / (E2M1.most * E4M3.most))
         block = to_format(xp, largest / (E2M1.most * divisor), E4M3)
         block = xp.where(largest > 0, xp.clip(block, min=SMALLEST), xp.zeros_like(block))
-        scale, divisor = usable_scale(xp, whole * block)
+        scale, divisor = usable_scale(xp, outer * block)
         return to_format(xp, x / divisor, E2M1), power * scale, None
 
 

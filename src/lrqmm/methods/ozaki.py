@@ -18,7 +18,7 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.backends import integer_matmul, integer_route
+from lrqmm.products.backends import integer_matmul
 from lrqmm.products.cost import Cost
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import SMALLEST_SCALE, stored_codes
@@ -41,12 +41,12 @@ def split(X: Array, slices: int) -> Slices:
     power = power_of_two(safe)
     power = xp.where(power < safe, 2 * power, power)
     rest = rest / power * 2.0 ** (BITS - 1)
-    found = []
+    parts = []
     for _ in range(slices):
         codes = xp.round(rest)
-        found.append(stored_codes(xp, codes, xp.int8))
+        parts.append(stored_codes(xp, codes, xp.int8))
         rest = (rest - codes) * 2.0**BITS
-    return found, power
+    return parts, power
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,6 @@ class Ozaki(WholeProduct):
                     C = integer_matmul(left[i - 1], right[both - i - 1].T)
                     total = total + 2.0 ** (2 - BITS * both) * xp.astype(C, xp.float64)
             return xp.astype(powers_a * total * powers_b.T, xp.float32)
-
-    def integer_route(self, like: Array) -> str:
-        return integer_route(like)
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         products = self.slices * (self.slices + 1) // 2

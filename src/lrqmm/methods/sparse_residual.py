@@ -48,11 +48,11 @@ class SparseResidual(Compensator):
     def _sparse(self, R: Array) -> Array:
         xp = array_namespace(R)
         with phase("sketch"):
-            kept = round(self.density * R.shape[0] * R.shape[1])
-            if kept == 0:
+            count = round(self.density * R.shape[0] * R.shape[1])
+            if count == 0:
                 return xp.zeros_like(R)
             size = xp.reshape(xp.abs(R), (-1,))
-            smallest = xp.sort(size)[size.shape[0] - kept]
+            smallest = xp.sort(size)[size.shape[0] - count]
             return xp.where(xp.abs(R) >= smallest, R, xp.zeros_like(R))
 
     def cost(self, m: int, k: int, n: int) -> Cost:

@@ -64,12 +64,12 @@ class SRR(QERA):
         xp = array_namespace(B)
         metric = self.fitted_metric(calibration)
         first = self.split(B, rank, metric)
-        taken = self.stored(best_low_rank(B, first, metric))
-        operand = take_out(B, taken, quantizer, calibration)
+        removed = self.stored(best_low_rank(B, first, metric))
+        operand = take_out(B, removed, quantizer, calibration)
         repair = self.stored(best_low_rank(operand.residual, rank - first, metric))
         return operand, (
-            xp.concat([taken[0], repair[0]], axis=1),
-            xp.concat([taken[1], repair[1]], axis=0),
+            xp.concat([removed[0], repair[0]], axis=1),
+            xp.concat([removed[1], repair[1]], axis=0),
         )
 
 

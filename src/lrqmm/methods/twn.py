@@ -30,8 +30,8 @@ class TWN(WeightOnly):
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         x, power = near_one(x, axes)
         size = xp.abs(x)
-        kept = size > THRESHOLD * xp.mean(size, axis=axes, keepdims=True)
-        codes = xp.where(kept, xp.sign(x), xp.zeros_like(x))
+        large = size > THRESHOLD * xp.mean(size, axis=axes, keepdims=True)
+        codes = xp.where(large, xp.sign(x), xp.zeros_like(x))
         count = xp.sum(xp.abs(codes), axis=axes, keepdims=True)
         scale = xp.sum(size * xp.abs(codes), axis=axes, keepdims=True) / xp.clip(count, min=1.0)
         return codes, power * scale, None

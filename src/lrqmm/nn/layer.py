@@ -213,8 +213,8 @@ class Product(Counted, Replaced, nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         layer = self.__dict__.get("_modules", {}).get("layer")
-        here = name in self.__dict__ or hasattr(type(self), name) or name == "layer"
-        if layer is None or here or not hasattr(layer, name):
+        mine = name in self.__dict__ or hasattr(type(self), name) or name == "layer"
+        if layer is None or mine or not hasattr(layer, name):
             super().__setattr__(name, value)
         else:
             setattr(layer, name, value)

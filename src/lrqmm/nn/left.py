@@ -44,11 +44,11 @@ def gemm_layers(model: nn.Module) -> dict[str, Layer]:
 
     One that has several names is there under the first; what products hold is not there.
     """
-    found: dict[Layer, str] = {}
+    names: dict[Layer, str] = {}
     for name, module, _ in walk(model):
         if isinstance(module, Layer):
-            found.setdefault(module, name)
-    return {name: layer for layer, name in found.items()}
+            names.setdefault(module, name)
+    return {name: layer for layer, name in names.items()}
 
 
 def left_out(model: nn.Module) -> dict[str, str]:

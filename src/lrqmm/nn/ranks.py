@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from lrqmm.method import Method, get_method
-from lrqmm.nn.counting import Kept
 from lrqmm.nn.im2col import Layer, dense, im2col, weight_matrix
 from lrqmm.nn.left import gemm_layers, left_out
 from lrqmm.nn.replace import Product, Run, call, first_input, products
@@ -57,7 +56,7 @@ def layer_errors(
     ValueError : a reference that lacks a layer, as one that was replaced itself
     """
     sums: dict[str, list[float]] = {}
-    kept: dict[str, list[Tensor]] = {}  # a layer may run several times
+    outputs: dict[str, list[Tensor]] = {}  # a layer may run several times
     replaced = products(low)
     float_layers = gemm_layers(reference)
     missing = [name for name in replaced if name not in float_layers]
@@ -68,33 +67,30 @@ def layer_errors(
         )
 
     def add(name: str, first: int, y: Tensor, exact: Tensor) -> None:
-        found = sums.setdefault(name, [0.0] * 6)
-        found[first] += float(torch.linalg.norm(y - exact)) ** 2
-        found[first + 1] += float(torch.linalg.norm(exact)) ** 2
+        totals = sums.setdefault(name, [0.0] * 6)
+        totals[first] += float(torch.linalg.norm(y - exact)) ** 2
+        totals[first + 1] += float(torch.linalg.norm(exact)) ** 2
 
     def alone(name: str, x: Tensor, y: Tensor) -> None:
-        kept.setdefault(name, []).append(y)
+        outputs.setdefault(name, []).append(y)
         product = replaced[name]
         add(name, 0, product.aside(x) if isinstance(product, Product) else y, y)
 
     def beside(name: str, x: Tensor, y: Tensor) -> None:
         product = replaced[name]
         add(name, 2, y, product.layer.forward(x) if isinstance(product, Product) else y)
-        add(name, 4, y, kept[name].pop(0))
+        add(name, 4, y, outputs[name].pop(0))
 
+    called = {n: it if isinstance(it, Product) else it.layer for n, it in replaced.items()}
     for batch in batches:
         with _watched({name: float_layers[name] for name in replaced}, alone):
             run(reference, batch)
-        with _watched({name: _called(layer) for name, layer in replaced.items()}, beside):
+        with _watched(called, beside):
             run(low, batch)
     return {
-        name: LayerError(*(_ratio(*found[i : i + 2]) for i in (0, 2, 4)))
-        for name, found in sums.items()
+        name: LayerError(*(_ratio(*totals[i : i + 2]) for i in (0, 2, 4)))
+        for name, totals in sums.items()
     }
-
-
-def _called(layer: Product | Kept) -> nn.Module:
-    return layer if isinstance(layer, Product) else layer.layer
 
 
 def _ratio(error: float, size: float) -> float:
@@ -268,47 +264,47 @@ def _options(
     run: Callable[[], Any],
 ) -> dict[str, list[_Option]]:
     """Error and bits of each layer's product, as it first runs, at each rank that fits it."""
-    found: dict[str, list[_Option]] = {}
+    options: dict[str, list[_Option]] = {}
 
     def measure(name: str, x: Tensor, y: Tensor) -> None:
-        if name in found:
+        if name in options:
             return
         layer = layers[name]
         A, B = im2col(layer, x)[0], weight_matrix(layer)
         exact = get_method("sgemm").matmul(A, B)
         m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
         groups = math.prod(A.shape[:-2])
-        for rank, own in tried[name]:
+        for rank, candidate in tried[name]:
             if rank > max(min(m, k), min(k, n)):
                 break
-            missed = torch.linalg.norm(own.matmul(A, B) - exact)
-            bits = groups * own.cost(m, k, n).operand_bits
+            missed = torch.linalg.norm(candidate.matmul(A, B) - exact)
+            bits = groups * candidate.cost(m, k, n).operand_bits
             relative = _ratio(float(missed) ** 2, float(torch.linalg.norm(exact)) ** 2)
             elements = groups * (m * k + k * n)
-            found.setdefault(name, []).append(_Option(rank, relative, bits, elements))
+            options.setdefault(name, []).append(_Option(rank, relative, bits, elements))
 
     with _watched(layers, measure):
         run()
-    return found
+    return options
 
 
 def _effects(
     layers: Mapping[str, Layer], method: Method, run: Callable[[], Tensor]
 ) -> dict[str, float]:
     """Relative error of the network's output where one layer alone multiplies by a method."""
-    exact, found = run(), {}
+    exact, effects = run(), {}
     for name, layer in layers.items():
         product = Product(layer, method)
         hook = layer.register_forward_hook(
-            lambda _, args, kwargs, y, own=product: own.aside(first_input(args, kwargs)),
+            lambda _, args, kwargs, y, product=product: product.aside(first_input(args, kwargs)),
             prepend=True, with_kwargs=True,
         )  # fmt: skip
         try:
             missed = run() - exact
         finally:
             hook.remove()
-        found[name] = _ratio(float(missed.norm()) ** 2, float(exact.norm()) ** 2)
-    return found
+        effects[name] = _ratio(float(missed.norm()) ** 2, float(exact.norm()) ** 2)
+    return effects
 
 
 def total_cost(low: nn.Module) -> tuple[Cost, float]:

@@ -132,7 +132,7 @@ def replace_layers(
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"layer {plan.name(layer)!r}: {error}") from error
-    for layer, reason in plan.kept.items():
+    for layer, reason in plan.in_float.items():
         if reason != ATTENTION:  # it is never called
             layer.register_forward_hook(KeptHook(reason, Tally(passes)))
     for name, module, parent in list(walk(replaced)):
@@ -154,12 +154,12 @@ class _Plan:
     ----------
     names : of every module, all of them
     methods : of the layers that are replaced
-    kept : why layers are not
+    in_float : why layers are not
     """
 
     names: dict[nn.Module, list[str]]
     methods: dict[Layer, Method] = field(default_factory=dict)
-    kept: dict[Layer, str] = field(default_factory=dict)
+    in_float: dict[Layer, str] = field(default_factory=dict)
 
     def name(self, module: nn.Module) -> str:
         return self.names[module][0]
@@ -189,21 +189,21 @@ def _plan(model: nn.Module, chosen: Mapping[str, Method], keep: tuple[str, ...])
         )
     if not layers:
         raise ValueError("the network has no layer to replace; allowed: nn.Conv2d, nn.Linear")
-    there = [plan.name(layer) for layer in layers]
+    names = [plan.name(layer) for layer in layers]
     others = [module for module in plan.names if plan.name(module) in left]
     for patterns, modules in ((chosen, layers), (keep, [*layers, *before, *others])):
         for pattern in patterns:
             if not any(plan.fits(module, pattern) for module in modules):
-                raise ValueError(f"pattern {pattern!r} fits no layer; there are {_listed(there)}")
+                raise ValueError(f"pattern {pattern!r} fits no layer; there are {_listed(names)}")
 
     for layer in layers:
         name = plan.name(layer)
         if left.get(name) == ATTENTION:
-            plan.kept[layer] = ATTENTION
+            plan.in_float[layer] = ATTENTION
         elif kept(layer):
-            plan.kept[layer] = "kept"
+            plan.in_float[layer] = "kept"
         elif name in left:
-            plan.kept[layer] = left[name]
+            plan.in_float[layer] = left[name]
         else:
             fitting = [method for pattern, method in chosen.items() if plan.fits(layer, pattern)]
             if not fitting:
@@ -260,10 +260,10 @@ def named_or_given(method: Any, params: Mapping[str, Any]) -> Method:
 @torch.no_grad()
 def _samples(model: nn.Module, plan: _Plan, batch: Any, run: Run) -> dict[Layer, Tensor]:
     """Rows of the left operands of layers that calibrate, at random, as a layer first runs."""
-    found: dict[Layer, Tensor] = {}
+    samples: dict[Layer, Tensor] = {}
 
     def keep(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor) -> None:
-        if layer in found:
+        if layer in samples:
             return
         A = im2col(layer, dense(first_input(args, kwargs)))[0]
         if A.ndim == 3:
@@ -274,7 +274,7 @@ def _samples(model: nn.Module, plan: _Plan, batch: Any, run: Run) -> dict[Layer,
         chances = torch.Generator("cpu").manual_seed(0)
         rows = torch.randperm(A.shape[0], generator=chances, device="cpu")[:SAMPLE_ROWS]
         rows = rows.sort().values
-        found[layer] = A[rows.to(A.device)]
+        samples[layer] = A[rows.to(A.device)]
 
     layers = [layer for layer, method in plan.methods.items() if method.calibrated]
     hooks = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers]
@@ -283,14 +283,14 @@ def _samples(model: nn.Module, plan: _Plan, batch: Any, run: Run) -> dict[Layer,
     finally:
         for hook in hooks:
             hook.remove()
-    without = [plan.name(layer) for layer in layers if layer not in found]
+    without = [plan.name(layer) for layer in layers if layer not in samples]
     if without:
         warnings.warn(
             f"layers that did not run on the calibration, and calibrate on each operand that they "
             f"are given: {_listed(without)}",
             stacklevel=3,
         )
-    return found
+    return samples
 
 
 def first_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -303,14 +303,14 @@ def products(model: nn.Module) -> dict[str, Product | Kept]:
 
     Convolutions and linear layers that stayed in float are there as method 'sgemm'.
     """
-    found: dict[str, Product | Kept] = {}
+    layers: dict[str, Product | Kept] = {}
     seen = set()
     for name, module, _ in walk(model):
         if module in seen:
             continue
         seen.add(module)
         if isinstance(module, Product):
-            found[name] = module
+            layers[name] = module
         elif isinstance(module, Layer) and (layer := kept(module)) is not None:
-            found[name] = layer
-    return found
+            layers[name] = layer
+    return layers

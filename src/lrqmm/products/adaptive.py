@@ -114,8 +114,8 @@ class Search:
     @property
     def largest(self) -> int:
         """The largest rank."""
-        found = (factors for factors in (self.left, self.right) if factors is not None)
-        return max(int(U.shape[1]) for U, _ in found)
+        pairs = (factors for factors in (self.left, self.right) if factors is not None)
+        return max(int(U.shape[1]) for U, _ in pairs)
 
     def at(self, rank: int) -> tuple[Array, float]:
         """C_r and its estimated relative error."""
@@ -132,12 +132,12 @@ class Search:
         xp = array_namespace(C)
         with phase("correct"):
             weights = xp.asarray(self.weights, dtype=xp.float64, device=C.device)
-            exact, found = (xp.astype(Y, xp.float64) for Y in (self.exact, C @ self.Y))
-            missed = exact - found
+            exact, approx = (xp.astype(Y, xp.float64) for Y in (self.exact, C @ self.Y))
+            missed = exact - approx
             squared = float(xp.sum(missed**2 * weights))
-            cross = float(xp.sum(found * missed * weights))
-            whole = energy(C) + 2 * cross + squared
-        return (squared / whole) ** 0.5 if whole > 0 else 0.0
+            cross = float(xp.sum(approx * missed * weights))
+            total = energy(C) + 2 * cross + squared
+        return (squared / total) ** 0.5 if total > 0 else 0.0
 
     @cached_property
     def whole(self) -> tuple[Array, float]:
@@ -150,9 +150,9 @@ class Search:
         best = self.whole
         while high - low > 1:
             middle = (low + high) // 2
-            found = self.at(middle)
-            if found[1] <= limit:
-                high, best = middle, found
+            trial = self.at(middle)
+            if trial[1] <= limit:
+                high, best = middle, trial
             else:
                 low = middle
         self.rank = high

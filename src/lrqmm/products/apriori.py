@@ -105,12 +105,12 @@ def _predict(A: Array, B: Array, quantizer: Uniform, mean_removed: bool) -> floa
 def means_by_sign(X: Array, R: Array) -> Array:
     """For every element of X (rows, k) the mean of R over the elements of its row and sign."""
     xp = array_namespace(X)
-    found = xp.zeros_like(X)
+    means = xp.zeros_like(X)
     for chosen in (X > 0, X < 0, X == 0):
         weight = xp.astype(chosen, X.dtype)
         count = xp.clip(xp.sum(weight, axis=1, keepdims=True), min=1.0)
-        found = found + weight * (xp.sum(R * weight, axis=1, keepdims=True) / count)
-    return found
+        means = means + weight * (xp.sum(R * weight, axis=1, keepdims=True) / count)
+    return means
 
 
 def _centred(X: Array) -> Array:

@@ -97,22 +97,22 @@ class Composition(Method):
         fitted = self.transform.fit(B, self.quantizer, calibration)
         sample = None if calibration is None else self.transform.left(calibration, fitted)
         right = self.transform.right(B, fitted)
-        kept = self.transform.kept(B.shape[0])
-        high = EIGHT_BITS.quantize(right[:kept, :].T) if kept else None
+        apart = self.transform.kept(B.shape[0])
+        high = EIGHT_BITS.quantize(right[:apart, :].T) if apart else None
         if sample is not None:
-            sample = sample[:, kept:]
-        operand, state = self.compensator.quantize_right(right[kept:, :], self.quantizer, sample)
+            sample = sample[:, apart:]
+        operand, state = self.compensator.quantize_right(right[apart:, :], self.quantizer, sample)
         return fitted, high, operand, state
 
     def _multiply(self, A: Array, prepared: Any, out: Array | None) -> Array:
         fitted, high, right, state = prepared
         A = self.transform.left(A, fitted)
-        kept = self.transform.kept(A.shape[1])
-        left = self.compensator.quantize_left(A[:, kept:], self.quantizer.left)
+        apart = self.transform.kept(A.shape[1])
+        left = self.compensator.quantize_left(A[:, apart:], self.quantizer.left)
         with phase("product"):
             C = product(left.quantized, right.quantized)
-            if kept:
-                C = C + product(EIGHT_BITS.quantize(A[:, :kept]), high)
+            if apart:
+                C = C + product(EIGHT_BITS.quantize(A[:, :apart]), high)
         return self.compensator.compensated(C, left, right, state)
 
     def integer_route(self, like: Array) -> str:
@@ -165,6 +165,11 @@ class Preset(Recipe):
         return {**parameters, "execution": "plain"} if self._executions else parameters
 
     @property
+    def changed(self) -> list[str]:
+        """The kinds of its parts that are others than those of `direct`."""
+        return [kind for kind in self.parts if getattr(self, kind) != getattr(Preset, kind)]
+
+    @property
     def _executions(self) -> bool:
         return has_executions(self.transform, self.quantizer, self.compensator)
 
@@ -186,8 +191,8 @@ class Preset(Recipe):
         parts = {}
         for kind in self.parts:
             part = getattr(self, kind)
-            known = {field.name for field in fields(part)}
-            parts[kind] = part(**{key: value for key, value in params.items() if key in known})
+            names = {field.name for field in fields(part)}
+            parts[kind] = part(**{key: value for key, value in params.items() if key in names})
         return composition(self.name, **parts)
 
 

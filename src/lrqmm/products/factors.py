@@ -7,7 +7,7 @@ from array_api_compat import array_namespace
 from lrqmm._checks import Array
 from lrqmm.products.parts import Operand
 from lrqmm.products.phases import phase
-from lrqmm.products.quantize import usable_scale
+from lrqmm.products.quantize import Uniform
 
 Factors = tuple[Array, Array]
 """(U, V): thin factors whose product is the low-rank part of a residual."""
@@ -34,15 +34,10 @@ def compensate(
         return xp.concat(columns, axis=1) @ xp.concat(rows, axis=0)
 
 
-def round_factors(factors: Factors) -> Factors:
-    """The columns of U and the rows of V, each rounded to 8 bits."""
+def stored(factors: Factors, dtype: str) -> Factors:
+    """The factors as they are kept: in 'int8' the columns of U and the rows of V are rounded."""
     U, V = factors
-    return _round_rows(U.T).T, _round_rows(V)
-
-
-def _round_rows(X: Array) -> Array:
-    """Each row rounded to 255 levels symmetric about zero."""
-    xp = array_namespace(X)
-    largest = xp.max(xp.abs(X), axis=1, keepdims=True)
-    scale, divisor = usable_scale(xp, largest / 127)
-    return xp.round(X / divisor) * scale
+    if dtype == "float32" or 0 in U.shape:
+        return factors
+    U, V = (Uniform().quantize(X).dequantize() for X in (U.T, V))
+    return U.T, V

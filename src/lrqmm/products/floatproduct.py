@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from typing import Any
 
-from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.backends import backend_of
 from lrqmm.products.cost import Cost
-from lrqmm.products.method import NOTHING, Method, Recipe
+from lrqmm.products.method import NOTHING
 from lrqmm.products.phases import phase
+from lrqmm.products.wholeproduct import WholeProduct
 
 BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
-class FloatProduct(Recipe, Method):
+class FloatProduct(WholeProduct):
     """C = A B in one precision; it has no parameters, and is its own recipe."""
 
     precision: str
     needs: str = NOTHING
 
     @property
-    def defaults(self) -> dict[str, Any]:
-        """No parameters."""
-        return {}
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {}
-
-    @property
-    def usual_parameters(self) -> dict[str, Any]:
-        return {}
+    def _own(self) -> list[Field[Any]]:
+        return []
 
     @property
     def float32_precision(self) -> str:
         return "tf32" if self.precision == "tf32" else "ieee"
-
-    def build(self, **params: Any) -> FloatProduct:
-        """Itself; any parameter raises TypeError."""
-        _checks.known(f"method {self.name!r} has no parameter", params, ())
-        return self
-
-    def check_shape(self, m: int, k: int, n: int) -> None:
-        """Accepts any shape."""
 
     def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Any:
         return B

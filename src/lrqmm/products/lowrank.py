@@ -19,7 +19,7 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products import adaptive
 from lrqmm.products.cost import Cost
-from lrqmm.products.factors import Factors, compensate, round_factors
+from lrqmm.products.factors import Factors, compensate, stored
 from lrqmm.products.parts import Compensator, Operand
 from lrqmm.products.rsvd import SKETCHES
 
@@ -103,9 +103,12 @@ class LowRank(Compensator):
     def _both_factors(
         self, A: Operand, B: Operand, prepared: Any
     ) -> tuple[Factors | None, Factors | None]:
-        left = self.left_factors(A, B) if "a" in self.sides else None
-        right = self.right_factors(A, B, prepared) if "b" in self.sides else None
-        return self._store(left), self._store(right)
+        left = right = None
+        if "a" in self.sides:
+            left = stored(self.left_factors(A, B), self.factor_dtype)
+        if "b" in self.sides:
+            right = stored(self.right_factors(A, B, prepared), self.factor_dtype)
+        return left, right
 
     @abstractmethod
     def left_factors(self, A: Operand, B: Operand) -> Factors:
@@ -127,11 +130,6 @@ class LowRank(Compensator):
         """Ranks at which the residuals of A (m x k) and B (k x n) are compensated."""
         left = self.rank_of(m, k) if "a" in self.sides else 0
         return left, self.rank_of(k, n) if "b" in self.sides else 0
-
-    def _store(self, factors: Factors | None) -> Factors | None:
-        if factors is None or self.factor_dtype == "float32":
-            return factors
-        return round_factors(factors)
 
     def _widths(self, m: int, k: int, n: int) -> tuple[int, int, int, int]:
         """Ranks and sketch widths of the two sides, for the cost model."""

@@ -80,10 +80,10 @@ def needed(parts: Iterable[type]) -> str:
 
     What is calibrated is fitted to the sample once per right operand, so ahead of time too.
     """
-    found = {trait for part in parts for trait in NEEDS if getattr(part, trait, False)}
-    if "calibrated" in found:
-        found.add("ahead")
-    return ", ".join(words for trait, words in NEEDS.items() if trait in found) or NOTHING
+    traits = {trait for part in parts for trait in NEEDS if getattr(part, trait, False)}
+    if "calibrated" in traits:
+        traits.add("ahead")
+    return ", ".join(need for trait, need in NEEDS.items() if trait in traits) or NOTHING
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ class Method(ABC):
         cls.__repr__ = Method.__repr__  # type: ignore[method-assign]  # else `dataclass` writes one
 
     def __repr__(self) -> str:
-        return call("get_method", self.name, given=self.parameters, defaults=self.usual_parameters)
+        return call("get_method", self.name, values=self.parameters, defaults=self.usual_parameters)
 
     @property
     @abstractmethod
@@ -294,8 +294,8 @@ class Method(ABC):
             if 0 in (m, k, n) or math.prod(batch) == 0:
                 C = xp.zeros((*batch, m, n), dtype=dtype, device=compat.device(left.array))
             else:
-                known = isinstance(B, Prepared)
-                states = B.states if known else self._states(right, calibration, scratch=True)
+                ready = isinstance(B, Prepared)
+                states = B.states if ready else self._states(right, calibration, scratch=True)
                 C = self._products(left, right, states, batch, out)
                 C = times_power(C, left.exponent + right.exponent, dtype)
         return C if out is None else _write(out, C)

@@ -28,7 +28,7 @@ from array_api_compat import array_namespace, device
 
 from lrqmm import _checks
 from lrqmm._checks import Array
-from lrqmm.products.backends import backend_of, integer_matmul, integer_route
+from lrqmm.products.backends import backend_of, integer_matmul
 from lrqmm.products.cost import Cost
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import usable_scale
@@ -165,13 +165,13 @@ class NoiseShaped(WholeProduct):
         xp = array_namespace(A)
         n = int(B.shape[1])
         X = sketch_matrix(A, n, PROBES, "gaussian", (self.seed, 3)) * 2.0 ** -n.bit_length()
-        exact, found = (xp.astype(Y, xp.float64) for Y in (A @ (B @ X), C @ X))
-        size = energy(found)
-        return float(xp.sum(exact * found)) / size if size else 1.0
+        exact, approx = (xp.astype(Y, xp.float64) for Y in (A @ (B @ X), C @ X))
+        size = energy(approx)
+        return float(xp.sum(exact * approx)) / size if size else 1.0
 
     def integer_route(self, like: Array) -> str:
         if len(self.sides) == 2 and self._whole_codes:
-            return integer_route(like)
+            return super().integer_route(like)
         return "none: one operand, or what is condensed, is float32"
 
     def cost(self, m: int, k: int, n: int) -> Cost:
@@ -180,8 +180,8 @@ class NoiseShaped(WholeProduct):
         operations = 2 * m * inner * n
         scales = {"vector": (m, n), "tensor": (1, 1)}[self.granularity]
         bits = sum(
-            self.bits * rows * k + 32 * own if side in self.sides else 32 * rows * k
-            for side, rows, own in zip("ab", (m, n), scales, strict=True)
+            self.bits * rows * k + 32 * scale_count if side in self.sides else 32 * rows * k
+            for side, rows, scale_count in zip("ab", (m, n), scales, strict=True)
         )
         integer = len(self.sides) == 2 and self._whole_codes
         fitting = 2 * PROBES * (m * k + k * n + m * n) if self.gain == "fitted" else 0

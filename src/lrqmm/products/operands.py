@@ -185,16 +185,12 @@ def check_out(
 
 def broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
     """Broadcast batch shapes, or raise ValueError."""
-    size = max(len(left), len(right))
-    padded = [(1,) * (size - len(shape)) + tuple(shape) for shape in (left, right)]
-    shape = []
-    for a, b in zip(*padded, strict=True):
-        if a != b and 1 not in (a, b):
-            raise ValueError(
-                f"batch dimensions {tuple(left)} of A and {tuple(right)} of B do not broadcast"
-            )
-        shape.append(b if a == 1 else a)
-    return tuple(shape)
+    try:
+        return np.broadcast_shapes(left, right)
+    except ValueError:
+        raise ValueError(
+            f"batch dimensions {tuple(left)} of A and {tuple(right)} of B do not broadcast"
+        ) from None
 
 
 def broadcast_index(shape: tuple[int, ...], batch: tuple[int, ...]) -> list[int]:

@@ -46,9 +46,9 @@ class Operand(Shown):
         calibration: Array | None = None,
     ) -> Operand:
         """Quantise a left (m x k) or right (k x n) operand along k."""
-        given = {"calibration": calibration} if quantizer.calibrated else {}
+        options = {"calibration": calibration} if quantizer.calibrated else {}
         with phase("quantize"):
-            quantized = quantizer.quantize(X.T if right else X, **given)
+            quantized = quantizer.quantize(X.T if right else X, **options)
         return cls(X, quantized, quantizer, right)
 
     @property

@@ -13,7 +13,7 @@ Source: the scale max|X| / (2^(b-1) - 1), per tensor or "vector-wise", is our re
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar
@@ -124,17 +124,10 @@ class Quantizer(Shown, ABC):
         axes = shared_axes(self.granularity)
         codes, scale, offset = self.encode(xp, blocks(xp, X, group), axes)
         codes = xp.reshape(codes, (rows, -1))[:, :k]
-        return Quantized(
-            self._stored(xp, codes),
-            scale[:, :, 0],
-            None if offset is None else offset[:, :, 0],
-            group,
-        )
-
-    def _stored(self, xp: ModuleType, codes: Array) -> Array:
-        if not self.integer:
-            return codes
-        return stored_codes(xp, codes, xp.int8 if self.code_bits <= 8 else xp.int16)
+        if self.integer:
+            codes = stored_codes(xp, codes, xp.int8 if self.code_bits <= 8 else xp.int16)
+        offset = None if offset is None else offset[:, :, 0]
+        return Quantized(codes, scale[:, :, 0], offset, group)
 
     @abstractmethod
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
@@ -262,8 +255,7 @@ class WeightOnly(Quantizer):
 
     def __post_init__(self) -> None:
         _checks.choice("zero_point_a", self.zero_point_a, ZERO_POINTS)
-        fixed = not next(own for own in fields(self) if own.name == "bits").init
-        if not fixed:
+        if self.__dataclass_fields__["bits"].init:
             super().__post_init__()
             return
         _checks.integer("bits_a", self.bits_a, 2, 8)

@@ -41,10 +41,17 @@ def sketch_numbers(
 ) -> NDArray[np.float32]:
     """The numbers of `sketch_matrix`; kept, since a fast product takes as long as drawing them."""
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+    return drawn(generator, (rows, columns), sketch)
+
+
+def drawn(
+    generator: np.random.Generator, shape: tuple[int, int], sketch: str
+) -> NDArray[np.float32]:
+    """The next rows of a test matrix."""
     if sketch.endswith("gaussian"):
-        omega = generator.standard_normal((rows, columns), dtype=np.float32)
+        omega = generator.standard_normal(shape, dtype=np.float32)
     else:
-        omega = generator.integers(0, 2, (rows, columns)).astype(np.float32) * 2 - 1
+        omega = generator.integers(0, 2, shape).astype(np.float32) * 2 - 1
     if sketch.startswith("ones"):
         omega[:, :1] = 1
     return omega

@@ -19,7 +19,7 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import eigh, svd
-from lrqmm.products.factors import Factors, round_factors
+from lrqmm.products.factors import Factors, stored
 from lrqmm.products.lowrank import DEFAULT_RANK
 from lrqmm.products.parts import Compensator, Operand
 from lrqmm.products.phases import phase
@@ -79,7 +79,7 @@ class WeightSide(Compensator):
 
     def stored(self, factors: Factors) -> Factors:
         """The factors as they are kept."""
-        return factors if self.factor_dtype == "float32" else round_factors(factors)
+        return stored(factors, self.factor_dtype)
 
     def correct(self, A: Operand, B: Operand, prepared: Any) -> Array | None:
         if prepared is None:

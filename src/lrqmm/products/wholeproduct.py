@@ -10,6 +10,8 @@ from dataclasses import Field, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from lrqmm import _checks
+from lrqmm._checks import Array
+from lrqmm.products.backends import integer_route
 from lrqmm.products.method import Method, Recipe, needed
 
 
@@ -47,6 +49,9 @@ class WholeProduct(Recipe, Method):
         """With these parameters; unknown ones raise TypeError."""
         _checks.known(f"method {self.name!r} has no parameter", params, self.defaults)
         return replace(self, **params)
+
+    def integer_route(self, like: Array) -> str:
+        return integer_route(like)
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         _checks.rank(getattr(self, "rank", None), m, k, n)

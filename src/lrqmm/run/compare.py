@@ -33,10 +33,10 @@ def compare(left: Run, right: Run) -> pd.DataFrame:
         networks = run.networks[run.networks["layer"].isna()].drop(columns="layer")
         networks = networks.rename(columns={"network": "input", "data": "layer"})
         parts = [
-            table[(table["status"] == "ok") & table["metric"].isin(_main(known))].reindex(
+            table[(table["status"] == "ok") & table["metric"].isin(_main(listed))].reindex(
                 columns=[*key, "value"]
             )
-            for table, known in ((products, metrics.PRODUCTS), (networks, metrics.NETWORKS))
+            for table, listed in ((products, metrics.PRODUCTS), (networks, metrics.NETWORKS))
         ]
         table = pd.concat([part for part in parts if len(part)] or parts)
         sides.append(table.groupby(key, dropna=False, observed=True)["value"].median())
@@ -46,8 +46,8 @@ def compare(left: Run, right: Run) -> pd.DataFrame:
     return both.assign(ratio=both["right"] / both["left"])
 
 
-def _main(known: Mapping[str, Metric]) -> list[str]:
-    return [name for name, metric in known.items() if metric.main]
+def _main(listed: Mapping[str, Metric]) -> list[str]:
+    return [name for name, metric in listed.items() if metric.main]
 
 
 def by_method(both: pd.DataFrame) -> pd.DataFrame:

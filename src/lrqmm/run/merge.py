@@ -59,7 +59,7 @@ def _write(runs: dict[str, Run], part: Path) -> None:
                 files[-1].parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run.folder / file, files[-1])
     environments = {name: run.environment for name, run in runs.items()}
-    machines = "; ".join(about.get("machine", "unknown") for about in environments.values())
+    machines = "; ".join(record.get("machine", "unknown") for record in environments.values())
     write_json({"machine": machines, "merged": environments}, part / "environment.json")
     titles = {name: title for run in runs.values() for name, title in run.titles.items()}
     studies = {n: read_json(run.folder / "manifest.json")["study"] for n, run in runs.items()}
@@ -76,8 +76,8 @@ def _refuse_clash(tables: dict[str, pd.DataFrame]) -> None:
     clash = inputs[hashes > 1]
     if len(clash):
         first = clash.iloc[0]
-        said = " ".join(str(first[part]) for part in INPUT if not pd.isna(first[part]))
+        pair = " ".join(str(first[part]) for part in INPUT if not pd.isna(first[part]))
         raise StoreError(
             f"the runs {', '.join(sorted(clash['run'].unique()))} multiplied different matrices "
-            f"under one name: {said} (their SHA-256 differ); allowed: the same inputs"
+            f"under one name: {pair} (their SHA-256 differ); allowed: the same inputs"
         )

@@ -97,8 +97,8 @@ def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd
                 wrong.append(f"{check}: {first}")
                 continue
             named = str(check).startswith("column_")
-            which = f": {', '.join(map(str, of_check['failure_case']))}" if named else ""
-            wrong.append(f"table: {check}{which}")
+            names = f": {', '.join(map(str, of_check['failure_case']))}" if named else ""
+            wrong.append(f"table: {check}{names}")
         raise StoreError(f"{source}: not a table of measurements: {'; '.join(wrong)}") from None
 
 
@@ -201,6 +201,6 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
         )
         for kind, schema in TABLES.items()
     }
-    about = folder / "environment.json"
-    environment = {} if unfinished and not about.exists() else read_json(about)
+    path = folder / "environment.json"
+    environment = {} if unfinished and not path.exists() else read_json(path)
     return Run(folder, **tables, environment=environment, titles=titles)

@@ -92,14 +92,14 @@ def matmul(
         )
     built.check_shape(m, k, n)
     dtype = np.result_type(left.matrix.dtype, right.matrix.dtype)
-    kept = 0 if out is not None else m * n * dtype.itemsize
-    if kept > memory_limit:
+    held = 0 if out is not None else m * n * dtype.itemsize
+    if held > memory_limit:
         raise ValueError(
-            f"memory_limit is {memory_limit} bytes, and the result alone takes {kept}; "
+            f"memory_limit is {memory_limit} bytes, and the result alone takes {held}; "
             "allowed: more, or out= with the path of a .npy file to write it to"
         )
     shape = (m, k, n)
-    sizes = _sizes(built, shape, memory_limit, kept) if 0 not in shape else None
+    sizes = _sizes(built, shape, memory_limit, held) if 0 not in shape else None
     left, right = replace(left, sizes=sizes), replace(right, sizes=sizes)
     with backend_of(np.empty(0)).usual_state(None, "ieee"), _result(out, (m, n), dtype) as C:
         if sizes is None:
@@ -139,7 +139,7 @@ def covers(recipe: Recipe) -> bool:
 # memory
 
 
-def _sizes(built: Method, shape: tuple[int, int, int], limit: int, kept: int) -> Sizes:
+def _sizes(built: Method, shape: tuple[int, int, int], limit: int, held: int) -> Sizes:
     """How much to take at once, so that all buffers stay within `limit` bytes.
 
     A sixteenth is for mapped pages. Of the rest, an eighth is for vectors being quantised, a
@@ -160,12 +160,12 @@ def _sizes(built: Method, shape: tuple[int, int, int], limit: int, kept: int) ->
                 raise ValueError("rank is 'auto'; allowed: an integer or None within memory_limit")
             width = 2 * min(max(c.ranks(m, k, n)) + c.oversampling, k)
         tall = m + n if c.span == "product" else 0
-    kept += 12 * width * (k + tall)  # sketches, and the copies that an SVD of them takes
+    held += 12 * width * (k + tall)  # sketches, and the copies that an SVD of them takes
     vector += 16 * width
     work = WORK_BYTES * k + 32 * width
-    least = kept + 4 * k + work + 2 * vector + TILE_BYTES
-    free = limit - limit // 16 - kept
-    if free < least - kept:
+    least = held + 4 * k + work + 2 * vector + TILE_BYTES
+    free = limit - limit // 16 - held
+    if free < least - held:
         raise ValueError(
             f"memory_limit is {limit} bytes; allowed: at least {(16 * least + 14) // 15} "
             f"for this {m} x {k} by {k} x {n} product"

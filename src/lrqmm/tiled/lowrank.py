@@ -22,6 +22,7 @@ import torch
 
 from lrqmm.products.composition import Composition
 from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
+from lrqmm.products.rsvd import drawn
 from lrqmm.tiled.vectors import Floats, Vectors
 
 Part = Callable[[Floats], Floats]
@@ -59,18 +60,7 @@ def _transposed_times(X: Vectors, part: Part, rows: Rows, width: int) -> Floats:
 def _drawn(width: int, sketch: str, seed: tuple[int, int]) -> Rows:
     """Rows of a test matrix, as in `rsvd.sketch_matrix`, drawn in order and never held at once."""
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-
-    def rows(index: slice) -> Floats:
-        shape = (index.stop - index.start, width)
-        if sketch.endswith("gaussian"):
-            omega = generator.standard_normal(shape, dtype=np.float32)
-        else:
-            omega = generator.integers(0, 2, shape).astype(np.float32) * 2 - 1
-        if sketch.startswith("ones"):
-            omega[:, :1] = 1
-        return omega
-
-    return rows
+    return lambda index: drawn(generator, (index.stop - index.start, width), sketch)
 
 
 def _leading(Y: Floats, rank: int) -> Floats:

@@ -30,11 +30,11 @@ class InputError(ValueError):
     """A matrix file that cannot be used; the message names the file and what is wrong."""
 
 
-def write_pair(path: str | Path, A: Floats, B: Floats, about: Mapping[str, Any]) -> None:
-    """Write a pair and its SHA-256, each whole or not at all. `about` says where it comes from."""
+def write_pair(path: str | Path, A: Floats, B: Floats, origin: Mapping[str, Any]) -> None:
+    """Write a pair and its SHA-256, each whole or not at all. `origin` says where it comes from."""
     path = Path(path)
     # one entry: safetensors writes several in an order that changes from process to process
-    metadata = {"about": json.dumps(dict(about), sort_keys=True)}
+    metadata = {"about": json.dumps(dict(origin), sort_keys=True)}
     with write_whole(path) as part:
         save_file({"A": np.ascontiguousarray(A), "B": np.ascontiguousarray(B)}, part, metadata)
         with write_whole(_sidecar(path)) as digest:
@@ -60,15 +60,15 @@ def check_pair(path: str | Path) -> str:
     path = Path(path)
     try:
         expected = _sidecar(path).read_text().split()[0]
-        found = sha256(path)
+        digest = sha256(path)
     except (OSError, IndexError, ValueError) as error:
         raise InputError(f"matrix file {path}: cannot be read with its .sha256: {error}") from None
-    if found != expected:
+    if digest != expected:
         raise InputError(
-            f"matrix file {path} is corrupt: its SHA-256 is {found}, but {expected} was written; "
+            f"matrix file {path} is corrupt: its SHA-256 is {digest}, but {expected} was written; "
             "delete it, and the workflow makes it again"
         )
-    return found
+    return digest
 
 
 def _sidecar(path: Path) -> Path:
@@ -179,8 +179,8 @@ def _array(X: Any) -> NDArray[Any]:
 
 def _split(source: str) -> tuple[Path, str]:
     for suffix in (".npy", ".npz", ".safetensors"):
-        stem, found, key = source.rpartition(suffix + ":")
-        if found and suffix != ".npy":  # it holds one array, without a name
+        stem, separator, key = source.rpartition(suffix + ":")
+        if separator and suffix != ".npy":  # it holds one array, without a name
             return Path(stem + suffix), key
         if source.endswith(suffix):
             return Path(source), ""
@@ -194,8 +194,8 @@ def _key(path: Path, key: str, keys: Any) -> str:
     if keys.count(key) > 1:
         raise InputError(f"matrix file {path} holds {key!r} twice; allowed: once")
     if key not in keys:
-        asked = f"no array {key!r}" if key else "several arrays, so name one"
-        raise InputError(f"matrix file {path}: {asked}; it has: {', '.join(keys)}")
+        problem = f"no array {key!r}" if key else "several arrays, so name one"
+        raise InputError(f"matrix file {path}: {problem}; it has: {', '.join(keys)}")
     return key
 
 

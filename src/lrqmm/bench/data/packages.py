@@ -227,9 +227,9 @@ def _download(package: Package, archive: Path) -> None:
             ) from error
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no message"]
-            said = " ... ".join(dict.fromkeys([lines[0], lines[-1]]))  # npm: the code, then the log
+            reason = " ... ".join(dict.fromkeys([lines[0], lines[-1]]))  # npm: code, then log
             raise PackageError(
-                f"Cannot get {package}: {' '.join(command)} failed: {said}\n"
+                f"Cannot get {package}: {' '.join(command)} failed: {reason}\n"
                 f"{_by_hand(package, archive)}"
             )
         downloaded = Path(folder, package.filename)

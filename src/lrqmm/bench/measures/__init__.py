@@ -17,7 +17,7 @@ from lrqmm.bench.measures._experiment import Shard
 def read_shard(plan: Mapping[str, Any]) -> Shard:
     """The shard that `Shard.as_dict` gave; its inputs have no paths."""
     measure = MEASURES.get(plan["measure"]["measure"]).model_validate(plan["measure"])
-    inputs = tuple(Input(**about, path="") for about in plan["inputs"])
+    inputs = tuple(Input(**pair, path="") for pair in plan["inputs"])
     return Shard(
         **{**plan, "measure": measure, "inputs": inputs, "settings": tuple(plan["settings"])}
     )

@@ -58,7 +58,7 @@ class Arrays(OfInputs):
             *stored, digest = read_pair(path)
             A, B = (X.astype(np.float32, copy=False) for X in stored)
             for setting in shard.settings:
-                about = {
+                columns = {
                     "experiment": shard.experiment,
                     "input": pair.layer or pair.input,
                     "parameters": json.dumps(setting, sort_keys=True),
@@ -67,7 +67,7 @@ class Arrays(OfInputs):
                 for name, X in self.arrays(A, B, setting).items():
                     for (i, j), value in np.ndenumerate(X):
                         entry = {"name": name, "row": i, "column": j, "value": float(value)}
-                        rows.append({**about, **entry})
+                        rows.append({**columns, **entry})
         return rows
 
 

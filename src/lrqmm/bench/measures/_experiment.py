@@ -157,8 +157,8 @@ class Experiment(Keys, ABC):
     def megabytes(self, shard: Shard) -> int:
         """Memory that a shard needs."""
         elements = (pair.m * pair.k + pair.k * pair.n + pair.m * pair.n for pair in shard.inputs)
-        kept = len(shard.settings) * self.kept()
-        return 1500 + max(elements, default=0) * (40 + 6 * kept) // 10**6
+        spaces = len(shard.settings) * self.kept()
+        return 1500 + max(elements, default=0) * (40 + 6 * spaces) // 10**6
 
     def code_hash(self, method: str | None) -> str:
         """Hash of the code that measures a method."""

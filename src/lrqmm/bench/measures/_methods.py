@@ -30,9 +30,9 @@ class OfMethods(Experiment):
     """Settings of single methods, in place of those above."""
 
     def named(self, name: str, scope: Scope) -> Self:
-        asked = scope.usual if self.methods == "usual" else self.methods
+        choice = scope.usual if self.methods == "usual" else self.methods
         return self.model_copy(
-            update={"methods": method_names(asked, f"experiments.{name}.methods")}
+            update={"methods": method_names(choice, f"experiments.{name}.methods")}
         )
 
     def chosen(self, scope: Scope) -> list[str]:
@@ -41,9 +41,9 @@ class OfMethods(Experiment):
 
     def grid(self, where: str, method: str, shapes: set[Shape]) -> tuple[dict[str, Any], ...]:
         """The settings of one method: the grid over the parameters that it has, each checked."""
-        asked = {**self.settings, **self.overrides.get(method, {})}
-        known = methods.preset(method).defaults
-        settings = tuple(grid({key: asked[key] for key in asked if key in known}))
+        values = {**self.settings, **self.overrides.get(method, {})}
+        defaults = methods.preset(method).defaults
+        settings = tuple(grid({key: values[key] for key in values if key in defaults}))
         for setting in settings:
             try:
                 built = get_method(method, **setting)
@@ -62,9 +62,9 @@ class OfMethods(Experiment):
             check_known(f"{where}.overrides.{method}", settings, methods.preset(method).defaults)
 
 
-def method_names(asked: Any, key: str) -> list[str]:
+def method_names(choice: Any, key: str) -> list[str]:
     """The methods asked for; parts joined by `+` are one too. `key` says where they stand."""
-    names = split(asked)
+    names = split(choice)
     composed = [name for name in names if "+" in name]
     for name in composed:
         try:

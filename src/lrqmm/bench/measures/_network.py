@@ -36,12 +36,12 @@ class Asked(Protocol):
     keep: list[str]
 
 
-def measure_network(asked: Asked, shard: Shard, device: str, threads: int) -> list[Row]:
+def measure_network(experiment: Asked, shard: Shard, device: str, threads: int) -> list[Row]:
     """Rows of the table of networks for a shard.
 
     Parameters
     ----------
-    asked : the network and how it is measured
+    experiment : the network and how it is measured
     shard : a method and its settings
     device : 'auto', 'cpu' or 'cuda'
     threads : the most threads to use
@@ -56,19 +56,22 @@ def measure_network(asked: Asked, shard: Shard, device: str, threads: int) -> li
     rows: list[Row] = []
     with threadpool_limits(threads), watch_load(threads) as load:
         torch.set_num_threads(threads)
-        chosen = _device(device)
-        task = load_task(asked.network, asked.weights, asked.data, asked.items, asked.length)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        chosen = torch.device(device)
+        files = experiment.weights, experiment.data
+        task = load_task(experiment.network, *files, experiment.items, experiment.length)
         task.model.to(chosen)
-        replace_layers(task.model, "sgemm", keep=asked.keep)  # the patterns fit
+        replace_layers(task.model, "sgemm", keep=experiment.keep)  # the patterns fit
         sample: Row = {}
-        if asked.calibration and any(method.calibrated for method, _ in settings):
-            others = task.others(asked.calibration)
+        if experiment.calibration and any(method.calibrated for method, _ in settings):
+            others = task.others(experiment.calibration)
             sample = {"calibration": _moved(others, chosen), "run": task.run}
-        for per_gemm in asked.per_gemm:
-            reference = None if asked.speed else float_outputs(task, per_gemm, chosen)
+        for per_gemm in experiment.per_gemm:
+            reference = None if experiment.speed else float_outputs(task, per_gemm, chosen)
             for number, (method, setting) in enumerate(settings, 1):
                 rows.extend(
-                    _measure(task, asked, method, setting, per_gemm, chosen, reference, sample)
+                    _measure(task, experiment, method, setting, per_gemm, chosen, reference, sample)
                 )
                 done = f"{number} of {len(settings)} settings, {per_gemm} a GEMM"
                 print(f"{shard.name}: {done}", file=sys.stderr, flush=True)
@@ -76,15 +79,9 @@ def measure_network(asked: Asked, shard: Shard, device: str, threads: int) -> li
     return [{**common, **row, **load} for row in rows]
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def _measure(
     task: Task,
-    asked: Asked,
+    experiment: Asked,
     method: Method,
     setting: Mapping[str, Any],
     per_gemm: int,
@@ -94,8 +91,8 @@ def _measure(
 ) -> Iterator[Row]:
     """Rows of one setting; a failure is a row too, and its neighbours go on."""
     sample = sample if method.calibrated else {}
-    about = {
-        **_about(asked, method),
+    columns = {
+        **_columns(experiment, method),
         "calibration": "held_out" if sample else "same" if method.calibrated else "none",
         "reference": task.reference,
         "data": task.data,
@@ -105,15 +102,15 @@ def _measure(
     }
     ranks: list[Row] = []
     try:
-        if asked.ranks_within is None:
-            low = replace_layers(task.model, method, keep=asked.keep, **sample)
+        if experiment.ranks_within is None:
+            low = replace_layers(task.model, method, keep=experiment.keep, **sample)
         else:
-            low, ranks = _ranked(task, asked, method.name, setting, per_gemm, device, sample)
+            low, ranks = _ranked(task, experiment, method.name, setting, per_gemm, device, sample)
         for row in [*ranks, *score(task, low, per_gemm, device, reference)]:
-            yield {**about, **row}
+            yield {**columns, **row}
     except Exception as reason:
         yield {
-            **about,
+            **columns,
             "metric": "relative_error",
             "status": "failed",
             "reason": f"{type(reason).__name__}: {reason}",
@@ -122,7 +119,7 @@ def _measure(
 
 def _ranked(
     task: Task,
-    asked: Asked,
+    experiment: Asked,
     name: str,
     setting: Mapping[str, Any],
     per_gemm: int,
@@ -136,13 +133,13 @@ def _ranked(
     def ranked(rank: int) -> Method:
         return get_method(name, **setting, rank=rank)
 
-    within = asked.ranks_within
+    within = experiment.ranks_within
     assert within is not None
     inputs = sample.get("calibration")
     if inputs is None:
         inputs = _moved(next(task.batches(per_gemm)).inputs, device)
     plan = choose_ranks(
-        task.model, inputs, ranked, average_bits=within, keep=asked.keep, run=task.run
+        task.model, inputs, ranked, average_bits=within, keep=experiment.keep, run=task.run
     )
     if plan.average_bits > within:
         raise ValueError(
@@ -151,18 +148,19 @@ def _ranked(
         )
     chosen = {layer: ranked(rank) for layer, rank in plan.ranks.items()}
     rows = [{"metric": "rank", "layer": at, "value": rank} for at, rank in plan.ranks.items()]
-    return replace_layers(task.model, chosen, keep=asked.keep, **sample), rows
+    return replace_layers(task.model, chosen, keep=experiment.keep, **sample), rows
 
 
 def _moved(inputs: Any, device: torch.device) -> Any:
     return inputs.to(device) if isinstance(inputs, Tensor) else inputs
 
 
-def _about(asked: Asked, method: Method) -> Row:
+def _columns(experiment: Asked, method: Method) -> Row:
+    within = experiment.ranks_within
     return {
-        "network": asked.network,
-        "keep": ", ".join(asked.keep),
+        "network": experiment.network,
+        "keep": ", ".join(experiment.keep),
         "method": method.name,
         **_rows.parameters(method.parameters),
-        **({"ranks_within": asked.ranks_within, "rank": None} if asked.ranks_within else {}),
+        **({"ranks_within": within, "rank": None} if within else {}),
     }

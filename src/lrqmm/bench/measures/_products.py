@@ -39,7 +39,7 @@ class Pair:
     `sample` is the half of A's rows that is left for calibration, where the study asks for it.
     """
 
-    about: Row
+    columns: Row
     A: Array
     B: Array
     stored: tuple[Floats, Floats]
@@ -111,22 +111,23 @@ class Products(OfInputs, OfMethods):
         gc.freeze()  # the libraries' own objects: a collection before each peak need not walk them
         with threadpool_limits(threads), watch_load(threads) as load:
             _limit_torch(shard.library, threads)
-            for number, (about, path) in enumerate(zip(shard.inputs, files, strict=True), 1):
-                loaded = self._load(about.about(), path, shard.library, device)
+            for number, (listed, path) in enumerate(zip(shard.inputs, files, strict=True), 1):
+                loaded = self._load(listed.about(), path, shard.library, device)
                 for setting, method in enumerate(settings):
                     rows.extend(self._measure(setting, method, loaded))
                     if method.calibrated and loaded.sample is not None:
-                        held_out = {**loaded.about, "calibration": "held_out"}
-                        rows.extend(self._measure(setting, method, replace(loaded, about=held_out)))
+                        columns = {**loaded.columns, "calibration": "held_out"}
+                        held_out = replace(loaded, columns=columns)
+                        rows.extend(self._measure(setting, method, held_out))
                 done = f"{number} of {len(files)} inputs"
                 print(f"{shard.name}: {done}", file=sys.stderr, flush=True)
         common = provenance(shard, threads)
         return [{**common, **row, **load} for row in rows]
 
-    def _load(self, about: Row, path: str | Path, library: str, device: str) -> Pair:
+    def _load(self, columns: Row, path: str | Path, library: str, device: str) -> Pair:
         A, B, digest = read_pair(path)
         m, k, n = A.shape[0], A.shape[1], B.shape[1]
-        about = {**about, "m": m, "k": k, "n": n, "input_sha256": digest}
+        columns = {**columns, "m": m, "k": k, "n": n, "input_sha256": digest}
         measured = self.measured_rows(m)
         first = 0 if measured is None else m - measured
 
@@ -134,7 +135,7 @@ class Products(OfInputs, OfMethods):
             return from_numpy(X.astype(np.float32, copy=False), library, device)
 
         return Pair(
-            about if measured is None else {**about, "rows": measured},
+            columns if measured is None else {**columns, "rows": measured},
             on_device(A[first:]),
             on_device(B),
             (A[first:], B),
@@ -145,7 +146,7 @@ class Products(OfInputs, OfMethods):
         """Rows of one setting on one input; a failure is a row too, and its neighbours go on."""
         common = {
             "calibration": "same" if method.calibrated else "none",
-            **pair.about,
+            **pair.columns,
             **describe(method, pair.A),
             "device": backend_of(pair.A).device_name(pair.A),
             "setting": setting,
@@ -181,16 +182,15 @@ def error_row(C: Array, pair: Pair) -> Row:
 
 def scores(C: Array, pair: Pair) -> Iterator[Row]:
     """What a product is worth, where its source has a score."""
-    about = pair.about
-    source = source_of(about["input"])
+    source = source_of(pair.columns["input"])
     if source and source.metrics:
-        values = source.score(about["layer"], about["input_seed"], to_numpy(C))
+        values = source.score(pair.columns["layer"], pair.columns["input_seed"], to_numpy(C))
         yield from ({"metric": metric, "value": value} for metric, value in values.items())
 
 
 def modelled_cost(method: Method, pair: Pair) -> Iterator[Row]:
     """The cost of a product as the method states it."""
-    k, n = pair.about["k"], pair.about["n"]
+    k, n = pair.columns["k"], pair.columns["n"]
     model = dict(vars(method.cost(int(pair.A.shape[0]), k, n)))
     model["right_bits"] = method.cost(0, k, n).operand_bits
     for metric, value in model.items():

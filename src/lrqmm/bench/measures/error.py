@@ -34,7 +34,7 @@ class Error(Products):
         return columns, rows
 
     def of_product(self, method: Method, pair: Pair) -> Iterator[Row]:
-        sample = pair.sample if pair.about.get("calibration") == "held_out" else None
+        sample = pair.sample if pair.columns.get("calibration") == "held_out" else None
         C = method.matmul(pair.A, pair.B, calibration=sample)
         yield error_row(C, pair)
         yield from scores(C, pair)

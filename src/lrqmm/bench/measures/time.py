@@ -64,7 +64,8 @@ class Time(Products):
         yield from _storage(method, pair, self.samples)
         yield from _ceiling(A)
         timed = [method, *self._baselines(method)]
-        out = _empty_result(A, B)
+        xp, shape = compat.array_namespace(A), (A.shape[0], B.shape[1])
+        out = xp.zeros(shape, dtype=xp.float32, device=compat.device(A))
         products: dict[tuple[int, bool], Callable[[], Any]] = {}
         for index, each in enumerate(timed):
             for prepared in self.prepared:
@@ -80,16 +81,16 @@ class Time(Products):
         synchronize, flush = partial(backend.synchronize, A), partial(backend.flush_cache, A)
         seconds = time_products(products, self.samples, synchronize, flush)
         for (index, prepared), samples in seconds.items():
-            about = {**describe(timed[index], A), "b_prepared": prepared}
+            columns = {**describe(timed[index], A), "b_prepared": prepared}
             for sample, (wall, cpu) in enumerate(samples):
-                yield {**about, "metric": "seconds", "sample": sample, "value": wall}
-                yield {**about, "metric": "cpu_seconds", "sample": sample, "value": cpu}
+                yield {**columns, "metric": "seconds", "sample": sample, "value": wall}
+                yield {**columns, "metric": "cpu_seconds", "sample": sample, "value": cpu}
         for prepared in (prepared for index, prepared in products if index == 0):
             phases = time_phases(products[0, prepared], max(3, self.samples // 3), synchronize)
             for sample, by_phase in enumerate(phases):
-                about = {"metric": "seconds", "sample": sample, "b_prepared": prepared}
+                columns = {"metric": "seconds", "sample": sample, "b_prepared": prepared}
                 for phase, value in by_phase.items():
-                    yield {**about, "phase": phase, "value": value}
+                    yield {**columns, "phase": phase, "value": value}
             yield {**error_row(out, pair), "b_prepared": prepared}  # of the product timed last
         yield from scores(out, pair)
         yield from modelled_cost(method, pair)
@@ -98,8 +99,8 @@ class Time(Products):
         """The baselines, at the parameters that they share with the method, where they allow."""
         for name in self.baselines:
             if name != method.name:
-                known = methods.preset(name).defaults
-                shared = {key: value for key, value in method.parameters.items() if key in known}
+                defaults = methods.preset(name).defaults
+                shared = {key: value for key, value in method.parameters.items() if key in defaults}
                 try:
                     baseline = get_method(name, **shared)
                 except ValueError:  # `direct` has no 1 bit
@@ -138,11 +139,6 @@ def _storage(method: Method, pair: Pair, samples: int) -> Iterator[Row]:
     seconds = time_products({"unpack": unpacking}, samples, synchronize)
     for sample, (wall, _) in enumerate(seconds["unpack"]):
         yield {"metric": "unpack_seconds", "sample": sample, "value": wall}
-
-
-def _empty_result(A: Array, B: Array) -> Array:
-    xp = compat.array_namespace(A)
-    return xp.zeros((A.shape[0], B.shape[1]), dtype=xp.float32, device=compat.device(A))
 
 
 def _ceiling(like: Array) -> Iterator[Row]:

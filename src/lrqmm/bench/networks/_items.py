@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 
-def check_count(count: int, available: int, what: str, key: str = "items") -> None:
+def check_count(count: int, available: int, noun: str, key: str = "items") -> None:
     """Raise ValueError where a configuration's `key` asks for more items than there are."""
     if count > available:
-        raise ValueError(f"{key} is {count}; allowed: up to {available}, the {what} that are there")
+        raise ValueError(f"{key} is {count}; allowed: up to {available}, the {noun} that are there")
 
 
 def halves(a: Any, b: Any) -> tuple[Any, int]:

@@ -34,9 +34,9 @@ def input_sources(config: Config) -> dict[str, Source]:
     for source in sorted(list_sources(), key=lambda source: not source.titles):
         for name in source.inputs(config.get(source.name, {})):
             if name in sources or name == "all":
-                taken = ", ".join(["all", *sources])
+                names = ", ".join(["all", *sources])
                 raise ValueError(
-                    f"{source.name}.{name}: the name is taken; allowed: any but {taken}"
+                    f"{source.name}.{name}: the name is taken; allowed: any but {names}"
                 )
             sources[name] = source
     return sources

@@ -111,13 +111,13 @@ class Source(ABC):
         return 500 + 40 * (pair.m * pair.k + pair.k * pair.n) // 10**6
 
 
-def chosen(key: str, choice: Config, known: Sequence[str]) -> list[str]:
+def chosen(key: str, choice: Config, allowed: Sequence[str]) -> list[str]:
     """Those of the known names that a key asks for, in their order; without the key all."""
     names = choice.get(key)
     if isinstance(names, str):
         names = [part.strip() for part in names.split(",")]
     if names is None or names == ["all"]:
-        return list(known)
+        return list(allowed)
     for name in names:
-        _checks.choice(key, name, known)
-    return [name for name in known if name in names]
+        _checks.choice(key, name, allowed)
+    return [name for name in allowed if name in names]

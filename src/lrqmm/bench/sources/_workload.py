@@ -35,8 +35,8 @@ class Workload(Source):
     def make(self, pairs: Sequence[Pair], section: Config) -> Iterator[Matrices]:
         for pair in pairs:
             case, seed = str(pair.layer), pair.input_seed or 0
-            about = {"workload": self.name, "case": case, "seed": str(seed)}
-            yield Matrices(pair, *self.matrices(case, seed), about)
+            origin = {"workload": self.name, "case": case, "seed": str(seed)}
+            yield Matrices(pair, *self.matrices(case, seed), origin)
 
     def score(self, layer: str | None, seed: int | None, C: Float32) -> Mapping[str, float]:
         return self.scores(str(layer), seed or 0, C)

@@ -102,9 +102,9 @@ class Distributions(Source):
     def make(self, pairs: Sequence[Pair], section: Config) -> Iterator[Matrices]:
         for pair in pairs:
             shape, seed = (pair.m, pair.k, pair.n), pair.input_seed or 0
-            about = dict(zip("mkn", map(str, shape), strict=True), seed=str(seed))
+            origin = dict(zip("mkn", map(str, shape), strict=True), seed=str(seed))
             A, B = sample(pair.input, *shape, seed)
-            yield Matrices(pair, A, B, {"distribution": pair.input, **about})
+            yield Matrices(pair, A, B, {"distribution": pair.input, **origin})
 
 
 SOURCE = Distributions(name="distributions", title="seeded distributions")
@@ -113,5 +113,5 @@ SOURCE = Distributions(name="distributions", title="seeded distributions")
 def write_sample(path: str | Path, distribution: str, m: int, k: int, n: int, seed: int) -> None:
     """Write a seeded pair of a distribution; the same arguments give the same file."""
     pair = Pair(distribution, None, seed, m, k, n, str(path))
-    for _, A, B, about in SOURCE.make([pair], {}):
-        write_pair(path, A, B, about)
+    for _, A, B, origin in SOURCE.make([pair], {}):
+        write_pair(path, A, B, origin)

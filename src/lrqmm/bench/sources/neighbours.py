@@ -78,17 +78,17 @@ def _split(case: str, seed: int) -> tuple[Labels, Labels]:
 def make(case: str, seed: int) -> tuple[Float32, Float32]:
     """Queries (m x k) and the transposed database (k x n)."""
     vectors = digits()[0] if case == "digits" else sentence_vectors()
-    asking, asked = _split(case, seed)
-    return vectors[asking], np.ascontiguousarray(vectors[asked].T)
+    queries, database = _split(case, seed)
+    return vectors[queries], np.ascontiguousarray(vectors[database].T)
 
 
 def score(case: str, seed: int, C: Float32) -> dict[str, float]:
     """`accuracy` of the nearest neighbour's label."""
-    asking, asked = _split(case, seed)
-    norms = (digits()[0][asked] ** 2).sum(axis=1) if case == "digits" else np.ones(len(asked))
+    queries, database = _split(case, seed)
+    norms = (digits()[0][database] ** 2).sum(axis=1) if case == "digits" else np.ones(len(database))
     nearest = np.argmin(norms[None, :] - 2 * C.astype(np.float64), axis=1)
-    known = labels(case)
-    return {"accuracy": float(np.mean(known[asked[nearest]] == known[asking]))}
+    classes = labels(case)
+    return {"accuracy": float(np.mean(classes[database[nearest]] == classes[queries]))}
 
 
 SOURCE = Workload(

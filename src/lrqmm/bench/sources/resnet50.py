@@ -64,10 +64,10 @@ class Layers(Source):
 
         correct, total = top1(load_resnet50(), labelled_pictures())
         wanted = {pair.layer: pair for pair in pairs}
-        about = {"pictures": section["pictures"], "top1": f"{correct} of {total}"}
+        origin = {"pictures": section["pictures"], "top1": f"{correct} of {total}"}
         for layer, A, B in capture_resnet50(section["pictures"]):
             if layer in wanted:
-                yield Matrices(wanted[layer], A, B, {"layer": layer, **about})
+                yield Matrices(wanted[layer], A, B, {"layer": layer, **origin})
 
     def megabytes(self, pair: Pair) -> int:
         return 6000

@@ -118,11 +118,9 @@ def to_numpy(x: Array) -> NDArray[Any]:
     if isinstance(x, np.ndarray):
         return x
     if hasattr(x, "get"):  # CuPy
-        found: NDArray[Any] = x.get()
-        return found
+        return np.asarray(x.get())
     x = x.detach().cpu()
-    found = (x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy()
-    return found
+    return np.asarray((x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy())
 
 
 def integer_route(x: Array) -> str:
@@ -197,9 +195,7 @@ def _integer_matmul(xp: ModuleType, a: Array, b: Array) -> Array:
         high, low = _halves(xp, b)
         return 2 * _integer_matmul(xp, a, high) + _integer_matmul(xp, a, low)
     product = backend_of(a).integer_matmul
-    safe_k = INT32_LIMIT // (
-        4 * 128 * 128
-    )  # the factor 4 leaves room for the halves of int16 codes
+    safe_k = INT32_LIMIT // (4 * 128 * 128)  # 4 leaves room for the halves of int16 codes
     if k <= safe_k:
         return product(a, b)
     total = xp.zeros((m, n), dtype=xp.int64, device=compat.device(a))

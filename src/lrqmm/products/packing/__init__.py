@@ -126,10 +126,10 @@ def pack_plainly(codes: Array, bits: int) -> tuple[Array, bool]:
         piece = codes[..., start:stop]
         count = (stop - start) // (LANES * width)
         lanes = xp.reshape(piece, (*piece.shape[:-1], count, LANES, width))
-        words = xp.astype(lanes, xp.int64) & (2**bits - 1)
-        total = words[..., 0, :]
+        masked = xp.astype(lanes, xp.int64) & (2**bits - 1)
+        total = masked[..., 0, :]
         for j in range(1, LANES):
-            total = total | (words[..., j, :] << (bits * j))
+            total = total | (masked[..., j, :] << (bits * j))
         rows = xp.stack([(total >> (8 * t)) & 255 for t in range(bits)], axis=-2)
         parts.append(
             xp.reshape(xp.astype(rows, xp.uint8), (*piece.shape[:-1], count * bits * width))
@@ -159,9 +159,9 @@ def unpack_plainly(packed: Array, bits: int, k: int) -> Array:
 
 def _pieces(k: int) -> list[tuple[int, int, int]]:
     """Where whole blocks and the last one begin and end, and the width of each."""
-    whole, end = k - k % BLOCK, -(-k // LANES) * LANES
-    found = [(0, whole, WIDTH), (whole, end, (end - whole) // LANES)]
-    return [piece for piece in found if piece[1] > piece[0]]
+    full, end = k - k % BLOCK, -(-k // LANES) * LANES
+    pieces = [(0, full, WIDTH), (full, end, (end - full) // LANES)]
+    return [piece for piece in pieces if piece[1] > piece[0]]
 
 
 def _fast(x: Array) -> Any:

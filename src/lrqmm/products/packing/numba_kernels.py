@@ -49,35 +49,35 @@ def _rows(x: Array) -> Array:
 
 
 @njit(inline="always")
-def _load(x: Array, start: int, left: int, lanes: int, width: int, own: Array) -> None:
+def _load(x: Array, start: int, left: int, lanes: int, width: int, buffer: Array) -> None:
     """Lanes of `width` bytes, from `start`, to WIDTH apart, and 0 beyond the `left` of the row.
 
     Indices without a sign: with one, numba asks of each whether it counts from the end.
     """
     if width == WIDTH and lanes * WIDTH <= left:
         for i in range(lanes * WIDTH):
-            own[np.uint64(i)] = x[np.uint64(start) + np.uint64(i)]
+            buffer[np.uint64(i)] = x[np.uint64(start) + np.uint64(i)]
     else:
         for j in range(lanes):
-            there = max(0, min(width, left - j * width))
+            count = max(0, min(width, left - j * width))
             a, c = np.uint64(start + j * width), np.uint64(j * WIDTH)
-            for i in range(there):
-                own[c + np.uint64(i)] = x[a + np.uint64(i)]
-            for i in range(there, width):
-                own[c + np.uint64(i)] = 0
+            for i in range(count):
+                buffer[c + np.uint64(i)] = x[a + np.uint64(i)]
+            for i in range(count, width):
+                buffer[c + np.uint64(i)] = 0
 
 
 @njit(inline="always")
-def _store(own: Array, lanes: int, width: int, x: Array, start: int, left: int) -> None:
+def _store(buffer: Array, lanes: int, width: int, x: Array, start: int, left: int) -> None:
     """The way back from `_load`."""
     if width == WIDTH and lanes * WIDTH <= left:
         for i in range(lanes * WIDTH):
-            x[np.uint64(start) + np.uint64(i)] = own[np.uint64(i)]
+            x[np.uint64(start) + np.uint64(i)] = buffer[np.uint64(i)]
     else:
         for j in range(lanes):
             a, c = np.uint64(start + j * width), np.uint64(j * WIDTH)
             for i in range(min(width, left - j * width)):
-                x[a + np.uint64(i)] = own[c + np.uint64(i)]
+                x[a + np.uint64(i)] = buffer[c + np.uint64(i)]
 
 
 @njit(inline="always")
@@ -124,7 +124,7 @@ def _packer(bits: int) -> Callable[..., bool]:
         bad = 0
         for chunk in prange((total + CHUNK - 1) // CHUNK):
             words, out = np.zeros(LANES * WORDS, np.uint64), np.empty(bits * WORDS, np.uint64)
-            own, made = words.view(np.int8), out.view(np.uint8)
+            source, target = words.view(np.int8), out.view(np.uint8)
             wrong = np.uint64(0)
             for at in range(chunk * CHUNK, min(total, (chunk + 1) * CHUNK)):
                 r, b = at // blocks, at % blocks
@@ -132,9 +132,9 @@ def _packer(bits: int) -> Callable[..., bool]:
                 if width < WIDTH:
                     words[:] = 0
                 c, p = b * BLOCK, b * bits * WIDTH
-                _load(flat, r * k + c, k - c, LANES, width, own)
+                _load(flat, r * k + c, k - c, LANES, width, source)
                 wrong |= pack_block(words, out)
-                _store(made, bits, width, flat_packed, r * length + p, length - p)
+                _store(target, bits, width, flat_packed, r * length + p, length - p)
             bad += int(wrong != np.uint64(0))
         return bad == 0
 
@@ -173,13 +173,13 @@ def _unpacker(bits: int) -> Callable[..., None]:
         total = rows * blocks
         for chunk in prange((total + CHUNK - 1) // CHUNK):
             words, out = np.zeros(bits * WORDS, np.uint64), np.empty(LANES * WORDS, np.uint64)
-            own, made = words.view(np.uint8), out.view(np.int8)
+            source, target = words.view(np.uint8), out.view(np.int8)
             for at in range(chunk * CHUNK, min(total, (chunk + 1) * CHUNK)):
                 r, b = at // blocks, at % blocks
                 width = _width(k, b)
                 c, p = b * BLOCK, b * bits * WIDTH
-                _load(flat_packed, r * length + p, length - p, bits, width, own)
+                _load(flat_packed, r * length + p, length - p, bits, width, source)
                 unpack_block(words, out)
-                _store(made, LANES, width, flat, r * k + c, k - c)
+                _store(target, LANES, width, flat, r * k + c, k - c)
 
     return kernel

@@ -70,19 +70,19 @@ class LlamaFile:
 
 
 def check_keys(
-    path: Path, given: Mapping[str, Any], known: Collection[str], neutral: Mapping[str, Any]
+    path: Path, stored: Mapping[str, Any], honoured: Collection[str], neutral: Mapping[str, Any]
 ) -> None:
     """Raise ValueError at the first key that may change the logits and is not honoured.
 
     Parameters
     ----------
     path : of the file, for the message
-    given : the file's keys and values
-    known : keys that are honoured, or are without effect whatever their value
+    stored : the file's keys and values
+    honoured : keys that are honoured, or are without effect whatever their value
     neutral : keys that are without effect at the value given here
     """
-    for key, value in given.items():
-        if key in known or (key in neutral and _same(value, neutral[key])):
+    for key, value in stored.items():
+        if key in honoured or (key in neutral and _same(value, neutral[key])):
             continue
         allowed = "a file without this key, which is not known here and may change the network"
         refuse(path, key, value, repr(neutral[key]) if key in neutral else allowed)
@@ -133,13 +133,13 @@ def format_name(formats: dict[str, str]) -> str:
     for name, kind in formats.items():
         part = next((part for part in ("norm", "embed", "lm_head") if part in name), "matrices")
         kinds.setdefault(part, set()).add(kind)
-    found = {part: "+".join(sorted(kind)) for part, kind in kinds.items()}
-    matrices = found.get("matrices", "no matrices")
+    names = {part: "+".join(sorted(kind)) for part, kind in kinds.items()}
+    matrices = names.get("matrices", "no matrices")
     plural = {"embed": "embeddings", "lm_head": "lm_head", "norm": "norms"}
     others = [
-        f"{word} {found[part]}"
+        f"{word} {names[part]}"
         for part, word in plural.items()
-        if found.get(part, matrices) != matrices
+        if names.get(part, matrices) != matrices
     ]
     dequantised = "" if kinds.get("matrices", set()) <= FLOATS else " dequantised"
     return f"{matrices}{dequantised}" + (f" ({', '.join(others)})" if others else "")

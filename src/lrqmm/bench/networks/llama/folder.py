@@ -103,8 +103,8 @@ def read_folder(folder: Path) -> LlamaFile:
         linear and Llama 3's, an index and files that do not fit each other, a tensor in two
         files, or weights that are not floating-point numbers of 16 bits or more.
     """
-    path, words = folder / "config.json", folder / "tokenizer.json"
-    missing = [file.name for file in (path, words) if not file.is_file()]
+    path, tokens = folder / "config.json", folder / "tokenizer.json"
+    missing = [file.name for file in (path, tokens) if not file.is_file()]
     if missing or not any(folder.glob("*.safetensors")):
         pickles = "" if missing else _pickles(folder)
         raise FileNotFoundError(
@@ -119,8 +119,8 @@ def read_folder(folder: Path) -> LlamaFile:
     with reading(path):
         config = _config(path, _json(path))
     weights, formats = _weights(folder, config)
-    with reading(words):
-        tokenizer = Tokenizer.from_file(str(words))
+    with reading(tokens):
+        tokenizer = Tokenizer.from_file(str(tokens))
         tokenizer.no_padding()  # the file may ask for both
         tokenizer.no_truncation()
     return LlamaFile(config, weights, tokenizer, format_name(formats))
@@ -189,9 +189,9 @@ def _weights(folder: Path, config: LlamaConfig) -> tuple[dict[str, Tensor], dict
 
 def _check_frequencies(shard: Path, name: str, tensor: Tensor, config: LlamaConfig) -> None:
     frequencies = np.array(config.rope_frequencies)
-    there = tensor.double().numpy()
-    if there.shape != frequencies.shape or not np.allclose(there, frequencies, 1e-2, 1e-7):
-        refuse(shard, name, there.tolist(), "the frequencies that config.json says")
+    stored = tensor.double().numpy()
+    if stored.shape != frequencies.shape or not np.allclose(stored, frequencies, 1e-2, 1e-7):
+        refuse(shard, name, stored.tolist(), "the frequencies that config.json says")
 
 
 def _shards(folder: Path) -> tuple[dict[Path, set[str] | None], int | None]:
@@ -260,25 +260,25 @@ def _config(path: Path, stored: dict[str, Any]) -> LlamaConfig:
     for key, only in ONLY.items():
         if stored.get(key) != only:
             refuse(path, key, stored.get(key), repr(only))
-    given = {key: value for key, value in stored.items() if value is not None}  # null: not given
-    kinds = given.get("layer_types")
+    stored = {key: value for key, value in stored.items() if value is not None}  # null: not given
+    kinds = stored.get("layer_types")
     full = ["full_attention"] * len(kinds) if isinstance(kinds, list) else "full_attention each"
-    known = {*ONLY, *SIZES, *ROPE, *WITHOUT_EFFECT}
-    check_keys(path, given, known, {**NEUTRAL, "layer_types": full})
+    honoured = {*ONLY, *SIZES, *ROPE, *WITHOUT_EFFECT}
+    check_keys(path, stored, honoured, {**NEUTRAL, "layer_types": full})
 
     def size(key: str, default: int | None = None, largest: int = LARGEST_SIZE) -> int:
-        value = given.get(key, default)
+        value = stored.get(key, default)
         if value is None:
             raise ValueError(f"{path} lacks the key {key!r}")
         return whole(path, key, value, largest)
 
-    if "rms_norm_eps" not in given:
+    if "rms_norm_eps" not in stored:
         raise ValueError(f"{path} lacks the key 'rms_norm_eps'")
-    tied = given.get("tie_word_embeddings", False)
+    tied = stored.get("tie_word_embeddings", False)
     if type(tied) is not bool:
         refuse(path, "tie_word_embeddings", tied, "true or false")
     hidden, heads = size("hidden_size"), size("num_attention_heads")
-    if "head_dim" not in given and hidden % heads:
+    if "head_dim" not in stored and hidden % heads:
         refuse(path, "num_attention_heads", heads, f"a divisor of hidden_size={hidden}")
     head_dim = size("head_dim", hidden // heads, LARGEST_HEAD)
     return LlamaConfig(
@@ -290,20 +290,20 @@ def _config(path: Path, stored: dict[str, Any]) -> LlamaConfig:
         num_key_value_heads=size("num_key_value_heads", heads),
         head_dim=head_dim,
         max_position_embeddings=size("max_position_embeddings"),
-        rms_norm_eps=positive(path, "rms_norm_eps", given["rms_norm_eps"]),
-        rope_frequencies=tuple(_scaled_frequencies(path, _rope(path, given), head_dim).tolist()),
+        rms_norm_eps=positive(path, "rms_norm_eps", stored["rms_norm_eps"]),
+        rope_frequencies=tuple(_scaled_frequencies(path, _rope(path, stored), head_dim).tolist()),
         rope_layout="half",
         tie_word_embeddings=tied,
     )
 
 
-def _rope(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+def _rope(path: Path, stored: dict[str, Any]) -> dict[str, Any]:
     """The rotation's keys, wherever they are: rope_parameters is the newer name of the others."""
     rope: dict[str, Any] = {}
     for place in ROPE:
-        part = given.get(place, {})
+        part = stored.get(place, {})
         if place == "rope_theta":
-            part = {place: part} if place in given else {}
+            part = {place: part} if place in stored else {}
         if not isinstance(part, dict):
             refuse(path, place, part, "an object of names and values, or null")
         for key, value in part.items():
@@ -341,5 +341,5 @@ def _scaled_frequencies(path: Path, rope: dict[str, Any], head_dim: int) -> NDAr
     if low >= high:
         refuse(path, "low_freq_factor", low, f"less than high_freq_factor={high}")
     turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)
-    kept = np.clip((turns - low) / (high - low), 0, 1)
-    return np.asarray(kept * frequencies + (1 - kept) * frequencies / scaling["factor"])
+    share = np.clip((turns - low) / (high - low), 0, 1)
+    return np.asarray(share * frequencies + (1 - share) * frequencies / scaling["factor"])

@@ -211,8 +211,8 @@ def _weights(path: Path, reader: GGUFReader) -> tuple[dict[str, Tensor], dict[st
 
 def _name(path: Path, name: str) -> str:
     """Hugging Face's name of a tensor."""
-    found = re.fullmatch(r"(?:blk\.(0|[1-9][0-9]*)\.)?([a-z_]+)\.weight", name)
-    layer, kind = found.groups() if found else (None, "")
+    match = re.fullmatch(r"(?:blk\.(0|[1-9][0-9]*)\.)?([a-z_]+)\.weight", name)
+    layer, kind = match.groups() if match else (None, "")
     names = OUTSIDE if layer is None else IN_LAYERS
     if kind not in names:
         raise ValueError(
@@ -224,13 +224,13 @@ def _name(path: Path, name: str) -> str:
 
 def _rope_factors(path: Path, reader: GGUFReader) -> NDArray[np.float32] | None:
     """By which each frequency is divided, or None."""
-    found = [tensor for tensor in reader.tensors if tensor.name == ROPE_FACTORS]
-    if not found:
+    tensors = [tensor for tensor in reader.tensors if tensor.name == ROPE_FACTORS]
+    if not tensors:
         return None
-    kind = found[0].tensor_type.name
+    kind = tensors[0].tensor_type.name
     if kind != "F32":
         refuse(path, ROPE_FACTORS, kind, "F32")
-    factors = np.array(found[0].data, np.float32)
+    factors = np.array(tensors[0].data, np.float32)
     if not (np.isfinite(factors) & (factors > 0)).all():
         refuse(path, ROPE_FACTORS, factors.tolist(), "finite numbers above 0")
     return factors
@@ -304,11 +304,11 @@ def _tokens(path: Path, value: Value) -> list[str]:
 def _tokenizer(path: Path, value: Value, tokens: list[str]) -> Tokenizer:
     """Byte-level byte-pair encoding from the file's vocabulary and merges."""
     instead = "or give a folder in the Hugging Face layout, with tokenizer.json"
-    model, words = value("tokenizer.ggml.model"), value("tokenizer.ggml.pre", "default")
+    model, splitter = value("tokenizer.ggml.model"), value("tokenizer.ggml.pre", "default")
     if model != "gpt2":
         refuse(path, "tokenizer.ggml.model", model, f"'gpt2'; {instead}")
-    if words not in WORDS:
-        refuse(path, "tokenizer.ggml.pre", words, f"{sorted(WORDS)}; {instead}")
+    if splitter not in WORDS:
+        refuse(path, "tokenizer.ggml.pre", splitter, f"{sorted(WORDS)}; {instead}")
     merges = [tuple(merge.split(" ")) for merge in value("tokenizer.ggml.merges")]
     for merge in merges:
         if len(merge) != 2:
@@ -317,10 +317,10 @@ def _tokenizer(path: Path, value: Value, tokens: list[str]) -> Tokenizer:
         models.BPE(
             vocab={token: index for index, token in enumerate(tokens)},
             merges=merges,
-            ignore_merges=words == "llama-bpe",  # a word that is a token is that token
+            ignore_merges=splitter == "llama-bpe",  # a word that is a token is that token
         )
     )
-    tokenizer.pre_tokenizer = WORDS[words]
+    tokenizer.pre_tokenizer = WORDS[splitter]
     tokenizer.decoder = decoders.ByteLevel()
     for token, kind in zip(tokens, value("tokenizer.ggml.token_type"), strict=True):
         if kind in (TokenType.CONTROL, TokenType.USER_DEFINED):

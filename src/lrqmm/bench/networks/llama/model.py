@@ -229,11 +229,11 @@ def _build(path: Path, file: LlamaFile) -> LoadedLlama:
             )
         weights["lm_head.weight"] = embeddings
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
             raise ValueError(
-                f"{path} has {name} of shape {found.get(name, '(none: it is missing)')}; "
+                f"{path} has {name} of shape {shapes.get(name, '(none: it is missing)')}; "
                 f"allowed: {expected.get(name, 'no such tensor in a LLaMA network')}"
             )
     check_finite(path, file.weights)

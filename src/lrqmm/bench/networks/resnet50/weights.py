@@ -84,28 +84,30 @@ def from_file(file: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]
     """
     stored = _read(file)
     names = {
-        own: torchvision_name(own) for own in shapes if not own.endswith(".num_batches_tracked")
+        name: torchvision_name(name) for name in shapes if not name.endswith(".num_batches_tracked")
     }
-    for own, key in names.items():
-        found = stored.get(key)
-        if not isinstance(found, Tensor) or found.shape != shapes[own]:
-            said = f"has shape {tuple(found.shape)}" if isinstance(found, Tensor) else "is missing"
+    for name, key in names.items():
+        tensor = stored.get(key)
+        if not isinstance(tensor, Tensor) or tensor.shape != shapes[name]:
+            problem = "is missing"
+            if isinstance(tensor, Tensor):
+                problem = f"has shape {tuple(tensor.shape)}"
             raise ValueError(
-                f"{file}: tensor {key!r} {said}; expected: shape {tuple(shapes[own])}, "
+                f"{file}: tensor {key!r} {problem}; expected: shape {tuple(shapes[name])}, "
                 "in a state dict of ResNet-50 by torchvision's names, which are timm's too"
             )
-    known = set(names.values())
+    keys = set(names.values())
     for key in stored:
-        if key not in known and not str(key).endswith(".num_batches_tracked"):
+        if key not in keys and not str(key).endswith(".num_batches_tracked"):
             raise ValueError(
-                f"{file}: tensor {key!r} is not of ResNet-50; expected: the {len(known)} of "
+                f"{file}: tensor {key!r} is not of ResNet-50; expected: the {len(keys)} of "
                 "torchvision's resnet50, no others"
             )
     tensors = {key: stored[key].detach() for key in names.values()}
     check_floats(file, tensors)
     tensors = {key: tensor.float() for key, tensor in tensors.items()}
     _check_values(file, tensors)
-    return {own: tensors[key] for own, key in names.items()}
+    return {name: tensors[key] for name, key in names.items()}
 
 
 def _check_values(file: Path, state: Mapping[str, Tensor]) -> None:
@@ -118,9 +120,9 @@ def _check_values(file: Path, state: Mapping[str, Tensor]) -> None:
             )
 
 
-def torchvision_name(own: str) -> str:
+def torchvision_name(name: str) -> str:
     """torchvision's name of a tensor: 'layer2.0.conv2.weight' of 'res3a_branch2b.weight'."""
-    layer, suffix = own.split(".")
+    layer, suffix = name.split(".")
     block = re.fullmatch(r"(res|bn)([2-5])([a-f])_branch(1|2[abc])", layer)
     if block is None:
         return f"{TORCHVISION[layer]}.{suffix}"
