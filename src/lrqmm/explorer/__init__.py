@@ -98,7 +98,7 @@ def _networks(run: Run) -> pd.DataFrame:
             text
             for text, applies in (
                 (f"{row['data']}", pd.notna(row["data"])),
-                (f"{row['per_gemm']} a GEMM", True),
+                (f"{row['per_gemm']} per GEMM", True),
                 (f"ranks within {row['ranks_within']} bits", pd.notna(row["ranks_within"])),
                 (f"in float: {row['keep']}", bool(row["keep"])),
             )

@@ -56,7 +56,7 @@ def tabulate(run: Run) -> pd.DataFrame:
         columns={
             "variant": "method",
             "power_iterations": "q",
-            "per_gemm": "items a GEMM",
+            "per_gemm": "items per GEMM",
             "ranks_within": "ranks by layer within bits",
         }
     )

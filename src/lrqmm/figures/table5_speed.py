@@ -19,7 +19,7 @@ SETTING = [
     "oversampling", "power_iterations", "factor_dtype",
 ]  # fmt: skip
 SAME = ["shard", "setting", "m", "k", "n"]
-AS_INT8 = " (as int8)"  # stored two a byte, multiplied one a byte
+AS_INT8 = " (as int8)"  # stored two per byte, multiplied one per byte
 SHOWN = {
     "b_prepared": "B prepared",
     "oversampling": "p",

@@ -125,7 +125,7 @@ def _resnet50(run: Run) -> tuple[str, str, str]:
         f"[{100 * plain['low']:.1f}, {100 * plain['high']:.1f}] direct"
     )
     conditions = (
-        f"{best['data']}, {best['rounding']}, {best['granularity']}, {best['per_gemm']} a GEMM"
+        f"{best['data']}, {best['rounding']}, {best['granularity']}, {best['per_gemm']} per GEMM"
     )
     apart = best["low"] > plain["high"]
     return ours, conditions, "reproduced in part" if apart else "not reproduced"

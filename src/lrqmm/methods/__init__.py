@@ -1,4 +1,4 @@
-"""One file a method: a module here defines `METHOD`, and its name is the method's name.
+"""One file per method: a module here defines `METHOD`, and its name is the method's name.
 
 Adding a method is adding a file; nothing else lists them.
 """

@@ -331,7 +331,7 @@ def total_cost(low: nn.Module) -> tuple[Cost, float]:
 
 
 def weight_bits(low: nn.Module) -> float:
-    """Bits an element of the weights of all its convolutions and linear layers, kept ones' too.
+    """Bits per element of the weights of all its convolutions and linear layers, kept ones' too.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Low-bit products inside a network: each convolution and linear layer is one GEMM by a method.
 
-A forward pass multiplies all rows of its batch in one GEMM a layer, so ten pictures in a GEMM are a
-batch of ten. Products of two activations (attention scores) stay in float.
+A forward pass multiplies all rows of its batch in one GEMM per layer, so ten pictures in a GEMM are
+a batch of ten. Products of two activations (attention scores) stay in float.
 """
 
 from __future__ import annotations

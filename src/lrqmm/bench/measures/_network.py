@@ -73,7 +73,7 @@ def measure_network(experiment: Asked, shard: Shard, device: str, threads: int) 
                 rows.extend(
                     _measure(task, experiment, method, setting, per_gemm, chosen, reference, sample)
                 )
-                done = f"{number} of {len(settings)} settings, {per_gemm} a GEMM"
+                done = f"{number} of {len(settings)} settings, {per_gemm} per GEMM"
                 print(f"{shard.name}: {done}", file=sys.stderr, flush=True)
     common = {**_rows.provenance(shard, threads), "device": str(chosen)}
     return [{**common, **row, **load} for row in rows]
