@@ -41,17 +41,24 @@ def data(kind, shape, rng):
 # the algorithm in float64, on the codes that float32 arithmetic gives
 
 
+ROUNDINGS = ("nearest", "truncate", "signed")
+
+
 def encoded(X, bits, rounding):
     """Codes and scale a row, float32 arithmetic as documented, returned as float64."""
     top = np.float32(2 ** (bits - 1) - 1)
     largest = np.abs(X).max(axis=1)
-    scale = largest / top
+    scale = largest / (top + 1 if rounding == "signed" else top)
     usable = scale >= np.float32(2.0**-126)
     scale = np.where(usable, scale, np.float32(0))
     with np.errstate(divide="ignore"):
         inverse = np.where(usable, np.float32(1) / scale, np.float32(0))
     if rounding == "nearest":
         codes = np.rint(X * inverse[:, None])
+    elif rounding == "signed":
+        sign = np.where(X.max(axis=1) > -X.min(axis=1), np.float32(-1), np.float32(1))
+        codes = np.minimum(np.rint(X * (sign * inverse)[:, None]), top)
+        scale = sign * scale
     else:
         codes = np.trunc(X * (inverse * np.float32(1 + 2.0**-22))[:, None])
     return codes.astype(np.float64), scale.astype(np.float64)
@@ -121,7 +128,8 @@ def deviation(A, B, method, bits, rounding, **options):
     given = {names.get(key, key): value for key, value in options.items()}
     if method.startswith("lrqmm"):
         given.setdefault("power_iterations", 0)
-    C = lrqmm.matmul(A, B, method, bits=bits, rounding=rounding, execution="fused", **given)
+    given |= {"levels": "signed"} if rounding == "signed" else {"rounding": rounding}
+    C = lrqmm.matmul(A, B, method, bits=bits, execution="fused", **given)
     left = {name: options.get(name) for name in ("bits_a", "zero_point_a")}
     direct = float64(A, B, "direct", bits, rounding, **left)
     expected = float64(A, B, method, bits, rounding, **options)
@@ -143,7 +151,7 @@ def test_within_one_percent_of_a_float64_execution(seed):
     A, B = data(kind, (m, k), rng), data(kind, (k, n), rng)
     if k == 1:  # quantisation is exact there, up to rounding
         A, B = data(kind, (m, 2), rng), data(kind, (2, n), rng)
-    bits, rounding = int(rng.integers(2, 9)), ("nearest", "truncate")[int(rng.integers(2))]
+    bits, rounding = int(rng.integers(2, 9)), ROUNDINGS[int(rng.integers(3))]
     assert deviation(A, B, "direct", bits, rounding) < 1e-4
     assert deviation(A, B, "mean_fix", bits, rounding) < 0.01
     assert deviation(A, B, "lrqmm", bits, rounding, rank=rank) < 0.01
@@ -169,11 +177,12 @@ def test_within_one_percent_of_a_float64_execution(seed):
     ],
     ids=str,
 )
-def test_every_option_follows_the_float64_execution(method, options):
+@pytest.mark.parametrize("rounding", ["nearest", "signed"])
+def test_every_option_follows_the_float64_execution(method, options, rounding):
     rng = np.random.default_rng(3)
     A, B = data("lowrank", (150, 131), rng), data("lowrank", (131, 97), rng)
     limit = 0.015 if "p" in options else 0.01  # which directions are cut is a close call
-    assert deviation(A, B, method, 4, "nearest", rank=12, **options) < limit
+    assert deviation(A, B, method, 4, rounding, rank=12, **options) < limit
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -195,6 +204,23 @@ def test_zero_points_follow_the_float64_execution(seed, implementation):
     rank = max(1, min(m, k, n) // 4)
     for method in ("lrqmm", "lrqmm_aware"):
         assert deviation(A, B, method, rank=rank, **given) < 0.01
+
+
+def test_signed_levels_with_zero_points_are_those_of_the_right_operand():
+    rng = np.random.default_rng(8)
+    A, B = data("relu", (40, 70), rng), data("normal", (70, 33), rng)
+    given = dict(bits=4, zero_point_a="integer", levels="signed")
+    plain = lrqmm.matmul(A, B, "direct", **given)
+    np.testing.assert_allclose(
+        lrqmm.matmul(A, B, "direct", execution="fused", **given), plain, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_largest_sums_of_signed_codes_are_exact():
+    for k in (3, 1000, LARGEST_K):
+        ones = np.ones((2, k), np.float32)
+        C = lrqmm.matmul(ones, ones.T, "direct", levels="signed", execution="fused")
+        np.testing.assert_allclose(C, np.float32(k), rtol=1e-6)
 
 
 def test_zero_points_win_on_one_sided_activations_as_the_plain_code_does():
@@ -415,7 +441,7 @@ def test_passes_give_the_documented_codes_and_digits(seed, implementation):
     X[rng.integers(rows)] = 0
     if rows > 1:
         X[rng.integers(rows)] *= np.float32(1e-42)  # below the smallest scale
-    bits, rounding = 2 + seed % 7, ("nearest", "truncate")[seed % 2]
+    bits, rounding = 2 + seed % 7, ROUNDINGS[seed % 3]
     codes, scale = encoded(X, bits, rounding)
     for given in (X, np.asfortranarray(X)):
         own = cpu.quantize(torch.from_numpy(given), bits, rounding, rank=3, residual=True)
@@ -424,13 +450,17 @@ def test_passes_give_the_documented_codes_and_digits(seed, implementation):
         assert np.array_equal(own.scale.numpy(), scale)
         residual = X - scale[:, None] * codes
         digits = UNIT[rounding] * scale[:, None] * own.digits.numpy()
-        whole = scale > 0
-        step = UNIT[rounding] * scale[whole, None]
+        whole = scale != 0
+        step = UNIT[rounding] * np.abs(scale[whole, None])
         assert (np.abs(residual - digits)[whole] <= 0.51 * step + 1e-6 * np.abs(X[whole])).all()
         assert not own.digits.numpy()[~whole].any()
         if rounding == "truncate":  # the largest element keeps the top level
             top = 2 ** (bits - 1) - 1
             assert (np.abs(codes[whole]).max(axis=1) == top).all()
+        if rounding == "signed":  # it is kept, as the one level more
+            kept = np.take_along_axis(codes, np.abs(X).argmax(axis=1)[:, None], axis=1)[whole]
+            assert np.isin(kept, (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)).all()
+            assert (codes[whole].min(axis=1) == -(2 ** (bits - 1))).all()
 
 
 @pytest.mark.parametrize("q", [0, 1, 4, 7, 32])
@@ -487,4 +517,5 @@ def test_both_implementations_have_the_same_passes():
     for name in ("quantize_rows", "quantize_columns", "thin_codes", "merge", "scale_update"):
         assert callable(getattr(passes, name))
         assert callable(getattr(passes_numba, name))
-    assert UNIT == {"nearest": 1 / 254, "truncate": 1 / 127}
+    assert UNIT == {"nearest": 1 / 254, "truncate": 1 / 127, "signed": 1 / 127}
+    assert ROUNDINGS == passes.MODES

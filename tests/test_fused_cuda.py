@@ -77,13 +77,17 @@ def reference(X, bits, rounding):
     v, codes, scales = np.zeros(X.shape), np.zeros(X.shape), np.zeros(len(X), np.float32)
     for i, row in enumerate(X):
         largest = np.abs(row).max(initial=0)
-        scale = np.float32(largest / np.float32(top))
-        if scale < 2.0**-126:
+        scale = np.float32(largest / np.float32(top + (rounding == "signed")))
+        if rounding == "signed" and row.max() > -row.min():
+            scale = -scale
+        if abs(scale) < 2.0**-126:
             continue
         scales[i] = scale
         v[i] = row.astype(np.float64) / np.float64(scale)
         if rounding == "nearest":
             codes[i] = np.rint(v[i])
+        elif rounding == "signed":
+            codes[i] = np.minimum(np.rint(v[i]), top)
         else:
             codes[i] = np.where(np.abs(row) == largest, np.sign(row) * top, np.trunc(v[i]))
     return v, codes, scales
@@ -92,7 +96,8 @@ def reference(X, bits, rounding):
 def check_quantized(library, X, given, bits, rounding):
     coded = library.kernels.quantize(given, bits, rounding, rank=3, residual=True)
     assert coded.room.shape == (len(X) + 3, X.shape[1])
-    assert coded.unit == {"nearest": 1 / 254, "truncate": 1 / 127}[rounding]
+    unit = 254 if rounding == "nearest" else 127
+    assert coded.unit == 1 / unit
     codes, digits, scale = (library.down(x) for x in (coded.codes, coded.digits, coded.scale))
     assert codes.dtype == digits.dtype == np.int8
     assert scale.dtype == np.float32
@@ -104,7 +109,6 @@ def check_quantized(library, X, given, bits, rounding):
     differ = codes != expected
     assert (apart[differ] < TIE).all()
     assert (np.abs(codes - expected)[differ] == 1).all()
-    unit = {"nearest": 254, "truncate": 127}[rounding]
     assert (np.abs(digits - unit * (v - codes)) <= 0.5 + unit * TIE).all()
     assert (np.abs(digits.astype(int)) <= 127).all()
     return codes, digits
@@ -113,7 +117,7 @@ def check_quantized(library, X, given, bits, rounding):
 SHAPES = [(1, 1), (7, 33), (65, 131), (300, 5), (3, 1100)]
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "truncate"])
+@pytest.mark.parametrize("rounding", ["nearest", "truncate", "signed"])
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_codes_and_digits(library, bits, rounding):
     rng = np.random.default_rng(bits)
@@ -130,7 +134,7 @@ def test_codes_and_digits(library, bits, rounding):
 def test_codes_are_the_same_without_digits(library, layout):
     X = np.random.default_rng(0).standard_normal((33, 70), dtype=np.float32)
     given = LAYOUTS[layout](library.up, X)
-    for rounding in ("nearest", "truncate"):
+    for rounding in ("nearest", "truncate", "signed"):
         own = library.kernels.quantize(given, 5, rounding, rank=0, residual=False)
         assert own.digits is None
         other = library.kernels.quantize(given, 5, rounding, rank=0, residual=True)
@@ -415,14 +419,14 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "truncate"])
+@pytest.mark.parametrize("rounding", [{}, {"rounding": "truncate"}, {"levels": "signed"}], ids=str)
 @pytest.mark.parametrize("shape", [(50, 70, 45), (1, 33, 64), (64, 31, 9)], ids=str)
 @pytest.mark.parametrize("method", OPTIONS)
 def test_agrees_with_the_cpu(method, shape, rounding, on_cuda, monkeypatch):
     A, B = operands(*shape)
     exact = oracle.product(A, B)
     for options in OPTIONS[method] if shape[0] > 1 else [{}]:
-        how = dict(bits=4, rounding=rounding, execution="fused", **options)
+        how = dict(bits=4, execution="fused", **rounding, **options)
         if method != "direct":
             how["rank"] = 5
         own = lrqmm.get_method(method, **how)
@@ -430,7 +434,7 @@ def test_agrees_with_the_cpu(method, shape, rounding, on_cuda, monkeypatch):
         with monkeypatch.context() as cpu_only:
             cpu_only.setattr(fused, "_kernels", lambda X: cpu)
             expected = lrqmm.get_method(method, **how).matmul(A, B)
-            direct = lrqmm.matmul(A, B, bits=4, method="direct", rounding=rounding)
+            direct = lrqmm.matmul(A, B, bits=4, method="direct", **rounding)
         assert found.dtype == np.float32
         error = np.linalg.norm(direct - exact)
         assert np.linalg.norm(found - expected) < 0.01 * error
@@ -606,7 +610,8 @@ from lrqmm.fused import triton_products, triton_quantize
 from lrqmm.products.packing import triton_kernels as packing_triton
 
 POINTERS = {
-    "X": "*fp32", "Y": "*fp32", "s": "*fp32", "t": "*fp32", "largest": "*fp32", "scales": "*fp32",
+    "X": "*fp32", "Y": "*fp32", "s": "*fp32", "t": "*fp32", "low": "*fp32", "high": "*fp32",
+    "scales": "*fp32",
     "a": "*i8", "b": "*i8", "T": "*i8", "R": "*i8", "codes": "*i8", "digits": "*i8",
 }
 
@@ -617,12 +622,12 @@ def build(kernel, C=None, **constants):
     return triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
 
 tile = dict(BLOCK_ROWS=16, BLOCK_K=64)
-for truncate in (False, True):
-    levels = dict(TOP=7, TRUNCATE=truncate)
+for mode in ("nearest", "truncate", "signed"):
+    levels = dict(TOP=7, MODE=mode)
     build(triton_quantize._quantize_rows, **levels, **tile, stride_k=1)
     build(triton_quantize._quantize_tiles, **levels, **tile, stride_row=1)
-build(triton_quantize._quantize_rows, TOP=7, TRUNCATE=False, digits=None, **tile)
-build(triton_quantize._largest, **tile, stride_row=1)
+build(triton_quantize._quantize_rows, TOP=7, MODE="nearest", digits=None, **tile)
+build(triton_quantize._extremes, **tile, stride_row=1)
 tile = dict(BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, stride_ak=1, stride_bk=1)
 assert "wgmma" in build(triton_products._int_product.fn, "*i32", **tile)
 assert "wgmma" in build(triton_products._scaled_product.fn, "*fp32", **tile, BLOCK_Q=16)

@@ -21,9 +21,9 @@ def calls():
     sums = torch.ones(M + 2, N + 2, dtype=torch.int32)
     pairs = torch.ones(M, 2 * Q, dtype=torch.int32)
     return {
-        "quantize_rows": dict(x=floats(M, N), top=7, truncate=False, codes=codes(M + 2, N),
+        "quantize_rows": dict(x=floats(M, N), top=7, mode="signed", codes=codes(M + 2, N),
                               digits=codes(M, N), scale=floats(M)),
-        "quantize_columns": dict(x=floats(M, N), top=7, truncate=True, codes=codes(M, N + 2),
+        "quantize_columns": dict(x=floats(M, N), top=7, mode="truncate", codes=codes(M, N + 2),
                                  digits=codes(M, N), scale=floats(N)),
         "quantize_rows_affine": dict(x=floats(M, N), top=7, codes=codes(M, N), digits=codes(M, N),
                                      scale=floats(M), zero=floats(M)),

@@ -308,3 +308,62 @@ def test_product_is_that_of_the_dequantized_operands(library, granularity, round
 def test_parameters_are_checked(how, error, message):
     with pytest.raises(error, match=message):
         Uniform(**how)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    X=matrices,
+    bits=st.integers(2, 8),
+    kind=st.sampled_from(["signed", "even"]),
+    rounding=st.sampled_from(sorted(ROUNDINGS)),
+    granularity=st.sampled_from(GRANULARITIES),
+)
+def test_all_levels_without_a_zero_point(X, bits, kind, rounding, granularity):
+    quantizer = Uniform(bits=bits, levels=kind, rounding=rounding, granularity=granularity)
+    quantized = quantizer.quantize(X)
+    codes, scales = to_numpy(quantized.codes), to_numpy(quantized.scale).ravel()
+    half = 2 ** (bits - 1)
+    for group, scale in zip(shared_scale(X.shape, granularity), scales, strict=True):
+        x, q = X[group].ravel().astype(np.float64), codes[group].ravel()
+        largest = np.abs(x).max()
+        expected = largest / (half if kind == "signed" else half - 0.5)
+        if expected < SMALLEST_SCALE * (1 - 1e-6):
+            assert scale == 0
+            assert not q.any()
+            continue
+        if expected < SMALLEST_SCALE * (1 + 1e-6):
+            continue
+        np.testing.assert_allclose(abs(scale), expected, rtol=1e-6)
+        assert (scale < 0) == (kind == "signed" and -largest not in x)
+        v = x / float(scale)
+        for value, code, magnitude in zip(v, q, np.abs(x), strict=True):
+            rounded = nearest if magnitude == largest else ROUNDINGS[rounding]
+            slack = 1e-6 * half
+            assert code in {min(max(c, -half), half - 1) for c in allowed(value, rounded, slack)}
+        if kind == "signed":  # the extreme element is kept
+            assert q[np.abs(x).argmax()] in (-half, half - 1)
+            assert q.min() == -half
+
+
+def test_levels_and_zero_points_exclude_each_other():
+    with pytest.raises(ValueError, match=r"levels is 'signed'; allowed: 'odd' where both"):
+        Uniform(levels="signed", zero_point="integer")
+    with pytest.raises(ValueError, match=r"levels is 'even'.*zero points"):
+        Uniform(levels="even", zero_point="float")
+    mixed = Uniform(levels="signed", zero_point_a="integer")
+    assert mixed.left == Uniform(zero_point="integer")
+    with pytest.raises(ValueError, match="levels is 'sined'"):
+        Uniform(levels="sined")
+
+
+def test_signed_levels_as_gguf_has_them():
+    """Q4_0 of the gguf package: the same codes in blocks of 32, but for its scale in float16."""
+    from gguf.quants import Q4_0
+
+    X = np.random.default_rng(3).standard_normal((8, 96)).astype(np.float32)
+    theirs = Q4_0.dequantize(Q4_0.quantize(X))
+    ours = Uniform(bits=4, levels="signed", granularity="group:32").quantize(X)
+    apart = np.abs(ours.dequantize() - theirs)
+    step = np.repeat(np.abs(ours.scale), 32, axis=1)
+    assert (apart <= 0.01 * step).mean() > 0.99  # ties, which theirs rounds up
+    assert (apart <= 1.01 * step).all()

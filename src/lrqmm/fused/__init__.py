@@ -29,11 +29,12 @@ from lrqmm.products.cost import Cost
 from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
 from lrqmm.products.parts import Compensator
 
-LARGEST_K = (2**31 - 1) // (128 * 127)
+LARGEST_K = (2**31 - 1) // (128 * 128)
 """Columns up to which int32 sums cannot overflow."""
 
 COVERED: dict[str, tuple[Any, ...]] = {
     "granularity": ("vector",),
+    "levels": ("odd", "signed"),
     "zero_point": (None,),
     "zero_point_a": ("same", None, "integer"),
     "terms": ("full", "first"),
@@ -102,9 +103,11 @@ class Fused(Composition):
                     raise ValueError(f"{error} with execution='fused'") from None
         if self.parameters.get("rank") == "auto":
             raise ValueError("rank is 'auto'; allowed: an integer or None with execution='fused'")
-        if self._zero_point and self.parameters["rounding"] != "nearest":
+        usual = not self._zero_point and self.parameters.get("levels", "odd") == "odd"
+        if not usual and self.parameters["rounding"] != "nearest":
             raise ValueError(
-                "rounding is 'truncate'; allowed: 'nearest' with zero points and execution='fused'"
+                "rounding is 'truncate'; allowed: 'nearest' with zero points, levels='signed' and "
+                "execution='fused'"
             )
 
     def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> PreparedCodes:
@@ -123,7 +126,7 @@ class Fused(Composition):
         quantizer: Any = self.quantizer
         with _current(Bt):
             coded = kernels.quantize(
-                Bt, quantizer.bits, quantizer.rounding, rank=rank, residual=residual, space=space
+                Bt, quantizer.bits, _rounding(quantizer), rank=rank, residual=residual, space=space
             )
             if self._zero_point or self._means:
                 algorithm.add_sums(coded, kernels)
@@ -153,7 +156,7 @@ class Fused(Composition):
         left = kernels.quantize(
             A,
             quantizer.bits,
-            quantizer.rounding,
+            _rounding(quantizer),
             rank=rank,
             residual=residual,
             space=space,
@@ -241,6 +244,11 @@ class Fused(Composition):
     def _space(self, side: str, kernels: Kernels, X: Array) -> dict[str, Any]:
         key = f"{side} {kernels.__name__} {X.device}"  # buffers stay with a library and device
         return self._spaces.named.setdefault(key, {})
+
+
+def _rounding(quantizer: Any) -> str:
+    """What kernels call it: of the signed levels 'signed'."""
+    return "signed" if quantizer.levels == "signed" else str(quantizer.rounding)
 
 
 def _check_k(k: int) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from lrqmm._checks import Array
 
-UNIT = {"nearest": 1 / 254, "truncate": 1 / 127}
-"""What a residual digit counts in scales: a truncated residual is twice as wide."""
+UNIT = {"nearest": 1 / 254, "truncate": 1 / 127, "signed": 1 / 127}
+"""What a residual digit counts in scales: a truncated or cut residual is twice as wide."""
 
 
 @dataclass

@@ -60,7 +60,9 @@ def quantize(
 
     scale = max|x| / (2^(bits-1) - 1) a row, 0 where that is below 2^-126;
     'nearest': q = round(x / scale), d = round(254 (x / scale - q));
-    'truncate': q = trunc(x / scale) with the extremes at the top, d = round(127 (x / scale - q)).
+    'truncate': q = trunc(x / scale) with the extremes at the top, d = round(127 (x / scale - q));
+    'signed': scale = -x_max / 2^(bits-1) with x_max the element of largest magnitude, q = round(x /
+    scale) up to 2^(bits-1) - 1, d = round(127 (x / scale - q)).
     A value within float32 rounding of a tie may go either way. With a zero point, to nearest only,
     scale = (max(x, 0) - min(x, 0)) / (2^bits - 1), zero = round(-min(x, 0) / scale) - 2^(bits-1)
     and q = round(x / scale) + zero, d = round(254 (x / scale - q + zero)).
@@ -78,15 +80,15 @@ def quantize(
         if residual:
             digits = take(space, "digits", (rows, k) if by_rows else (k, rows), torch.int8)
         scale = empty((rows,), torch.float32)
-        top, truncate = 2 ** (bits - 1) - 1, rounding == "truncate"
+        top = 2 ** (bits - 1) - 1
         if zero_point:
             zero = empty((rows,), torch.float32)
             passes.quantize_rows_affine(X, top, room, digits, scale, zero)
             return Coded(room, digits, scale, UNIT[rounding], -scale * zero)
         if by_rows:
-            passes.quantize_rows(X, top, truncate, room, digits, scale)
+            passes.quantize_rows(X, top, rounding, room, digits, scale)
             return Coded(room, digits, scale, UNIT[rounding])
-        passes.quantize_columns(X.T, top, truncate, room, digits, scale)
+        passes.quantize_columns(X.T, top, rounding, room, digits, scale)
         return Coded(room.T, None if digits is None else digits.T, scale, UNIT[rounding])
 
 

@@ -33,6 +33,18 @@ float absolute_maximum(const float* x, int64_t n) {
     return largest;
 }
 
+// The least and the largest of x and zero.
+void extremes(const float* x, int64_t n, float& least, float& largest) {
+    float low = 0, high = 0;
+#pragma omp simd reduction(min : low) reduction(max : high)
+    for (int64_t j = 0; j < n; ++j) {
+        low = std::min(low, x[j]);
+        high = std::max(high, x[j]);
+    }
+    least = low;
+    largest = high;
+}
+
 // scale = largest / top, and what to multiply by. Truncation takes a hair more than 1 / scale, so
 // that the element of largest magnitude reaches `top`.
 void scale_of(float largest, float top, bool truncate, float& scale, float& inverse) {
@@ -40,6 +52,14 @@ void scale_of(float largest, float top, bool truncate, float& scale, float& inve
     const bool usable = s >= SMALLEST_SCALE;
     scale = usable ? s : 0;
     inverse = usable ? 1 / s * (truncate ? 1 + 0x1p-22f : 1) : 0;
+}
+
+// The same with the sign of the element of largest magnitude, whose code is -top - 1.
+void signed_scale_of(float low, float high, float top, float& scale, float& inverse) {
+    const float s = (high > -low ? high : low) / -(top + 1);
+    const bool usable = std::fabs(s) >= SMALLEST_SCALE;
+    scale = usable ? s : 0;
+    inverse = usable ? 1 / s : 0;
 }
 
 // The same with a zero point: 2^b levels from the minimum to the maximum, a range that holds zero.
@@ -60,36 +80,49 @@ inline void encode_affine(float v, float zero, float top, int8_t* code, int8_t* 
         *digit = static_cast<int8_t>(__builtin_irintf((v - (q - zero)) * 254.f));
 }
 
-// q = round(v) and round(254 (v - q)), or q = trunc(v) and round(127 (v - q)).
-template <bool TRUNCATE, bool DIGITS>
-inline void encode(float v, int8_t* code, int8_t* digit) {
-    const int32_t q = TRUNCATE ? static_cast<int32_t>(v) : __builtin_irintf(v);
+enum Mode { NEAREST, TRUNCATE, SIGNED };  // as fused/passes.py numbers them
+
+// q = round(v) and round(254 (v - q)); or q = trunc(v) or min(round(v), top), and round(127 (v - q)).
+template <Mode MODE, bool DIGITS>
+inline void encode(float v, int32_t top, int8_t* code, int8_t* digit) {
+    int32_t q = MODE == TRUNCATE ? static_cast<int32_t>(v) : __builtin_irintf(v);
+    if (MODE == SIGNED) q = std::min(q, top);
     *code = static_cast<int8_t>(q);
     if (DIGITS) {
-        const float rest = (v - static_cast<float>(q)) * (TRUNCATE ? 127.f : 254.f);
+        const float rest = (v - static_cast<float>(q)) * (MODE == NEAREST ? 254.f : 127.f);
         *digit = static_cast<int8_t>(__builtin_irintf(rest));
     }
 }
 
-template <bool TRUNCATE, bool DIGITS>
-void encode_row(const float* x, const float* next, int64_t n, float inverse, int8_t* codes,
-                int8_t* digits) {
+template <Mode MODE, bool DIGITS>
+void encode_row(const float* x, const float* next, int64_t n, float inverse, int32_t top,
+                int8_t* codes, int8_t* digits) {
     for (int64_t j0 = 0; j0 < n; j0 += 64) {
         const int64_t end = std::min(n, j0 + 64);
         for (int64_t j = j0; j < end; j += 16) __builtin_prefetch(next + j, 0, 2);
 #pragma omp simd
         for (int64_t j = j0; j < end; ++j)
-            encode<TRUNCATE, DIGITS>(x[j] * inverse, codes + j, digits + j);
+            encode<MODE, DIGITS>(x[j] * inverse, top, codes + j, digits + j);
     }
 }
 
-template <bool TRUNCATE, bool DIGITS>
-void encode_columns(const float* x, int64_t n, const float* inverse, int8_t* codes,
+template <Mode MODE, bool DIGITS>
+void encode_columns(const float* x, int64_t n, const float* inverse, int32_t top, int8_t* codes,
                     int8_t* digits) {
 #pragma omp simd
     for (int64_t j = 0; j < n; ++j)
-        encode<TRUNCATE, DIGITS>(x[j] * inverse[j], codes + j, digits + j);
+        encode<MODE, DIGITS>(x[j] * inverse[j], top, codes + j, digits + j);
 }
+
+// By mode, without digits and with them.
+constexpr decltype(&encode_row<NEAREST, true>) ENCODE_ROW[3][2] = {
+    {encode_row<NEAREST, false>, encode_row<NEAREST, true>},
+    {encode_row<TRUNCATE, false>, encode_row<TRUNCATE, true>},
+    {encode_row<SIGNED, false>, encode_row<SIGNED, true>}};
+constexpr decltype(&encode_columns<NEAREST, true>) ENCODE_COLUMNS[3][2] = {
+    {encode_columns<NEAREST, false>, encode_columns<NEAREST, true>},
+    {encode_columns<TRUNCATE, false>, encode_columns<TRUNCATE, true>},
+    {encode_columns<SIGNED, false>, encode_columns<SIGNED, true>}};
 
 // Scaled accumulators plus the update of a ROWS x WIDTH block; Y is packed, q rows of WIDTH.
 void update_block(const int32_t* sums, int64_t ld_sums, const float* s, const float* t,
@@ -134,12 +167,8 @@ void quantize_rows_affine(const float* x, int64_t rows, int64_t columns, int64_t
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < rows; ++i) {
         const float* row = x + i * ld_x;
-        float low = 0, high = 0, inverse;
-#pragma omp simd reduction(min : low) reduction(max : high)
-        for (int64_t j = 0; j < columns; ++j) {
-            low = std::min(low, row[j]);
-            high = std::max(high, row[j]);
-        }
+        float low, high, inverse;
+        extremes(row, columns, low, high);
         affine_scale_of(low, high, top, scale[i], inverse, zero[i]);
         const float z = zero[i];
         int8_t* code = codes + i * ld_codes;
@@ -158,42 +187,57 @@ void quantize_rows_affine(const float* x, int64_t rows, int64_t columns, int64_t
 
 // x (rows, columns) -> codes, digits (or null) and one scale per row.
 void quantize_rows(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
-                   int truncate, int8_t* codes, int64_t ld_codes, int8_t* digits,
+                   int mode, int8_t* codes, int64_t ld_codes, int8_t* digits,
                    int64_t ld_digits, float* scale, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < rows; ++i) {
         const float* row = x + i * ld_x;
         const float* next = i + 1 < rows ? row + ld_x : row;
         float inverse;
-        scale_of(absolute_maximum(row, columns), top, truncate, scale[i], inverse);
-        const auto run = digits ? (truncate ? encode_row<true, true> : encode_row<false, true>)
-                                : (truncate ? encode_row<true, false> : encode_row<false, false>);
-        run(row, next, columns, inverse, codes + i * ld_codes, digits + i * ld_digits);
+        if (mode == SIGNED) {
+            float low, high;
+            extremes(row, columns, low, high);
+            signed_scale_of(low, high, top, scale[i], inverse);
+        } else {
+            scale_of(absolute_maximum(row, columns), top, mode == TRUNCATE, scale[i], inverse);
+        }
+        ENCODE_ROW[mode][digits != nullptr](row, next, columns, inverse, static_cast<int32_t>(top),
+                                            codes + i * ld_codes, digits + i * ld_digits);
     }
 }
 
 // x (rows, columns) -> codes, digits (or null) and one scale per column.
 void quantize_columns(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
-                      int truncate, int8_t* codes, int64_t ld_codes, int8_t* digits,
+                      int mode, int8_t* codes, int64_t ld_codes, int8_t* digits,
                       int64_t ld_digits, float* scale, int threads) {
     const int64_t share = (columns + threads - 1) / threads;
     const int64_t width = std::max<int64_t>(64, std::min(STRIP, (share + 63) / 64 * 64));
-    const auto run =
-        digits ? (truncate ? encode_columns<true, true> : encode_columns<false, true>)
-               : (truncate ? encode_columns<true, false> : encode_columns<false, false>);
+    const auto run = ENCODE_COLUMNS[mode][digits != nullptr];
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t j = 0; j < columns; j += width) {
         const int64_t n = std::min(width, columns - j);
-        float largest[STRIP] = {0}, inverse[STRIP];
+        float low[STRIP] = {0}, high[STRIP] = {0}, inverse[STRIP];
         for (int64_t i = 0; i < rows; ++i) {
             const float* row = x + i * ld_x + j;
+            if (mode == SIGNED) {
 #pragma omp simd
-            for (int64_t l = 0; l < n; ++l) largest[l] = std::max(largest[l], std::fabs(row[l]));
+                for (int64_t l = 0; l < n; ++l) {
+                    low[l] = std::min(low[l], row[l]);
+                    high[l] = std::max(high[l], row[l]);
+                }
+            } else {
+#pragma omp simd
+                for (int64_t l = 0; l < n; ++l) high[l] = std::max(high[l], std::fabs(row[l]));
+            }
         }
-        for (int64_t l = 0; l < n; ++l)
-            scale_of(largest[l], top, truncate, scale[j + l], inverse[l]);
+        for (int64_t l = 0; l < n; ++l) {
+            if (mode == SIGNED)
+                signed_scale_of(low[l], high[l], top, scale[j + l], inverse[l]);
+            else
+                scale_of(high[l], top, mode == TRUNCATE, scale[j + l], inverse[l]);
+        }
         for (int64_t i = 0; i < rows; ++i)
-            run(x + i * ld_x + j, n, inverse, codes + i * ld_codes + j,
+            run(x + i * ld_x + j, n, inverse, static_cast<int32_t>(top), codes + i * ld_codes + j,
                 digits ? digits + i * ld_digits + j : nullptr);
     }
 }
@@ -216,7 +260,7 @@ void thin_codes(const float* X, int64_t n, int64_t w, const float* weight, int8_
             for (int64_t i = i0; i < std::min(n, i0 + 64); ++i) {
                 const float v = (weight ? weight[i] : 1) * X[i * w + l] * inverse[l];
                 int8_t code, digit;
-                encode<false, true>(v, &code, &digit);
+                encode<NEAREST, true>(v, 127, &code, &digit);
                 first[l * row_stride + i * column_stride] = code;
                 if (second) second[l * n + i] = digit;
             }

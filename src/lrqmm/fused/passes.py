@@ -16,6 +16,9 @@ import torch
 BUILDS = {"AVX512": ("v4", "v3", "base"), "AVX2": ("v3", "base")}
 """Compiled variants that a processor can run, best first."""
 
+MODES = ("nearest", "truncate", "signed")
+"""How codes are rounded, by their numbers in compiled code; 'signed' is to nearest."""
+
 INT8, INT32, FLOAT32 = torch.int8, torch.int32, torch.float32
 
 
@@ -39,18 +42,19 @@ def _quantize(
     name: str,
     x: torch.Tensor,
     top: int,
-    truncate: bool,
+    mode: str,
     codes: torch.Tensor,
     digits: torch.Tensor | None,
     scale: torch.Tensor,
 ) -> None:
     by_rows = name == "quantize_rows"
+    number = MODES.index(mode)
     _check_quantized(x, codes, digits, by_rows)
     _check_vector("scale", scale, x.shape[0 if by_rows else 1])
     _run(
         name,
-        (x, top, truncate, codes, _or_none(digits, codes), scale),
-        (x, *x.shape, x.stride(0), float(top), truncate, codes, codes.stride(0), digits,
+        (x, top, number, codes, _or_none(digits, codes), scale),
+        (x, *x.shape, x.stride(0), float(top), ctypes.c_int(number), codes, codes.stride(0), digits,
          _stride(digits), scale),
     )  # fmt: skip
 
@@ -186,7 +190,7 @@ def _check(
         raise ValueError(f"{name} has strides {x.stride()}; allowed: rows of memory")
 
 
-Argument = torch.Tensor | float | None
+Argument = torch.Tensor | ctypes.c_int | float | None
 
 
 def _run(name: str, arrays: tuple[Argument, ...], arguments: tuple[Argument, ...]) -> None:
@@ -211,8 +215,8 @@ def _or_none(x: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
 def _argument(value: Argument) -> Any:
     if value is None or isinstance(value, torch.Tensor):
         return ctypes.c_void_p(None if value is None else value.data_ptr())
-    if isinstance(value, bool):
-        return ctypes.c_int(value)
+    if isinstance(value, ctypes.c_int):
+        return value
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
 
 

@@ -15,23 +15,33 @@ STRIP = 256  # columns that are quantised together
 LOOSE = {"nnan", "nsz", "contract"}  # lets a maximum use vectors; inputs are finite
 
 
+NEAREST, TRUNCATE, SIGNED = range(3)  # as passes.py numbers them
+
+
 @njit(inline="always")
-def _scale(largest: Any, top: Any, truncate: Any) -> Any:
-    scale = np.float32(largest / np.float32(top))
+def _scale(low: Any, high: Any, top: Any, mode: Any) -> Any:
+    """The scale of values from `low` to `high`, and what to multiply by."""
+    largest = max(-low, high)
+    scale = np.float32(largest / np.float32(top + 1 if mode == SIGNED else top))
     if scale < SMALLEST_SCALE:
         return np.float32(0), np.float32(0)
+    if mode == SIGNED and high > -low:
+        scale = -scale
     inverse = np.float32(1) / scale
-    return scale, inverse * MARGIN if truncate else inverse
+    return scale, inverse * MARGIN if mode == TRUNCATE else inverse
 
 
 @njit(inline="always")
-def _encode(v: Any, truncate: Any) -> Any:
+def _encode(v: Any, top: Any, mode: Any) -> Any:
     """The code of v, and the digit of what is left."""
-    if truncate:
+    if mode == TRUNCATE:
         code = np.trunc(v)
-        return code, np.rint((v - code) * np.float32(127))
-    code = np.rint(v)
-    return code, np.rint((v - code) * np.float32(254))
+    elif mode == SIGNED:
+        code = min(np.rint(v), np.float32(top))
+    else:
+        code = np.rint(v)
+        return code, np.rint((v - code) * np.float32(254))
+    return code, np.rint((v - code) * np.float32(127))
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath=LOOSE)
@@ -57,17 +67,15 @@ def quantize_rows_affine(
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath=LOOSE)
-def quantize_rows(
-    x: Array, top: int, truncate: bool, codes: Array, digits: Array, scale: Array
-) -> None:
+def quantize_rows(x: Array, top: int, mode: int, codes: Array, digits: Array, scale: Array) -> None:
     """x (rows, columns) -> codes, digits (none where empty) and one scale per row."""
     for i in prange(x.shape[0]):
-        largest = np.float32(0)
+        low, high = np.float32(0), np.float32(0)
         for j in range(x.shape[1]):
-            largest = max(largest, abs(x[i, j]))
-        scale[i], inverse = _scale(largest, top, truncate)
+            low, high = min(low, x[i, j]), max(high, x[i, j])
+        scale[i], inverse = _scale(low, high, top, mode)
         for j in range(x.shape[1]):
-            code, digit = _encode(x[i, j] * inverse, truncate)
+            code, digit = _encode(x[i, j] * inverse, top, mode)
             codes[i, j] = np.int8(code)
             if digits.shape[0] > 0:
                 digits[i, j] = np.int8(digit)
@@ -75,22 +83,22 @@ def quantize_rows(
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath=LOOSE)
 def quantize_columns(
-    x: Array, top: int, truncate: bool, codes: Array, digits: Array, scale: Array
+    x: Array, top: int, mode: int, codes: Array, digits: Array, scale: Array
 ) -> None:
     """x (rows, columns) -> codes, digits (none where empty) and one scale per column."""
     rows, columns = x.shape
     for strip in prange((columns + STRIP - 1) // STRIP):
         start, end = strip * STRIP, min(columns, (strip + 1) * STRIP)
-        largest = np.zeros(end - start, np.float32)
-        inverse = np.empty(end - start, np.float32)
+        low, high, inverse = np.zeros((3, end - start), np.float32)
         for i in range(rows):
             for j in range(start, end):
-                largest[j - start] = max(largest[j - start], abs(x[i, j]))
+                low[j - start] = min(low[j - start], x[i, j])
+                high[j - start] = max(high[j - start], x[i, j])
         for j in range(start, end):
-            scale[j], inverse[j - start] = _scale(largest[j - start], top, truncate)
+            scale[j], inverse[j - start] = _scale(low[j - start], high[j - start], top, mode)
         for i in range(rows):
             for j in range(start, end):
-                code, digit = _encode(x[i, j] * inverse[j - start], truncate)
+                code, digit = _encode(x[i, j] * inverse[j - start], top, mode)
                 codes[i, j] = np.int8(code)
                 if digits.shape[0] > 0:
                     digits[i, j] = np.int8(digit)
@@ -108,10 +116,10 @@ def thin_codes(X: Array, weight: Array, first: Array, second: Array, scale: Arra
         for i in range(n):
             f = weight[i] if len(weight) else np.float32(1)
             largest = max(largest, abs(f * X[i, col]))
-        scale[col], inverse = _scale(largest, 127, False)
+        scale[col], inverse = _scale(np.float32(0), largest, 127, NEAREST)
         for i in range(n):
             f = weight[i] if len(weight) else np.float32(1)
-            code, digit = _encode(f * X[i, col] * inverse, False)
+            code, digit = _encode(f * X[i, col] * inverse, 127, NEAREST)
             first[col, i] = np.int8(code)
             if len(second):
                 second[col, i] = np.int8(digit)

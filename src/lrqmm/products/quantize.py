@@ -7,7 +7,9 @@ operand B (k x n) is quantised as its transpose. In every vector (or tensor, or 
 
 Source: the scale max|X| / (2^(b-1) - 1), per tensor or "vector-wise", is our reading of LRQMM
 (arXiv 2409.18772) and its predecessor (arXiv 2403.06924); zero points follow Jacob et al.
-(arXiv 1712.05877).
+(arXiv 1712.05877). The scale signed by the extreme element is that of the GGUF formats Q4_0 and
+Q5_0 (llama.cpp) and of ONNX Runtime's and NNCF's symmetric 4-bit weights; max|X| / (2^(b-1) - 1/2)
+is that of LLM Compressor.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ __all__ = ["Quantizer", "Uniform", "WeightOnly"]
 SCALE_BITS = 32
 ROUNDINGS = ("nearest", "truncate")
 ZERO_POINTS = (None, "integer", "float")
+LEVELS = ("odd", "signed", "even")
 SMALLEST_SCALE = 2.0**-126  # the smallest normal float32: a vector below it is quantised to zero
 
 
@@ -142,8 +145,13 @@ class Uniform(Quantizer):
     ----------
     rounding : 'nearest' (ties to even) or 'truncate' (towards zero; with a float zero point towards
         the minimum). The extreme elements of a vector keep their level under truncation too.
-    zero_point : None (symmetric, 2^b - 1 levels), 'integer' or 'float' (2^b levels from the
-        minimum to the maximum; 'integer' represents zero exactly)
+    zero_point : None, 'integer' or 'float' (2^b levels from the minimum to the maximum; 'integer'
+        represents zero exactly)
+    levels : without a zero point. 'odd': 2^b - 1, as many above zero as below, scale = max|X| /
+        (2^(b-1) - 1); the paper's. 'signed': 2^b, the one more on the side of the element of
+        largest magnitude, which is kept: scale = -X_max / 2^(b-1) has its sign, and the other side
+        is cut half a level or more below that magnitude. 'even': 2^b, the one more below zero,
+        scale = max|X| / (2^(b-1) - 1/2), which cuts half a level of a positive extreme.
     zero_point_a : of the left operand; 'same' as the right one's
 
     Raises
@@ -162,9 +170,13 @@ class Uniform(Quantizer):
     [[7, -2, 1]]
     >>> Uniform(bits=4, zero_point="float").quantize(X).codes.tolist()
     [[7, -8, -2]]
+    >>> signed = Uniform(bits=4, levels="signed").quantize(X)
+    >>> signed.codes.tolist(), signed.scale.tolist()
+    ([[-8, 3, -2]], [[-0.125]])
     """
 
     rounding: str = "nearest"
+    levels: str = "odd"
     zero_point: str | None = None
     zero_point_a: str | None = "same"
 
@@ -173,6 +185,12 @@ class Uniform(Quantizer):
         _checks.choice("rounding", self.rounding, ROUNDINGS)
         _checks.choice("zero_point", self.zero_point, ZERO_POINTS)
         _checks.choice("zero_point_a", self.zero_point_a, ("same", *ZERO_POINTS))
+        _checks.choice("levels", self.levels, LEVELS)
+        if self.levels != "odd" and self.zero_point and self._zero_point_of_left:
+            raise ValueError(
+                f"levels is {self.levels!r}; allowed: 'odd' where both operands have zero points, "
+                "which have all 2^b levels"
+            )
 
     @property
     def fewest_bits(self) -> int:
@@ -183,8 +201,15 @@ class Uniform(Quantizer):
     @property
     def left(self) -> Uniform:
         bits = self.bits if self.bits_a is None else self.bits_a
-        zero_point = self.zero_point if self.zero_point_a == "same" else self.zero_point_a
-        return replace(self, bits=bits, bits_a=None, zero_point=zero_point, zero_point_a="same")
+        zero_point = self._zero_point_of_left
+        levels = "odd" if zero_point else self.levels
+        return replace(
+            self, bits=bits, bits_a=None, levels=levels, zero_point=zero_point, zero_point_a="same"
+        )
+
+    @property
+    def _zero_point_of_left(self) -> str | None:
+        return self.zero_point if self.zero_point_a == "same" else self.zero_point_a
 
     @property
     def offsets(self) -> bool:
@@ -201,11 +226,20 @@ class Uniform(Quantizer):
         return self._affine(xp, x, axes)
 
     def _symmetric(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
-        top = 2 ** (self.bits - 1) - 1
+        half = 2 ** (self.bits - 1)
+        top = {"odd": half - 1, "signed": half, "even": half - 0.5}[self.levels]
         scaled, scale, largest = scale_to_top(xp, x, axes, top)
+        if self.levels == "signed":  # the extreme element gets code -half, the scale its sign
+            negative = xp.min(x, axis=axes, keepdims=True) == -largest
+            sign = xp.where(negative, xp.ones_like(scale), -xp.ones_like(scale))
+            scaled, scale = sign * scaled, sign * scale
         if self.rounding == "nearest":
-            return xp.round(scaled), scale, None
-        return truncate(xp, scaled, xp.abs(x) == largest), scale, None
+            codes = xp.round(scaled)
+        else:
+            codes = truncate(xp, scaled, xp.abs(x) == largest)
+        if self.levels != "odd":
+            codes = xp.clip(codes, -half, half - 1)
+        return codes, scale, None
 
     def _affine(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         bottom, levels = -(2 ** (self.bits - 1)), 2**self.bits - 1
@@ -276,7 +310,7 @@ def stored_codes(xp: ModuleType, codes: Array, dtype: Any) -> Array:
 
 
 def scale_to_top(
-    xp: ModuleType, x: Array, axes: tuple[int, ...], top: int
+    xp: ModuleType, x: Array, axes: tuple[int, ...], top: float
 ) -> tuple[Array, Array, Array]:
     """x / scale with scale = max|x| / top over `axes`; the scale; the maximum."""
     largest = xp.max(xp.abs(x), axis=axes, keepdims=True)

@@ -23,7 +23,7 @@ class Quantized(Shown):
     Attributes
     ----------
     codes : (rows, k) int8, int16 where they need more bits, or float32 of a narrow float format
-    scale : (rows, groups) or (1, groups) float32, 0 for a constant vector
+    scale : (rows, groups) or (1, groups) float32, 0 for a constant vector; its sign may be either
     offset : like `scale`, or None where it is zero
     group : columns in a group; k where there are no groups
 
@@ -88,7 +88,7 @@ def product(left: Quantized, right: Quantized) -> Array:
         A, B = left.dequantize(), right.dequantize().T
         return backend_of(A).float_matmul(A, B, "float32", None)
     k, group = left.codes.shape[1], left.group
-    right_first = 0 not in left.scale.shape and bool(xp.max(left.scale) > LARGE_SCALE)
+    right_first = 0 not in left.scale.shape and bool(xp.max(xp.abs(left.scale)) > LARGE_SCALE)
     total = None
     for index, start in enumerate(range(0, k, group)):
         columns = slice(start, min(start + group, k))
