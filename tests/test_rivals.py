@@ -194,30 +194,104 @@ def test_hqq_is_no_worse_than_the_zero_point_of_the_minimum(bits):
     assert norm(20).sum() < 0.99 * norm(0).sum()
 
 
-def slow_gptq(W, X, bits, damping):
-    """Optimal brain surgeon in the natural order, H anew inverted for every column."""
+def slow_gptq(W, X, bits, damping, order=None, plain=None):
+    """Optimal brain surgeon in an order, H anew inverted for every column; the scales and offsets
+    of `plain`, or symmetric ones."""
     W = W.astype(np.float64).copy()
-    top = 2 ** (bits - 1) - 1
-    scale = np.abs(W).max(axis=1) / top
+    k = W.shape[1]
+    half = 2 ** (bits - 1)
+    bottom = 1 - half
+    scale, offset = np.abs(W).max(axis=1, keepdims=True) / (half - 1), 0
+    if plain is not None:
+        bottom = -half
+        scale = np.repeat(plain.scale, plain.group, axis=1)[:, :k].astype(np.float64)
+        if plain.offset is not None:
+            offset = np.repeat(plain.offset, plain.group, axis=1)[:, :k].astype(np.float64)
+    W, scale = W - offset, np.broadcast_to(scale, W.shape)
     H = X.T.astype(np.float64) @ X
     H += damping * np.mean(np.diag(H)) * np.eye(len(H))
     codes = np.zeros_like(W)
-    for i in range(W.shape[1]):
-        inverse = np.linalg.inv(H[i:, i:])
-        codes[:, i] = np.clip(np.round(W[:, i] / scale), -top, top)
-        lost = (W[:, i] - scale * codes[:, i]) / inverse[0, 0]
-        W[:, i:] -= lost[:, None] * inverse[0]
+    later = list(range(k) if order is None else order)
+    while later:
+        inverse = np.linalg.inv(H[np.ix_(later, later)])
+        i = later[0]
+        codes[:, i] = np.clip(np.round(W[:, i] / scale[:, i]), bottom, half - 1)
+        lost = (W[:, i] - scale[:, i] * codes[:, i]) / inverse[0, 0]
+        W[:, later] -= lost[:, None] * inverse[0]
+        later = later[1:]
     return codes
 
 
 @pytest.mark.parametrize("k", [5, 130, 150])  # below and above a block
 def test_gptq_is_the_surgeon(k):
     W, X = floats(0, 12, k), floats(1, 2 * k, k) @ floats(2, k, k)
-    found = gptq.GPTQ(bits=4, damping=0.01).quantize(W, calibration=X)
+    found = gptq.GPTQ(bits=4, damping=0.01, order="natural", levels="odd").quantize(
+        W, calibration=X
+    )
     agree = (found.codes == slow_gptq(W, X, 4, 0.01)).mean()
     assert agree > 0.999
     plain = dequantized(Uniform(bits=4), W)
     assert np.linalg.norm(X @ (W - found.dequantize()).T) < np.linalg.norm(X @ (W - plain).T)
+
+
+@pytest.mark.parametrize("order", ["natural", "activation", "groups"])
+@pytest.mark.parametrize(
+    "kind", [{"levels": "signed"}, {"levels": "even"}, {"zero_point": "float"},
+             {"zero_point": "integer"}], ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("granularity", ["vector", "group:7", "group:16"])
+def test_gptq_in_every_order_with_every_kind_of_levels(order, kind, granularity):
+    k = 40
+    W, X = floats(0, 12, k), floats(1, 3 * k, k) @ floats(2, k, k)
+    X[:, [3, 17, 30]] *= 20
+    quantizer = gptq.GPTQ(bits=4, order=order, granularity=granularity, **kind)
+    plain = Uniform(bits=4, granularity=granularity, **kind).quantize(W)
+    energy = (X.astype(np.float64) ** 2).sum(axis=0)
+    columns = list(range(k))
+    if order == "activation":
+        columns.sort(key=lambda i: -energy[i])
+    if order == "groups":
+        members = {i: energy[[j for j in range(k) if j // plain.group == i // plain.group]].max()
+                   for i in range(k)}  # fmt: skip
+        columns.sort(key=lambda i: (-members[i], -energy[i]))
+    quantized = quantizer.quantize(W, calibration=X)
+    np.testing.assert_array_equal(quantized.scale, plain.scale)
+    expected = slow_gptq(W, X, 4, 0.01, columns, plain)
+    assert (quantized.codes == expected).mean() > 0.99
+    # with 'even' levels the extremes are ties
+    apart = np.abs(quantizer.quantize(W).codes.astype(int) - plain.codes)
+    assert apart.max() <= ("even" in kind.values())
+    assert quantizer.offsets == ("zero_point" in kind)
+
+
+def test_gptq_with_few_outlier_columns_rounds_them_first():
+    rng = np.random.default_rng(0)
+    X, W = rng.standard_normal((256, 512)), rng.standard_normal((512, 384))
+    X[:, ::64] *= 20
+    X, W = X.astype(np.float32), W.astype(np.float32)
+    C = X.astype(np.float64) @ W
+
+    def missed(**params):
+        codes = gptq.GPTQ(bits=4, **params).quantize(W.T, calibration=X)
+        return np.linalg.norm(X @ codes.dequantize().T - C) / np.linalg.norm(C)
+
+    assert missed() < 0.5 * missed(order="natural", levels="odd")
+    assert missed(granularity="group:128") < missed(granularity="group:128", order="groups")
+    assert missed(clip=True) < missed()
+
+
+@pytest.mark.parametrize("kind", [{}, {"zero_point": "float"}], ids=str)
+def test_gptq_cuts_where_the_squared_error_is_least(kind):
+    W = np.random.default_rng(5).standard_t(3, (30, 64)).astype(np.float32) * np.float32(2.0**90)
+    for granularity in ("vector", "group:16", "tensor"):
+        usual, cut = (
+            gptq.GPTQ(bits=3, clip=clip, granularity=granularity, **kind).quantize(W)
+            for clip in (False, True)
+        )
+        before, after = (
+            np.linalg.norm((W - x.dequantize()).astype(np.float64)) for x in (usual, cut)
+        )
+        assert after < 0.99 * before
 
 
 @pytest.mark.parametrize("name", ["gptq", "hqq", "bc4", "lbw", "lopro", "twn"])
@@ -234,7 +308,8 @@ def test_weight_only_methods_have_zero_points_for_activations(name):
 def test_gptq_without_correlations_is_rounding():
     W, X = floats(0, 9, 40), np.eye(40, dtype=np.float32)
     found = gptq.GPTQ(bits=4).quantize(W, calibration=X)
-    np.testing.assert_array_equal(found.codes, Uniform(bits=4).quantize(W).codes)
+    plain = Uniform(bits=4, levels="signed").quantize(W)
+    np.testing.assert_array_equal(found.codes, plain.codes)
 
 
 # transforms

@@ -80,7 +80,7 @@ class CALDERA(Compressor):
     def quantizer(self) -> GPTQ:
         """Of the dense part."""
         bits = self.bits - 1 if self.bits_dense is None else self.bits_dense
-        return GPTQ(bits=bits, granularity=self.granularity)
+        return GPTQ(bits=bits, granularity=self.granularity, order="natural", levels="odd")
 
     def rank_of(self, k: int, n: int) -> int:
         """Rank of L and R for a k x n operand."""

@@ -1,20 +1,23 @@
 """GPTQ: columns of the weight rounded one after another, each making up for those before it.
 
     H = XᵀX + λ I over a sample X of left operands,  H⁻¹ = UᵀU, U upper triangular;
-    for i = 1, ..., k:  q_i = round(w_i),  w_j ← w_j - (w_i - q_i) U_ij / U_ii  for j > i
+    for i in order:  q_i = round(w_i),  w_j ← w_j - (w_i - q_i) U_ij / U_ii  for the j still to come
 
 with w_i the i-th row of B: what rounding it does to the product is put into the rows still to come.
 Scales are those of the weight before; λ is 1% of the mean of diag(XᵀX). Activations are uniform at
 `bits_a`.
 Cost: k³ / 3 + k² n once per weight.
-Source: Frantar et al., arXiv 2210.17323 (natural order of the columns, blocks of 128).
+Source: Frantar et al., arXiv 2210.17323 (natural order, blocks of 128). The other orders are those
+that its libraries have on: the largest diag(H) first, "act-order" (LLM Compressor; the order of the
+authors' own code where it is asked for), or that inside whole groups, which come by their largest
+("group-aware", GPTQModel). As scales are fixed before, the order is not stored.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
@@ -22,72 +25,170 @@ from lrqmm import _checks
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
 from lrqmm.products.decompose import inverse_root
-from lrqmm.products.quantize import Encoded, Uniform, WeightOnly, stored_codes
+from lrqmm.products.quantize import (
+    LEVELS,
+    ZERO_POINTS,
+    Encoded,
+    Uniform,
+    WeightOnly,
+    blocks,
+    clipped,
+    shared_axes,
+    stored_codes,
+)
 from lrqmm.products.quantized import Quantized
 from lrqmm.products.scaling import near_one
 
 BLOCK = 128
+ORDERS = ("natural", "activation", "groups")
+SHARES = tuple(1 - 0.02 * step for step in range(26))
+"""Of the largest magnitude, to which weights are cut; the one with the least squared error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GPTQ(WeightOnly):
-    """Symmetric levels, rounded with feedback.
+    """Uniform levels, rounded with feedback.
 
     Parameters
     ----------
     damping : λ in means of the diagonal of XᵀX
+    order : of the columns of the weight: 'natural'; 'activation', the largest diag(H) first;
+        'groups', whole groups, those with the largest diag(H) first, and inside them likewise
+    levels, zero_point : of the weight, as in `Uniform`
+    clip : whether each vector or group is cut where its squared error is least, from all of it to
+        half of it
     """
 
     calibrated: ClassVar[bool] = True
 
     damping: float = 0.01
+    order: str = "activation"
+    levels: str = "signed"
+    zero_point: str | None = None
+    clip: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _checks.real("damping", self.damping, 0.0, 1e3)
+        _checks.choice("order", self.order, ORDERS)
+        _checks.choice("levels", self.levels, LEVELS)
+        _checks.choice("zero_point", self.zero_point, ZERO_POINTS)
+        _checks.choice("clip", self.clip, (False, True))
+
+    @property
+    def offsets(self) -> bool:
+        return self._uniform.offsets
+
+    def stored_bits(self, rows: int, k: int) -> int:
+        return self._uniform.stored_bits(rows, k)
+
+    @property
+    def _uniform(self) -> Uniform:
+        levels = "odd" if self.zero_point else self.levels
+        return Uniform(
+            bits=self.bits,
+            granularity=self.granularity,
+            levels=levels,
+            zero_point=self.zero_point,
+        )
 
     def quantize(self, X: Array, calibration: Array | None = None) -> Quantized:
-        """Quantise X = Bᵀ, (n, k), for left operands such as `calibration`, (s, k)."""
+        """Quantise X = Bᵀ, (n, k), for left operands such as `calibration`, (s, k); without a
+        sample to nearest."""
         xp = array_namespace(X)
-        plain = Uniform(bits=self.bits, granularity=self.granularity).quantize(X)
-        if calibration is None:
-            return plain
-        U = self._factor(xp, calibration)
-        top = 2 ** (self.bits - 1) - 1
-        weights = xp.astype(X, xp.float64, copy=True)
-        codes = xp.zeros_like(weights)
         k = X.shape[1]
-        scales = plain.scale
-        if scales.shape[1] > 1:
-            scales = xp.repeat(scales, plain.group, axis=1)[:, :k]
-        scales = xp.astype(scales, xp.float64)
+        scale, offset, group = self._grid(xp, X)
+
+        def by_column(values: Array) -> Array:  # float64, of one for each vector or group
+            values = xp.repeat(values, group, axis=1)[:, :k] if values.shape[1] > 1 else values
+            return xp.astype(xp.broadcast_to(values, X.shape), xp.float64)
+
+        weights, scales = xp.astype(X, xp.float64, copy=True), by_column(scale)
+        if offset is not None:
+            weights = weights - by_column(offset)
+        U = order = None
+        if calibration is not None:
+            H = self._second_moments(xp, calibration)
+            order = self._order(xp, xp.linalg.diagonal(H), group)
+            U = inverse_root(xp.take(xp.take(H, order, axis=0), order, axis=1))
+            weights, scales = (xp.take(values, order, axis=1) for values in (weights, scales))
+        codes = self._codes(xp, weights, scales, U)
+        if order is not None:
+            codes = xp.take(codes, xp.argsort(order), axis=1)
+        return Quantized(stored_codes(xp, codes, xp.int8), scale, offset, group)
+
+    def _codes(self, xp: ModuleType, weights: Array, scales: Array, U: Array | None) -> Array:
+        """Codes of weights (n, k), which are overwritten; without U to nearest."""
+        top = 2 ** (self.bits - 1) - 1
+        bottom = -top if self._uniform.levels == "odd" and not self.zero_point else -top - 1
+        safe = xp.where(scales != 0, scales, xp.full_like(scales, float("inf")))
+
+        def rounded(columns: Any) -> Array:
+            return xp.clip(xp.round(weights[:, columns] / safe[:, columns]), bottom, top)
+
+        k = weights.shape[1]
+        if U is None:
+            return rounded(slice(0, k))
+        codes = xp.zeros_like(weights)
         for start in range(0, k, BLOCK):
             stop = min(start + BLOCK, k)
             errors = xp.zeros_like(weights[:, start:stop])
             for i in range(start, stop):
-                scale = scales[:, i if scales.shape[1] > 1 else 0]
-                safe = xp.where(scale > 0, scale, xp.ones_like(scale))
-                q = xp.clip(xp.round(weights[:, i] / safe), -top, top)
-                q = xp.where(scale > 0, q, xp.zeros_like(q))
-                error = (weights[:, i] - q * scale) / U[i, i]
+                q = rounded(i)
+                error = (weights[:, i] - q * scales[:, i]) / U[i, i]
                 weights[:, i:stop] = weights[:, i:stop] - error[:, None] * U[None, i, i:stop]
                 codes[:, i], errors[:, i - start] = q, error
             weights[:, stop:] = weights[:, stop:] - errors @ U[start:stop, stop:]
-        return Quantized(stored_codes(xp, codes, xp.int8), plain.scale, None, plain.group)
+        return codes
 
-    def _factor(self, xp: ModuleType, calibration: Array) -> Array:
-        """U upper triangular with UᵀU = H⁻¹, float64, of the sample made near 1: ratios matter."""
+    def _grid(self, xp: ModuleType, X: Array) -> tuple[Array, Array | None, int]:
+        """Scales, offsets and the length of a group; cut where the squared error is least."""
+        plain = self._uniform.quantize(X)
+        if not self.clip:
+            return plain.scale, plain.offset, plain.group
+        X, power = near_one(X)
+        axes, best = shared_axes(self.granularity), None
+        for share in SHARES:
+            cut = self._uniform.quantize(clipped(X, share, self.granularity))
+            missed = blocks(xp, X - cut.dequantize(), cut.group) ** 2
+            error = xp.sum(missed, axis=axes, keepdims=True)[:, :, 0]
+            if best is None:
+                best = [error, cut.scale, cut.offset]
+                continue
+            better = error < best[0]
+            best = [
+                None if old is None else xp.where(better, new, old)
+                for new, old in zip((error, cut.scale, cut.offset), best, strict=True)
+            ]
+        assert best is not None
+        _, scale, offset = best
+        return power * scale, None if offset is None else power * offset, plain.group
+
+    def _second_moments(self, xp: ModuleType, calibration: Array) -> Array:
+        """H, float64, of the sample made near 1: only ratios matter."""
         sample, _ = near_one(xp.astype(calibration, xp.float64))
         H = sample.T @ sample
-        diagonal = xp.linalg.diagonal(H)
-        mean = xp.mean(diagonal)
+        mean = xp.mean(xp.linalg.diagonal(H))
         mean = xp.where(mean > 0, mean, xp.ones_like(mean))
         eye = xp.eye(H.shape[0], dtype=xp.float64, device=H.device)
-        H = H + max(self.damping, 1e-6) * mean * eye
-        return inverse_root(H)
+        return H + max(self.damping, 1e-6) * mean * eye
+
+    def _order(self, xp: ModuleType, energy: Array, group: int) -> Array:
+        """Numbers of columns, in the order in which they are rounded."""
+        k = energy.shape[0]
+        if self.order == "natural":
+            return xp.arange(k, device=energy.device)
+        order = xp.argsort(-energy, stable=True)
+        if self.order == "activation" or group >= k:
+            return order
+        # by the rank of a group's first column in that order, then by a column's own
+        rank = xp.argsort(order)
+        first = xp.min(blocks(xp, rank[None, :], group), axis=2)
+        first = xp.repeat(first[0], group)[:k]
+        return xp.argsort(first * k + rank, stable=True)
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
-        return Uniform(bits=self.bits, granularity=self.granularity).encode(xp, x, axes)
+        return self._uniform.encode(xp, x, axes)
 
 
 METHOD = Preset("gptq", title="GPTQ", quantizer=GPTQ, cites=("frantar2022gptq",))

@@ -77,6 +77,8 @@ class LoPRo(WholeProduct):
             zero_point_a=self.zero_point_a,
             granularity=self.granularity,
             damping=self.damping,
+            order="natural",
+            levels="odd",
         )
 
     @property
