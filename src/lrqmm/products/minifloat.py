@@ -69,19 +69,20 @@ class Microscaling(Minifloat):
 
     Parameters
     ----------
-    scale_rule : 'floor', the standard's 2^(⌊log2 max|x|⌋ - e) with e the format's largest
-        exponent, which saturates many blocks; 'ceil', the smallest power that saturates none;
-        'best', of both the one with the smaller squared error, block by block
+    scale_rule : 'ceil', the smallest power of two that saturates no element, which users get from
+        torchao (RCEIL) and NNCF; 'floor', the standard's 2^(⌊log2 max|x|⌋ - e) with e the format's
+        largest exponent, which saturates many blocks; 'best', of both the one with the smaller
+        squared error, block by block
     """
 
     scale_bits: ClassVar[int] = 8
 
     granularity: str = "group:32"
-    scale_rule: str = "floor"
+    scale_rule: str = "ceil"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checks.choice("scale_rule", self.scale_rule, ("floor", "ceil", "best"))
+        _checks.choice("scale_rule", self.scale_rule, ("ceil", "floor", "best"))
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         largest = xp.astype(xp.max(xp.abs(x), axis=axes, keepdims=True), xp.float64)
