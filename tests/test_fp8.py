@@ -7,7 +7,8 @@ import torch
 
 import lrqmm
 from lrqmm.bench.measures._counter import count
-from lrqmm.methods import fp8
+from lrqmm.methods import bf16_f32, fp8
+from lrqmm.products.backends.torch import exact_float32
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -72,7 +73,8 @@ def test_float8_and_float32_sums_agree(shape):
     if DEVICE == "cuda" and not fp8.has_float8(A.device):
         pytest.skip("no float8 on this GPU")
     in_float8, in_float32 = fp8.in_float8(left, right), fp8.in_float32(left, right)
-    assert in_float8.dtype == in_float32.dtype == torch.bfloat16
+    assert in_float8.dtype == torch.bfloat16
+    assert in_float32.dtype == torch.float32
     assert in_float8.shape == in_float32.shape
     assert oracle.distance(in_float8.float().cpu(), in_float32.float().cpu()) < 0.004
 
@@ -95,3 +97,31 @@ def test_other_libraries_and_parameters_are_refused():
         lrqmm.get_method("fp8", bits=8)
     assert lrqmm.get_method("fp8").code_bits is None
     assert "fp8" in lrqmm.list_methods()
+
+
+def test_float32_results_are_not_rounded_again():
+    A, B = (X.abs().to(DEVICE) for X in operands(120, 200, 90))
+    exact = (A.double() @ B.double()).cpu()
+    for rounded, kept, most in (("bf16", "bf16_f32", 0.25), ("fp8", "fp8_f32", 0.95)):
+        errors = [
+            oracle.distance(lrqmm.matmul(A, B, name).cpu(), exact) for name in (rounded, kept)
+        ]
+        assert errors[1] < most * errors[0]
+
+
+tried = bf16_f32.cpu_rounds
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_bfloat16_operands_with_torch_s_setting_and_without(monkeypatch, rounds):
+    A, B = operands(64, 300, 70)
+    monkeypatch.setattr(bf16_f32, "cpu_rounds", lambda: rounds)
+    with exact_float32("bf16"):
+        done_by_torch = tried()
+    method = lrqmm.get_method("bf16_f32")
+    C = method.matmul(A, B)
+    assert method.emulated(A) is not rounds
+    expected = A.bfloat16().double() @ B.bfloat16().double()
+    if not rounds or done_by_torch:
+        assert oracle.distance(C, expected) < 1e-6
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"

@@ -14,7 +14,11 @@ COARSE = (
     *("beta", "caldera", "dsvd", "lplr", "lplr_svd", "lramm", "naive", "sigma_delta", "sign"),
 )  # fmt: skip
 """Methods that keep fewer bits than eight, or not all directions."""
-METHODS = [name for name in lrqmm.list_methods() if name not in ("bf16", "fp8", "tf32")]
+METHODS = [
+    name
+    for name in lrqmm.list_methods()
+    if name not in ("bf16", "bf16_f32", "fp8", "fp8_f32", "tf32")
+]
 
 
 @pytest.fixture(params=LIBRARIES)

@@ -630,7 +630,7 @@ def hashes(measure="error"):
                 "svdquant",
             },
         ),
-        ("methods/fp8.py", {"fp8"}),
+        ("methods/fp8.py", {"fp8", "fp8_f32"}),
         ("figures/_style.py", set()),
         ("bench/progress.py", set()),
         ("bench/data/packages.py", set()),

@@ -19,7 +19,11 @@ WHOLE = 1000  # an oversampling that makes the randomised SVD exact
 LOW_RANK = ("lrqmm", "lrqmm_aware")
 NOISE_SHAPED = ("sign", "sigma_delta", "beta")
 """Without scales a group."""
-EVERYWHERE = [name for name in lrqmm.list_methods() if name not in ("bf16", "fp8", "tf32")]
+EVERYWHERE = [
+    name
+    for name in lrqmm.list_methods()
+    if name not in ("bf16", "bf16_f32", "fp8", "fp8_f32", "tf32")
+]
 QUANTIZED = [name for name in EVERYWHERE if name != "sgemm"]
 
 

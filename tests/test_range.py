@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 METHODS = [name for name in lrqmm.list_methods() if name != "tf32"]
 """All but what needs CUDA."""
 FUSED = ("direct", "mean_fix", "lrqmm", "lrqmm_aware")
-TORCH_ONLY = ("bf16", "fp8")
+TORCH_ONLY = ("bf16", "bf16_f32", "fp8", "fp8_f32")
 SETTINGS = [
     *((name, {}) for name in METHODS),
     *((name, {"execution": "fused"}) for name in FUSED),
@@ -251,7 +251,11 @@ def test_block_scales_are_those_of_the_standard(library, name, exponent):
     most = part.FORMAT.most
     assert (most * ceil.astype(np.float64) >= EDGES).all()
     assert (most * ceil.astype(np.float64) / 2 < EDGES).all()
-    saturated = preset("mxfp4").quantizer(scale_rule="floor").quantize(to(library, np.float32([[7.9999995] * 32])))
+    saturated = (
+        preset("mxfp4")
+        .quantizer(scale_rule="floor")
+        .quantize(to(library, np.float32([[7.9999995] * 32])))
+    )
     assert float(saturated.scale[0, 0]) == 1
 
 

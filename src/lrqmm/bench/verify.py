@@ -32,7 +32,7 @@ from lrqmm.run.schema import INPUT, TABLES
 ABOVE_CEILING = 2.0
 """How far above the measured ceiling of its machine a rate may lie: the ceiling is measured at
 another moment, and a machine's pace changes."""
-OTHER_FORMATS = ("bf16", "fp8", "tf32")
+OTHER_FORMATS = ("bf16", "bf16_f32", "fp8", "fp8_f32", "tf32")
 """Methods whose format has a ceiling of its own, which is not measured."""
 SAME_ERROR = 0.02
 """Relative difference allowed when an error is measured again on another machine."""

@@ -1,7 +1,9 @@
 """float8_e4m3fn operands, one scale per row of A and per column of B, as `torch._scaled_mm` has
 them.
 
-    C = diag(s) a b diag(t), rounded to bfloat16;  X ≈ scale · codes, scale = max|x| / 448 a vector.
+    C = diag(s) a b diag(t), rounded to bfloat16;  X ≈ scale · codes, scale = max|x| / 448
+
+`fp8_f32` is the same without that rounding.
 
 On CUDA of compute capability 8.9 or higher the product runs in float8, with fast sums (about 14
 bits: they cost less than the codes' rounding); this has never been run on a GPU. On any other
@@ -81,12 +83,12 @@ def _balanced(left: Coded, right: Coded) -> tuple[Coded, Coded]:
 
 
 def in_float32(left: Coded, right: Coded) -> torch.Tensor:
-    """The same product with the codes multiplied in float32; (m, n) bfloat16."""
+    """The same product with the codes multiplied in float32; (m, n) float32."""
     from lrqmm.products.backends.torch import exact_float32
 
     (a, s), (b, t) = _balanced(left, right)
     with exact_float32():
-        return (s * (a.float() @ b.float().T) * t.T).bfloat16()
+        return s * (a.float() @ b.float().T) * t.T
 
 
 def has_float8(device: torch.device) -> bool:
@@ -98,7 +100,14 @@ def has_float8(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class Float8(FloatProduct):
-    """C = A B through float8; what is prepared are the codes of Bᵀ."""
+    """C = A B through float8; what is prepared are the codes of Bᵀ.
+
+    Attributes
+    ----------
+    rounded : whether the result is rounded to bfloat16
+    """
+
+    rounded: bool = True
 
     def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Coded:
         if library_of(B) != "torch":
@@ -110,12 +119,15 @@ class Float8(FloatProduct):
         with phase("quantize"):
             left = encode(A)
         with phase("product"):
-            multiply = in_float8 if has_float8(A.device) else in_float32
-            C = multiply(left, prepared)
+            if self.emulated(A):
+                C = in_float32(left, prepared)
+                C = C.bfloat16() if self.rounded else C
+            else:
+                C = in_float8(left, prepared)
             return C.float() if out is None else out.copy_(C)
 
     def emulated(self, like: Array) -> bool:
-        return library_of(like) == "torch" and not has_float8(like.device)
+        return library_of(like) == "torch" and not (self.rounded and has_float8(like.device))
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         both = m * k + k * n

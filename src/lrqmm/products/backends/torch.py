@@ -123,6 +123,10 @@ def _cuda_int_mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch._int_mm(a, bt.mT)[:m, :n]
 
 
+PRECISIONS = {"ieee": ("ieee", "ieee"), "tf32": ("tf32", "ieee"), "bf16": ("ieee", "bf16")}
+"""Of float32 products: torch's settings on a GPU and on a CPU."""
+
+
 class _Float32Precision:
     """Torch's precision of float32 products: one setting of the process, shared by its threads.
 
@@ -148,7 +152,8 @@ class _Float32Precision:
             self._changed.wait_for(lambda: not self._blocks or self._precision == precision)
             if not self._blocks:
                 self._before = [setting.fp32_precision for setting in settings]
-                settings[0].fp32_precision, settings[1].fp32_precision = precision, "ieee"
+                on_gpu, on_cpu = PRECISIONS[precision]
+                settings[0].fp32_precision, settings[1].fp32_precision = on_gpu, on_cpu
                 self._precision = precision
             self._blocks += 1
         self._inside.precision = precision
@@ -168,7 +173,8 @@ _float32_precision = _Float32Precision()
 
 
 def exact_float32(precision: str = "ieee") -> AbstractContextManager[None]:
-    """Float32 products in 'ieee' or 'tf32' inside the block, whatever the user's setting.
+    """Float32 products in 'ieee', 'tf32' (on a GPU) or 'bf16' (on a CPU, where it has it) inside
+    the block, whatever the user's setting.
 
     A block inside another one must ask for the same precision.
     """
@@ -179,7 +185,7 @@ def usual_state(x: Array, precision: str) -> AbstractContextManager[None]:
     """Torch as it is when nobody has changed it, for products of tensors like `x`.
 
     No autocast; no inference mode, whose tensors cannot be written to outside of it; float32
-    products in `precision` ('ieee' or 'tf32'). The default dtype and device stay the user's: code
+    products in `precision`, of `PRECISIONS`. The default dtype and device stay the user's: code
     in such a block names both.
     """
     return usual_state_on(x.device.type, precision)
