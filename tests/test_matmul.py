@@ -445,6 +445,7 @@ def test_parameters_are_all_listed():
         "zero_point_a": "same",
         "granularity": "vector",
         "rounding": "nearest",
+        "levels": "odd",
         "zero_point": None,
         "rank": 8,
         "tolerance": None,

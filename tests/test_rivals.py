@@ -186,12 +186,19 @@ def test_hqq_is_no_worse_than_the_zero_point_of_the_minimum(bits):
     x = (rng(0).standard_t(3, size=(16, 256))).astype(np.float32)
 
     def norm(iterations):
-        q = hqq.HQQ(bits=bits, iterations=iterations).quantize(x)
+        q = hqq.HQQ(bits=bits, iterations=iterations, beta=10, ends_on="norm").quantize(x)
         groups = np.abs(x - q.dequantize()).reshape(16, -1, 64) / q.scale[:, :, None]
         return (groups**hqq.P).sum(axis=2)
 
     assert (norm(20) <= norm(0) * (1 + 1e-5)).all()
     assert norm(20).sum() < 0.99 * norm(0).sum()
+
+
+def test_hqq_that_ends_on_a_mean_step_is_better_for_products_of_one_sided_data():
+    for kind in ("uniform01", "exponential"):
+        A, B = sample(kind, 128, 256, 96, seed=0)
+        norm, mean = (error("hqq", A, B, bits=4, bits_a=8, ends_on=end) for end in ("norm", "mean"))
+        assert mean < 0.9 * norm
 
 
 def slow_gptq(W, X, bits, damping, order=None, plain=None):

@@ -490,7 +490,7 @@ def test_mistakes_at_the_top(change, said):
         ),
         (
             {"measure": "spectrum", "methods": None, "settings": {"rank": 4}},
-            r"one\.settings: unknown parameter 'rank'; allowed: bits, granularity, rounding, zero",
+            r"one\.settings: unknown parameter 'rank'; allowed: bits, granularity, levels, round",
         ),
         (
             {"measure": "steps", "methods": None, "settings": {"bits": 4}},

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lrqmm._extras import EXTRAS, missing
 from lrqmm._progress import Report, silent
 from lrqmm.bench.data.packages import PACKAGES, archive_of
-from lrqmm.bench.environment import environment
+from lrqmm.bench.environment import ISA_VARIABLE, environment
 from lrqmm.products.backends import integer_route
 
 
@@ -52,6 +52,11 @@ def _machine(record: Mapping[str, Any]) -> Iterator[Finding]:
     small = memory < 8
     advice = "The networks of the study need about 8 GiB." if small else ""
     yield Finding("processor", "ok", f"{record['machine']}, {record['cpu_capability']}")
+    sets = ", ".join(record["instruction_sets"]) or "unknown"
+    yield Finding("instruction sets", "ok", sets)
+    held = os.environ.get(ISA_VARIABLE)
+    advice = "Products are slower than this processor's." if held else ""
+    yield Finding("oneDNN", "note" if held else "ok", record["onednn"], advice)
     yield Finding("memory", "note" if small else "ok", f"{memory:.0f} GiB", advice)
     yield Finding("system", "ok", f"{record['system']}, Python {record['python']}")
     limits = {name: value for name, value in record["threads"].items() if value}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from functools import cache
 from typing import Any
@@ -15,7 +16,7 @@ import lrqmm
 from lrqmm import methods
 from lrqmm.bench.imports import PACKAGE, closure, file_hash
 from lrqmm.load import available_cores
-from lrqmm.products.backends._processor import processor_name
+from lrqmm.products.backends._processor import instruction_sets, processor_name
 
 RECORDED = (
     "array-api-compat", "cupy-cuda13x", "numba", "numpy", "pandas", "pyarrow", "scipy", "snakemake",
@@ -23,6 +24,8 @@ RECORDED = (
 )  # fmt: skip
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "KMP_BLOCKTIME")
+ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"
+"""Holds oneDNN, which multiplies for torch on a CPU, to older instructions than there are."""
 
 
 def machine() -> str:
@@ -107,6 +110,8 @@ def environment() -> dict[str, Any]:
         "git_commit": commit,
         "git_dirty": dirty,
         "torch_build": "CUDA " + torch.version.cuda if torch.version.cuda else "CPU",
+        "instruction_sets": instruction_sets(),
+        "onednn": onednn(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "blas": sorted({
@@ -117,6 +122,17 @@ def environment() -> dict[str, Any]:
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "allocator": allocator(),
     }  # fmt: skip
+
+
+def onednn() -> str:
+    """Version of torch's oneDNN, and what it is held to."""
+    import torch
+
+    version = re.search(r"MKL-DNN v([\d.]+)", torch.__config__.show())
+    held = os.environ.get(ISA_VARIABLE)
+    if version is None:
+        return "none"
+    return version[1] + (f", at most {held} ({ISA_VARIABLE})" if held else "")
 
 
 def _version(name: str) -> str | None:

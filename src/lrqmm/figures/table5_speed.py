@@ -70,8 +70,22 @@ def tabulate(run: Run) -> pd.DataFrame:
         result["bits"].astype("string").mask(packed, result["bits"].astype("string") + AS_INT8)
     )
     result = result.rename(columns=SHOWN)
-    result.attrs["title"] = "Table 5: time beside SGEMM and direct, and the error of the same run"
+    result.attrs["title"] = (
+        f"Table 5: time beside SGEMM and direct, and the error of the same run. {machine(run)}"
+    )
     return result
+
+
+def machine(run: Run) -> str:
+    """The machines of a run, in a sentence, with what decides their speed; ends with a period."""
+    environment = run.environment
+    each = environment.get("merged", {"": environment}).values()
+    described = [
+        ", ".join(filter(None, (one.get("machine"), *one.get("instruction_sets", ()))))
+        + (f"; oneDNN {one['onednn']}" if "onednn" in one else "")
+        for one in each
+    ]
+    return "; ".join(filter(None, described)) + "."
 
 
 def _times(seconds: pd.Series) -> dict[str, Any]:

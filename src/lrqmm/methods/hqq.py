@@ -4,9 +4,10 @@
 
 by half-quadratic splitting, in units of the scale: e = w/scale - (q - z),
     e ← sign(e) max(0, |e| - |e|^(p-1) / β),    z ← mean(q - (w/scale - e)),    β ← 1.01 β.
-The best zero point of each group is kept. Activations are uniform at `bits_a`. Data-free.
+Activations are uniform at `bits_a`. Data-free.
 Source: Badri, Shaji, "Half-Quadratic Quantization" (2023). In its public code β acts on weights as
-they are, so what it does depends on their size; here they are divided by the scale first.
+they are, so what it does depends on their size: the smaller they are, the nearer a step is to one
+that only makes residuals average out. Here they are divided by the scale first, and β is small.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import SCALE_BITS, Encoded, WeightOnly, usable_scale
 
 P = 0.7
-BETA, GROWTH = 10.0, 1.01
+GROWTH = 1.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +32,22 @@ class HQQ(WeightOnly):
     Parameters
     ----------
     iterations : of the splitting
+    beta : β at the first one
+    ends_on : 'mean', the zero point of the last mean step, whose residuals average out, as the
+        hqq package's does; 'norm', the one with the smallest norm of all, which is better by the
+        formula and worse for products of one-sided data
     """
 
     granularity: str = "group:64"
     iterations: int = 20
+    beta: float = 1.0
+    ends_on: str = "mean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _checks.integer("iterations", self.iterations, 0)
+        _checks.real("beta", self.beta, 1e-3, 1e6)
+        _checks.choice("ends_on", self.ends_on, ("mean", "norm"))
 
     @property
     def offsets(self) -> bool:
@@ -61,7 +70,7 @@ class HQQ(WeightOnly):
             return xp.sum(xp.abs(w - (codes(z) - z)) ** P, axis=axes, keepdims=True)
 
         z = bottom - in_float64(low) / divisor
-        best, least, beta = z, missed(z), BETA
+        best, least, beta = z, missed(z), self.beta
         for _ in range(self.iterations):
             q = codes(z)
             e = w - (q - z)
@@ -72,6 +81,8 @@ class HQQ(WeightOnly):
             error = missed(z)
             best, least = xp.where(error < least, z, best), xp.where(error < least, error, least)
             beta *= GROWTH
+        if self.ends_on == "mean":
+            best = z
         offset = xp.where(
             scale > 0, in_float32(-scale * best), low
         )  # a constant group is its value
