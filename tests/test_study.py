@@ -64,8 +64,8 @@ def test_the_study_is_planned():
     assert {i.input for i in table["distributions-direct-torch-0"].inputs} == {
         name for name in DISTRIBUTIONS if not name.startswith("power")
     }
-    assert len(table["distributions-direct-torch-0"].settings) == 3 * 2 * 2
-    assert len(table["distributions-lrqmm-torch-0"].settings) == 3 * 2
+    assert len(table["distributions-direct-torch-0"].settings) == 3 * 2 * 3
+    assert len(table["distributions-lrqmm-torch-0"].settings) == 3 * 2 * 2
     layers = next(s for s in study.shards if s.name == "resnet50-lrqmm-torch-0")
     assert len(layers.inputs) == 54
     spectrum, steps = (
@@ -82,6 +82,20 @@ def test_a_grid_holds_the_parameters_that_a_method_has():
     assert found["one-lrqmm-torch-0"].settings == tuple(
         {"bits": bits, "rank": rank} for bits in (4, 8) for rank in (1, 16)
     )
+
+
+def test_overrides_may_be_several_grids():
+    grids = [{"zero_point": [None, "integer"]}, {"levels": ["odd", "signed"], "bits": [4, 8]}]
+    planned = shards({"settings": {"bits": 4}, "overrides": {"direct": grids}})
+    assert list(planned["one-direct-torch-0"].settings) == [
+        {"bits": 4, "zero_point": None},
+        {"bits": 4, "zero_point": "integer"},
+        *({"bits": bits, "levels": kind} for bits in (4, 8) for kind in ("odd", "signed")),
+    ]
+    with pytest.raises(ConfigError, match=r"overrides\.direct: unknown parameter 'level'"):
+        shards({"overrides": {"direct": [{"bits": 4}, {"level": "odd"}]}})
+    with pytest.raises(ConfigError, match="levels is 'signed'; allowed: 'odd' where both"):
+        shards({"overrides": {"direct": [{"zero_point": "float", "levels": "signed"}]}})
 
 
 def test_overrides_replace_the_settings_of_one_method():

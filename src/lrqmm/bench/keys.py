@@ -105,6 +105,12 @@ Values = Annotated[
 ]
 Settings = dict[str, Values]
 """Parameters of methods; a list is tried value by value."""
+Grids = Annotated[
+    Annotated[Settings, Tag("single")]
+    | Annotated[list[Settings], Field(min_length=1), Tag("list")],
+    Discriminator(_form),
+]
+"""Settings, or a list of several."""
 
 K = TypeVar("K", bound=Keys)
 

@@ -198,7 +198,9 @@ def variants(table: pd.DataFrame) -> pd.DataFrame:
     zero_point = with_one.map({True: " + zero point", False: ""})
     truncated = (table["rounding"] == "truncate").fillna(False)
     truncated = truncated.map({True: ", truncated", False: ""})
-    return table.assign(variant=table["method"] + zero_point + truncated)
+    kinds = table["levels"].fillna("odd")
+    levels = (" + " + kinds + " levels").where(kinds != "odd", "")
+    return table.assign(variant=table["method"] + zero_point + levels + truncated)
 
 
 def time_variants(table: pd.DataFrame) -> pd.DataFrame:

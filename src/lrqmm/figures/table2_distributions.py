@@ -32,14 +32,21 @@ def tabulate(run: Run) -> pd.DataFrame:
     )  # fmt: skip
     spread = every.groupby(["input", "bits", "rounding", "variant"], sort=False)["value"]
     widest = (spread.max() / spread.min() - 1).groupby(["input", "bits", "rounding"]).max()
-    names = _style.order({name.partition(RANK)[0] for name in cells.columns})
-    order = sorted(
-        cells.columns,
-        key=lambda name: (names.index(name.partition(RANK)[0]), int(name.partition(RANK)[2] or 0)),
-    )
+    methods = _style.order({_method(name) for name in cells.columns})
+
+    def place(name: str) -> tuple[int, str, int]:
+        variant, _, rank = name.partition(RANK)
+        return methods.index(_method(name)), variant, int(rank or 0)
+
+    order = sorted(cells.columns, key=place)
     result = cells[order].assign(**{"widest spread over seeds, %": 100 * widest}).reset_index()
     result.columns.name = None
     result["input"] = result["input"].map(run.title)
     seeds = max(every["input_seed"].nunique(), 1)
     result.attrs["title"] = f"Table 2: relative error, medians over inputs ({seeds} seeds)"
     return result
+
+
+def _method(variant: str) -> str:
+    """The method of a column, without how its setting differs, and without its rank."""
+    return variant.partition(RANK)[0].partition(" + ")[0]

@@ -12,8 +12,8 @@ NEEDS = ("measure: network",)
 
 SETTING = [
     "network", "reference", "data", "keep", "per_gemm", "bits", "bits_a", "rounding", "granularity",
-    "zero_point", "zero_point_a", "variant", "rank", "ranks_within", "power_iterations", "sides",
-    "execution", "calibration",
+    "levels", "zero_point", "zero_point_a", "variant", "rank", "ranks_within", "power_iterations",
+    "sides", "execution", "calibration",
 ]  # fmt: skip
 
 

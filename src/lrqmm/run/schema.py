@@ -24,6 +24,7 @@ PARAMETERS = {
     "bits_a": "Int64",
     "rounding": "string",
     "granularity": "string",
+    "levels": "string",
     "zero_point": "string",
     "zero_point_a": "string",
     "rank": "Int64",

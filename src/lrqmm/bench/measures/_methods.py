@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lrqmm import _checks, methods
 from lrqmm.bench.configuration import Config, ConfigError, choose, split
-from lrqmm.bench.keys import Names, Settings
+from lrqmm.bench.keys import Grids, Names, Settings
 from lrqmm.bench.measures._experiment import Experiment, Scope
 from lrqmm.method import get_method
 
@@ -26,8 +26,8 @@ class OfMethods(Experiment):
     """
     settings: Settings = Field({})
     """Parameters; a list is tried value by value, each method takes those it has."""
-    overrides: dict[str, Settings] = Field({})
-    """Settings of single methods, in place of those above."""
+    overrides: dict[str, Grids] = Field({})
+    """Settings of single methods, in place of those above; of a list of settings each is tried."""
 
     def named(self, name: str, scope: Scope) -> Self:
         choice = scope.usual if self.methods == "usual" else self.methods
@@ -41,9 +41,12 @@ class OfMethods(Experiment):
 
     def grid(self, where: str, method: str, shapes: set[Shape]) -> tuple[dict[str, Any], ...]:
         """The settings of one method: the grid over the parameters that it has, each checked."""
-        values = {**self.settings, **self.overrides.get(method, {})}
         defaults = methods.preset(method).defaults
-        settings = tuple(grid({key: values[key] for key in values if key in defaults}))
+        settings: list[dict[str, Any]] = []
+        for overrides in self._overrides(method):
+            values = {**self.settings, **overrides}
+            each = grid({key: values[key] for key in values if key in defaults})
+            settings += [setting for setting in each if setting not in settings]
         for setting in settings:
             try:
                 built = get_method(method, **setting)
@@ -51,15 +54,21 @@ class OfMethods(Experiment):
                     built.check_shape(*shape)
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"config: {where}: method {method}: {error}") from None
-        return settings
+        return tuple(settings)
+
+    def _overrides(self, method: str) -> list[Settings]:
+        overrides = self.overrides.get(method, {})
+        return overrides if isinstance(overrides, list) else [overrides]
 
     def check_parameters(self, where: str) -> None:
         """Raise ConfigError for a parameter of no method, or not of the method it is set for."""
         every = {key for name in methods.list_methods() for key in methods.preset(name).defaults}
         check_known(f"{where}.settings", self.settings, every)
-        for method, settings in self.overrides.items():
+        for method in self.overrides:
             method_names([method], f"{where}.overrides")
-            check_known(f"{where}.overrides.{method}", settings, methods.preset(method).defaults)
+            for settings in self._overrides(method):
+                known = methods.preset(method).defaults
+                check_known(f"{where}.overrides.{method}", settings, known)
 
 
 def method_names(choice: Any, key: str) -> list[str]:
