@@ -10,7 +10,7 @@ from lrqmm.run.read import Run
 
 NEEDS = ("rivals",)
 
-FLOATS = ("bf16", "bf16x3", "sgemm", "tf32", "tf32x3")
+FLOATS = ("bf16", "bf16_f32", "bf16x3", "sgemm", "tf32", "tf32x3")
 """Products of floats, which have no rank here."""
 
 
