@@ -215,6 +215,21 @@ def test_a_careful_forgery_is_found_by_measuring_again(run):
     assert "and measured again" in refusals[0]
 
 
+def test_errors_recorded_before_a_method_had_a_parameter_are_only_warned_of(run):
+    def older(table):
+        table = set_values(table, "metric == 'relative_error'", 0.9 * table["value"])
+        recorded = [json.loads(parameters) for parameters in table["parameters"]]
+        without = [{k: v for k, v in each.items() if k != "levels"} for each in recorded]
+        return table.assign(parameters=[json.dumps(each, sort_keys=True) for each in without])
+
+    for shard in (DIRECT, "distributions-lrqmm-torch-0", "time-direct-torch-0"):
+        change(run, shard, older)
+    verdict = verify(run, again=3)
+    assert not [line for line in verdict.refusals if "measured again" in line]
+    assert len([line for line in verdict.warnings if "recorded without levels" in line]) == 3
+    assert "0 errors measured again" in verdict.checked[1]
+
+
 def test_held_out_rows_are_counted_and_measured_again(tmp_path):
     held_out = {
         "held": {

@@ -81,7 +81,7 @@ def verify(folder: str | Path, *, again: int = 0, progress: Report = silent) -> 
     if again:
         result = measure_again(run, again, lambda text, share: progress(text, 0.2 + 0.8 * share))
         refusals += result.different
-        warnings += result.not_measured
+        warnings += [*result.grown, *result.not_measured]
         checked.append(f"{result.same} errors measured again: the same within {SAME_ERROR:.0%}")
     return Verdict(tuple(refusals), tuple(warnings), tuple(checked))
 
@@ -279,10 +279,12 @@ def _known(method: str) -> bool:
 
 @dataclass(frozen=True)
 class Again:
-    """Errors measured again: the number that agree, those that differ, those that failed."""
+    """Errors measured again: the number that agree, those that differ, those of methods that have
+    grown parameters since, whose defaults need not be what was measured, and those that failed."""
 
     same: int
     different: tuple[str, ...]
+    grown: tuple[str, ...]
     not_measured: tuple[str, ...]
 
 
@@ -297,9 +299,10 @@ def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
     errors = (table["metric"] == "relative_error") & (table["status"] == "ok")
     rows = table[seeded & small & present & _of_their_shard(table) & errors & of_cpu]
     if rows.empty:
-        return Again(0, (), ("no error can be measured again here",))
+        return Again(0, (), (), ("no error can be measured again here",))
     rows = rows.sample(min(count, len(rows)), random_state=np.random.default_rng())
     different: list[str] = []
+    grown: list[str] = []
     not_measured: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         for number, row in enumerate(rows.itertuples()):
@@ -315,9 +318,14 @@ def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
                 different.append(f"{setting}: its seed gives other matrices here")
             elif abs(again["value"] - row.value) > SAME_ERROR * row.value + 1e-6:
                 values = f"an error of {row.value:.4g}, and measured again {again['value']:.4g}"
-                different.append(f"{setting}: {values}")
-    same = len(rows) - len(different) - len(not_measured)
-    return Again(same, tuple(different), tuple(not_measured))
+                defaults = methods.preset(row.method).defaults
+                new = ", ".join(name for name in defaults if name not in json.loads(row.parameters))
+                if new:
+                    grown.append(f"{setting}: {values}; recorded without {new}")
+                else:
+                    different.append(f"{setting}: {values}")
+    same = len(rows) - len(different) - len(grown) - len(not_measured)
+    return Again(same, tuple(different), tuple(grown), tuple(not_measured))
 
 
 def _measure_one(row: Any, path: Path) -> dict[str, Any]:
