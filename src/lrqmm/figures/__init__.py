@@ -190,8 +190,12 @@ def save_all(
             if reason:
                 needs = ", ".join(_drawing(name).needs)
                 left_out[folder].append({"figure": name, "needs": needs, "why": reason})
+    import pandas as pd
+
     for folder, rows in left_out.items():
-        yield from _write(LEFT_OUT, _table_of_left_out(rows), folder)
+        table = pd.DataFrame(rows, columns=["figure", "needs", "why"])
+        table.attrs["title"] = "Figures and tables that this run has no measurements for"
+        yield from _write(LEFT_OUT, table, folder)
 
 
 _inherited: dict[Path, Run] = {}
@@ -212,14 +216,6 @@ def _save_inherited(name: str, folder: Path, promised: bool) -> tuple[list[Path]
         traceback.print_exc()
         text = f"{name} could not be drawn, {type(error).__name__}: {error}"
         return _write(drawing, _notice(name, text), folder), ""
-
-
-def _table_of_left_out(rows: list[dict[str, str]]) -> Any:
-    import pandas as pd
-
-    table = pd.DataFrame(rows, columns=["figure", "needs", "why"])
-    table.attrs["title"] = "Figures and tables that this run has no measurements for"
-    return table
 
 
 def save(name: str, run: Run, folder: str | Path) -> list[Path]:

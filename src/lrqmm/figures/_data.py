@@ -154,10 +154,10 @@ def setting(table: pd.DataFrame) -> str:
     )
 
 
-def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Median, minimum, maximum and count of `value` over all that is not in `by`."""
-    grouped = table.groupby(by, dropna=False, observed=True)["value"]
-    return grouped.agg(["median", "min", "max", "count"]).reset_index()
+def rank(table: pd.DataFrame) -> str:
+    """The largest rank in a table, as text; nothing where no method has one."""
+    largest = table["rank"].max()
+    return "" if pd.isna(largest) else f", rank {largest:g}"
 
 
 def whole_products(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,22 @@ def _recipe(method: str) -> Recipe | None:
         return None
 
 
+def panels(rows: int, columns: int, height: float, **more: Any) -> tuple[Figure, Any]:
+    """A figure of the whole width, so many inches high, and its rows x columns of panels."""
+    return plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, **more)
+
+
+def wrapped(count: int, columns: int, row: float, rest: float, **more: Any) -> tuple[Figure, Any]:
+    """A figure and so many panels of it, in rows of at most `columns`, each `row` inches high;
+    `rest` is the height of what is around them."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, axes = panels(rows, columns, row * rows + rest, sharex=True, **more)
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    return figure, axes.flat[:count]
+
+
 def label_at_right(axis: Axes, points: Iterable[tuple[float, float, str, Any]]) -> None:
     """Name points (x, y, words, colour) in a column beside a panel, a line of that colour from each
     name to its point; call it when the y axis has its scale and all points are drawn."""
@@ -236,6 +252,12 @@ def order(names: Any) -> list[str]:
     """Methods in the order of the legend: known ones first, new ones after them by name."""
     legend = list(LOOKS)
     return sorted(names, key=lambda name: (legend.index(name) if name in legend else 99, name))
+
+
+def by_method(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each method and its rows, in the order of the legend."""
+    for method in order(table["method"].unique()):
+        yield method, table[table["method"] == method]
 
 
 def networks(names: Any) -> list[str]:

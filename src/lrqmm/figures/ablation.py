@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -30,7 +29,7 @@ def draw(run: Run) -> Figure:
     parts = table[(table["method"] == "lrqmm") & (table["rank"] == first_rank)]
     parts = parts.assign(column=parts["terms"] + "\n" + parts["sketch"].str.replace("+", "+\n"))
     roundings = ["nearest", "truncate"]
-    figure, axes = plt.subplots(2, 2, figsize=(_style.WIDTH, 5), sharey=True)
+    figure, axes = _style.panels(2, 2, 5, sharey=True)
     for column, rounding in enumerate(roundings):
         upper = ranked[(ranked["rounding"] == rounding) & (ranked["method"] != "direct")]
         _heat(run, axes[0, column], upper, f"{rounding}: by method and rank")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -24,13 +23,8 @@ def draw(run: Run) -> Figure:
     table = _data.arrays(run, "spectrum")
     inputs = list(table["input"].unique())
     residuals = table.loc[table["name"] != "matrix", "parameters"].unique()
-    columns = min(5, len(inputs))
-    rows = -(-len(inputs) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(_style.WIDTH, 1.5 * rows + 0.5), sharex=True, sharey=True,
-        squeeze=False,
-    )  # fmt: skip
-    for axis, name in zip(axes.flat, inputs, strict=False):
+    figure, axes = _style.wrapped(len(inputs), 5, 1.5, 0.5, sharey=True)
+    for axis, name in zip(axes, inputs, strict=True):
         panel = table[table["input"] == name]
         largest = panel.loc[panel["name"] == "matrix", "value"].max()
         for (kind, parameters), group in panel.groupby(["name", "parameters"]):
@@ -41,11 +35,9 @@ def draw(run: Run) -> Figure:
         _style.log(axis, "y")
         axis.set_title(run.title(name))
         axis.set_ylim(1e-4, 2)
-    for axis in axes.flat[len(inputs) :]:
-        axis.axis("off")
     size = table["row"].max() + 1
     bits = "/".join(sorted({str(json.loads(setting).get("bits")) for setting in residuals}))
     figure.supxlabel(f"index   (smaller side {size}, {bits} bits)")
     figure.supylabel("singular value / largest of the matrix")
-    _style.figure_legend(figure, axes.flat)
+    _style.figure_legend(figure, axes)
     return figure

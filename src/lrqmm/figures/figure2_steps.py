@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -23,9 +22,7 @@ def draw(run: Run) -> Figure:
     rest."""
     table = _data.arrays(run, "steps")
     settings = list(table["parameters"].unique())
-    figure, axes = plt.subplots(
-        len(settings), 6, figsize=(_style.WIDTH, 1.5 * len(settings) + 0.25), squeeze=False
-    )
+    figure, axes = _style.panels(len(settings), 6, 1.5 * len(settings) + 0.25)
     for row, parameters in zip(axes, settings, strict=True):
         setting = json.loads(parameters)
         panel = table[table["parameters"] == parameters]

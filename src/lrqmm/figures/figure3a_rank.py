@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,10 +18,8 @@ def draw(run: Run) -> Figure:
     table = _data.errors(run, "rank")
     bits = sorted(table["bits"].dropna().unique())
     roundings = sorted(table["rounding"].dropna().unique())
-    figure, axes = plt.subplots(
-        len(roundings), len(bits), figsize=(_style.WIDTH, 2.2 * len(roundings) + 0.2),
-        sharex=True, squeeze=False,
-    )  # fmt: skip
+    height = 2.2 * len(roundings) + 0.2
+    figure, axes = _style.panels(len(roundings), len(bits), height, sharex=True)
     for row, rounding in zip(axes, roundings, strict=True):
         for axis, width in zip(row, bits, strict=True):
             panel = _data.in_rounding(table, rounding)
@@ -37,13 +34,11 @@ def draw(run: Run) -> Figure:
 
 
 def _panel(axis: Axes, table: pd.DataFrame) -> None:
-    for method in _style.order(table["method"].unique()):
-        lines = _data.spread(table[table["method"] == method], ["rank"])
-        if lines["rank"].isna().all():
-            _style.level(axis, method, lines["median"].iloc[0])
-            continue
-        lines = lines.set_index("rank").sort_index()
-        _style.line(axis, method, lines["median"], lines["min"], lines["max"])
+    for method, rows in _style.by_method(table):
+        if rows["rank"].isna().all():
+            _style.level(axis, method, rows["value"].median())
+        else:
+            _style.spread_line(axis, method, rows.groupby("rank")["value"])
     _style.log(axis, "y")
     axis.set_xscale("symlog", linthresh=1, linscale=0.5)
     ticks = [0, 1, 2, 5, 10, 20, 50, 200]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -20,17 +19,13 @@ def draw(run: Run) -> Figure:
     table = table[table["method"] != "sgemm"]  # 1e-7: it would flatten all the rest
     inputs = list(dict.fromkeys(table["input"]))
     roundings = sorted(table["rounding"].dropna().unique())
-    figure, axes = plt.subplots(
-        len(roundings), len(inputs), figsize=(_style.WIDTH, 2 * len(roundings) + 0.6),
-        sharex=True, squeeze=False,
-    )  # fmt: skip
+    height = 2 * len(roundings) + 0.6
+    figure, axes = _style.panels(len(roundings), len(inputs), height, sharex=True)
     for row, rounding in zip(axes, roundings, strict=True):
         for axis, name in zip(row, inputs, strict=True):
             panel = _data.in_rounding(table[table["input"] == name], rounding)
-            for method in _style.order(panel["method"].unique()):
-                _style.spread_line(
-                    axis, method, panel[panel["method"] == method].groupby("n")["value"]
-                )
+            for method, rows in _style.by_method(panel):
+                _style.spread_line(axis, method, rows.groupby("n")["value"])
             _style.log(axis, "x", panel["n"])
             _style.log(axis, "y")
             axis.set_title(f"{run.title(name)}, {rounding}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -19,13 +18,10 @@ def draw(run: Run) -> Figure:
     layers = list(dict.fromkeys(table["layer"]))
     position = {layer: i for i, layer in enumerate(layers)}
     bits = sorted(table["bits"].dropna().unique())
-    figure, axes = plt.subplots(
-        len(bits), 1, figsize=(_style.WIDTH, 2.4 * len(bits) + 0.8), sharex=True, squeeze=False
-    )
+    figure, axes = _style.panels(len(bits), 1, 2.4 * len(bits) + 0.8, sharex=True)
     for axis, width in zip(axes[:, 0], bits, strict=True):
         panel = table[(table["bits"] == width) | table["bits"].isna()]
-        for method in _style.order(panel["method"].unique()):
-            of_method = panel[panel["method"] == method]
+        for method, of_method in _style.by_method(panel):
             for variant, line in of_method.groupby("variant"):
                 line = line.assign(x=line["layer"].map(position)).sort_values("x")
                 usual = variant == method

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,14 +33,10 @@ def draw(run: Run) -> Figure:
         for setting in parts
         if setting[0] == network
     ]
-    figure, axes = plt.subplots(
-        len(panels), 1, figsize=(_style.WIDTH, 1.9 * len(panels) + 0.4), squeeze=False
-    )
+    figure, axes = _style.panels(len(panels), 1, 1.9 * len(panels) + 0.4)
     for axis, ((network, bits), panel) in zip(axes[:, 0], panels, strict=True):
         _panel(axis, panel)
-        rank = panel["rank"].max()
-        ranks = "" if pd.isna(rank) else f", rank {rank:g}"
-        data = panel["data"].iloc[0]
+        data, ranks = panel["data"].iloc[0], _data.rank(panel)
         axis.set_title(f"{run.title(network)}, {data}: {bits} bits{ranks}")
         axis.set_ylabel("relative error")
         _style.log(axis, "y")
@@ -55,8 +50,8 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
     names = _short(list(dict.fromkeys(table["kind"])))
     for kind, layers in table.groupby("kind", sort=False):
         places = layers["block"].fillna(0).astype(int)
-        for method in _style.order(layers["method"].unique()):
-            line = layers[layers["method"] == method].drop_duplicates("layer")
+        for method, rows in _style.by_method(layers):
+            line = rows.drop_duplicates("layer")
             axis.plot(
                 start + places[line.index], line["value"], color=_style.colour(method), lw=1,
                 marker=_style.marker(method), ms=2, label=_style.label(method),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import cycle
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -35,9 +34,7 @@ def draw(run: Run) -> Figure:
         ~table["b_prepared"].astype(bool) & ~(table["power_iterations"] > 0).fillna(False)
     ]
     shown = [method for method in SHOWN if method in set(table["method"])]
-    figure, axes = plt.subplots(
-        1, len(shown), figsize=(_style.WIDTH, 2.5), sharey=True, squeeze=False
-    )
+    figure, axes = _style.panels(1, len(shown), 2.5, sharey=True)
     every = [*PHASES, "other"]
     colours = dict(zip(every, cycle(_style.MUTED), strict=False))
     names = [phase for phase in every if phase in set(table["phase"])]

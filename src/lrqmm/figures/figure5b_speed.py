@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -25,13 +24,11 @@ def draw(run: Run) -> Figure:
         panel += ", " + (ratios["bits"].astype("string") + " bits").fillna("float")
     table = _data.time_variants(ratios.assign(panel=panel))
     panels = list(dict.fromkeys(table["panel"]))
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(_style.WIDTH, 2.8), sharey=True, squeeze=False
-    )
+    figure, axes = _style.panels(1, len(panels), 2.8, sharey=True)
     for axis, panel in zip(axes[0], panels, strict=True):
         shown = table[table["panel"] == panel]
-        for method in _style.order(shown["method"].unique()):
-            for variant, rows in shown[shown["method"] == method].groupby("variant", sort=False):
+        for method, of_method in _style.by_method(shown):
+            for variant, rows in of_method.groupby("variant", sort=False):
                 _style.timed_line(
                     axis, method, rows.groupby("n")["ratio"], rows["loaded"].any(),
                     label=_style.label(method) + str(variant), ls=":" if variant else "-",

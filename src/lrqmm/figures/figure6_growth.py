@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ NEEDS = ("growth", "growth_rank", "shapes")
 def draw(run: Run) -> Figure:
     """Medians over samples on log-log axes; exponents fitted to the upper half of the sizes."""
     times = _data.whole_products(_data.seconds(run, "growth"))
-    figure, grid = plt.subplots(2, 2, figsize=(_style.WIDTH, 4.6))
+    figure, grid = _style.panels(2, 2, 4.6)
     axes = grid.flat
     _growth(axes[0], times.assign(value=1e3 * times["value"]))
     axes[0].set(xlabel="n", ylabel="time (ms)")
@@ -45,8 +44,7 @@ def exponent(sizes: pd.Series, values: pd.Series) -> float:
 
 
 def _growth(axis: Axes, table: pd.DataFrame) -> None:
-    for line, method in enumerate(_style.order(table["method"].unique())):
-        rows = table[table["method"] == method]
+    for line, (method, rows) in enumerate(_style.by_method(table)):
         values = rows.groupby("n")["value"]
         medians = values.median()
         slope = exponent(medians.index.to_series(), medians)
@@ -62,8 +60,7 @@ def _growth(axis: Axes, table: pd.DataFrame) -> None:
 
 def _ranks(axis: Axes, ratios: pd.DataFrame) -> None:
     ratios = ratios[ratios["method"] != "direct"].assign(extra=100 / ratios["ratio"] - 100)
-    for method in _style.order(ratios["method"].unique()):
-        rows = ratios[ratios["method"] == method]
+    for method, rows in _style.by_method(ratios):
         _style.timed_line(axis, method, rows.groupby("rank")["extra"], rows["loaded"].any())
     _style.log(axis, "x", ratios["rank"].dropna().astype(float))
 
@@ -75,8 +72,7 @@ def _shapes(axis: Axes, ratios: pd.DataFrame) -> None:
     shapes = ratios.assign(volume=volume).sort_values("volume").groupby(shape, sort=False)
     names = [f"{m}×{k}×{n}" for m, k, n in shapes.groups]
     for line, (_, of_shape) in enumerate(shapes):
-        for method in _style.order(of_shape["method"].unique()):
-            rows = of_shape[of_shape["method"] == method]
+        for method, rows in _style.by_method(of_shape):
             low, middle, high = rows["ratio"].quantile([0.05, 0.5, 0.95])
             axis.errorbar(
                 middle, line, xerr=[[middle - low], [high - middle]], ls="",

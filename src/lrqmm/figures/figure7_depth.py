@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -29,23 +28,20 @@ def draw(run: Run) -> Figure:
         raise NothingToDraw("this run has no networks at 4 bits with one scale per vector")
     table = table.join(_data.blocks(table["layer"]))
     shown = _style.networks(table["network"])
-    figure, axes = plt.subplots(
-        len(shown), 2, figsize=(_style.WIDTH, 1.95 * len(shown) + 0.4), sharey="row", squeeze=False
-    )
+    figure, axes = _style.panels(len(shown), 2, 1.95 * len(shown) + 0.4, sharey="row")
     for row, network in zip(axes, shown, strict=True):
         of_network = table[table["network"] == network]
         in_blocks = bool(of_network["block"].notna().any())
-        rank = of_network["rank"].max()
         for axis, metric in zip(row, ERRORS, strict=True):
             panel = of_network[of_network["metric"] == metric]
-            for method in _style.order(panel["method"].unique()):
-                line = _by_depth(panel[panel["method"] == method], in_blocks)
+            for method, rows in _style.by_method(panel):
+                line = _by_depth(rows, in_blocks)
                 axis.plot(
                     range(1, len(line) + 1), line, color=_style.colour(method),
                     label=_style.label(method), lw=1,
                 )  # fmt: skip
-            ranks = "" if pd.isna(rank) else f", rank {rank:g}"
-            axis.set_title(f"{run.title(network)}, {BITS} bits{ranks}: {NETWORKS[metric].title}")
+            bits = f"{BITS} bits{_data.rank(of_network)}"
+            axis.set_title(f"{run.title(network)}, {bits}: {NETWORKS[metric].title}")
             unit = "block" if in_blocks else "layer"
             axis.set_xlabel(f"{unit}, {of_network['data'].iloc[0]}")
             _style.log(axis, "y")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -48,17 +47,12 @@ def draw(run: Run) -> Figure:
     wide["method"] = wide["variant"].str.split(" |,").str[0]
     shown = _style.networks(table["network"])
     measured = {name: title for name, title in ACROSS.items() if wide[name].notna().any()}
-    figure, axes = plt.subplots(
-        len(shown), len(measured), figsize=(_style.WIDTH, 2 * len(shown) + 0.6), sharey="row",
-        squeeze=False,
-    )  # fmt: skip
+    figure, axes = _style.panels(len(shown), len(measured), 2 * len(shown) + 0.6, sharey="row")
     for row, network in zip(axes, shown, strict=True):
         metric, title = QUALITY.get(network, OTHERS)
         settings = wide[(wide["network"] == network) & wide[metric].notna()]
-        exact, settings = (
-            settings[settings["method"] == "sgemm"],
-            settings[settings["method"] != "sgemm"],
-        )
+        is_exact = settings["method"] == "sgemm"
+        exact, settings = settings[is_exact], settings[~is_exact]
         seen = settings[settings[metric] <= 1000]
         for axis, (across, name) in zip(row, measured.items(), strict=True):
             if len(exact):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -33,12 +32,8 @@ def draw(run: Run) -> Figure:
     """One panel per input; filled markers 4 bits, hollow ones 8; the line joins the undominated."""
     table = points(run).dropna(subset=["slowness", "error"])
     inputs = list(dict.fromkeys(table["input"]))
-    columns = min(2, len(inputs))
-    rows = -(-len(inputs) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(_style.WIDTH, 2.3 * rows + 0.6), sharex=True, squeeze=False
-    )
-    for axis, name in zip(axes.flat, inputs, strict=False):
+    figure, axes = _style.wrapped(len(inputs), 2, 2.3, 0.6)
+    for axis, name in zip(axes, inputs, strict=True):
         panel = table[table["input"] == name]
         best = front(panel)
         axis.plot(best["slowness"], best["error"], color="0.85", lw=3, zorder=0)
@@ -50,11 +45,9 @@ def draw(run: Run) -> Figure:
         _style.log(axis, "x")
         _style.log(axis, "y")
         axis.set_title(run.title(name))
-    for axis in axes.flat[len(inputs) :]:
-        axis.axis("off")
     n = "/".join(str(size) for size in sorted(table["n"].unique()))
     caption = f"n = {n}, {_data.setting(table)}; left is faster; filled: up to 4 bits, hollow: more"
     figure.supxlabel(f"time / time of SGEMM   ({caption})")
     figure.supylabel("relative error")
-    _style.figure_legend(figure, axes.flat)
+    _style.figure_legend(figure, axes)
     return figure

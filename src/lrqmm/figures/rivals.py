@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -71,9 +70,7 @@ def draw(run: Run) -> Figure:
     inputs = list(dict.fromkeys(by_bits["input"]))
     columns = len(sides) if len(sides) > 1 else min(2, len(inputs))
     rows = len(inputs) if len(sides) > 1 else -(-len(inputs) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(_style.WIDTH, 2.1 * rows + 0.4), squeeze=False
-    )
+    figure, axes = _style.panels(rows, columns, 2.1 * rows + 0.4)
     for number, name in enumerate(inputs):
         for side, table in enumerate(sides):
             at = (number, side) if len(sides) > 1 else divmod(number, columns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -55,9 +54,7 @@ def draw(run: Run) -> Figure:
     """One panel per network; the line joins the settings that no other beats in bits and error."""
     table = points(run)
     shown = _style.networks(table["network"])
-    figure, axes = plt.subplots(
-        len(shown), 1, figsize=(_style.WIDTH, 2.3 * len(shown) + 0.2), squeeze=False
-    )
+    figure, axes = _style.panels(len(shown), 1, 2.3 * len(shown) + 0.2)
     for axis, network in zip(axes.flat, shown, strict=True):
         of_network = table[table["network"] == network]
         label_front(axis, of_network)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -34,13 +33,11 @@ def draw(run: Run) -> Figure:
         ],
     )
     bits = sorted(table["bits"].dropna().unique())
-    figure, axes = plt.subplots(
-        1, len(bits), figsize=(_style.WIDTH, 2.6), squeeze=False, sharey=True
-    )
+    figure, axes = _style.panels(1, len(bits), 2.6, sharey=True)
     for axis, b in zip(axes[0], bits, strict=True):
         of_bits = table[table["bits"].eq(b) | table["bits"].isna()]
-        for method in _style.order(set(of_bits["method"])):
-            variants = of_bits[of_bits["method"] == method].groupby("variant", sort=False)
+        for method, rows in _style.by_method(of_bits):
+            variants = rows.groupby("variant", sort=False)
             for style, (name, of_variant) in zip(("-", "--", ":"), variants, strict=False):
                 _style.spread_line(
                     axis, method, of_variant.groupby("count")["gram_error"], ls=style, label=name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -21,17 +20,14 @@ def draw(run: Run) -> Figure:
     cases = list(table["input"].unique())
     methods = _style.order(set(table["name"]) - {"sgemm"})
     shown = ["sgemm", *methods]
-    figure, axes = plt.subplots(
-        len(cases), len(shown), figsize=(_style.WIDTH, 1.7 * len(cases)), squeeze=False
-    )
+    figure, axes = _style.panels(len(cases), len(shown), 1.7 * len(cases))
     for row, case in zip(axes, cases, strict=True):
         for axis, method in zip(row, shown, strict=True):
             pixels = table[(table["input"] == case) & (table["name"] == method)]
             axis.axis("off")
             if pixels.empty:
                 continue
-            picture = pixels.pivot(index="row", columns="column", values="value").to_numpy()
-            axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+            axis.imshow(_data.matrix(pixels), cmap="gray", vmin=0, vmax=1)
             if method == "sgemm":
                 axis.set_title(_style.CASES.get(case, case))
                 continue

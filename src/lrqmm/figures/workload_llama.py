@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,7 +29,7 @@ def settings(run: Run) -> pd.DataFrame:
 
 def draw(run: Run) -> Figure:
     """Left: perplexity against bits. Right: errors of layers, fed with float activations."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(_style.WIDTH, 2.8), width_ratios=(1, 1.2))
+    figure, ((left, right),) = _style.panels(1, 2, 2.8, width_ratios=(1, 1.2))
     _perplexity(run, left)
     _layers(right, _rows(run, "alone_error"))
     _style.figure_legend(figure, (left, right))
@@ -48,8 +47,7 @@ def _rows(run: Run, *metrics: str) -> pd.DataFrame:
 def _perplexity(run: Run, axis: Axes) -> None:
     table = settings(run)
     ruined = table["perplexity"] > RUINED
-    for method in _style.order(table["method"].unique()):
-        of_method = table[(table["method"] == method) & ~ruined].sort_values("weight_bits")
+    for method, of_method in _style.by_method(table[~ruined].sort_values("weight_bits")):
         if method == "sgemm":
             _style.level(axis, method, of_method["perplexity"].iloc[0])
             continue
@@ -71,11 +69,8 @@ def _layers(axis: Axes, table: pd.DataFrame) -> None:
     bits = min(table["bits"].unique(), key=lambda b: abs(b - 4))
     table = table[table["bits"] == bits]
     kinds = list(dict.fromkeys(table["kind"]))
-    for method in _style.order(table["method"].unique()):
-        of_method = table[table["method"] == method]
-        _style.spread_line(
-            axis, method, of_method.groupby(of_method["kind"].map(kinds.index))["value"]
-        )
+    for method, rows in _style.by_method(table):
+        _style.spread_line(axis, method, rows.groupby(rows["kind"].map(kinds.index))["value"])
     names = [kind.split(".")[-1].removesuffix("_proj") for kind in kinds]
     axis.set_xticks(range(len(kinds)), names)
     _style.log(axis, "y")

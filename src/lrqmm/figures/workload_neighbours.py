@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -15,14 +14,10 @@ def draw(run: Run) -> Figure:
     """One panel per data set; the band is the range over seeds, the dotted line float32."""
     table = _data.settings(run, "neighbours")
     cases = list(table["layer"].unique())
-    figure, axes = plt.subplots(
-        1, len(cases), figsize=(_style.WIDTH, 2.6), squeeze=False, sharex=True
-    )
+    figure, axes = _style.panels(1, len(cases), 2.6, sharex=True)
     for axis, case in zip(axes[0], cases, strict=True):
-        of_case = table[table["layer"] == case]
-        for method in _style.order(set(of_case["method"])):
-            of_method = of_case[of_case["method"] == method]
-            spread = of_method.groupby("bits", dropna=False)[["each_bits", "accuracy"]]
+        for method, rows in _style.by_method(table[table["layer"] == case]):
+            spread = rows.groupby("bits", dropna=False)[["each_bits", "accuracy"]]
             middle, low, high = (100 * getattr(spread, f)() for f in ("median", "min", "max"))
             if method == "sgemm":
                 _style.level(axis, method, middle["accuracy"].iloc[0])

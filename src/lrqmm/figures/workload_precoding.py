@@ -19,9 +19,8 @@ def draw(run: Run) -> Figure:
     table = _data.settings(run, "precoding")
     table = table.assign(distance=table["layer"].map(DISTANCES))
     figure, axis = plt.subplots(figsize=(_style.COLUMN, 2.3))
-    for method in _style.order(set(table["method"])):
-        of_method = table[table["method"] == method]
-        _style.spread_line(axis, method, of_method.groupby("distance")["relative_error"])
+    for method, rows in _style.by_method(table):
+        _style.spread_line(axis, method, rows.groupby("distance")["relative_error"])
     _style.log(axis, "y")
     _style.log(axis, "x")
     axis.set_xticks(list(DISTANCES.values()), [f"1/{round(1 / d)}" for d in DISTANCES.values()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -16,23 +15,19 @@ def draw(run: Run) -> Figure:
     table = _data.settings(run, "lramm")
     inputs = list(table["input"].unique())
     bits = sorted(table["bits"].unique())
-    figure, axes = plt.subplots(
-        len(bits), len(inputs), figsize=(_style.WIDTH, 1.6 * len(bits) + 0.6), squeeze=False,
-        sharex=True, sharey="row",
-    )  # fmt: skip
-    for number, b in enumerate(bits):
-        row = axes[number]
+    height = 1.6 * len(bits) + 0.6
+    figure, axes = _style.panels(len(bits), len(inputs), height, sharex=True, sharey="row")
+    for row, b in zip(axes, bits, strict=True):
         for axis, name in zip(row, inputs, strict=True):
             shown = table[(table["input"] == name) & (table["bits"] == b)]
-            for method in _style.order(set(shown["method"])):
-                of_method = shown[shown["method"] == method]
-                if of_method["rank"].isna().all():
-                    _style.level(axis, method, of_method["relative_error"].median())
-                    continue
-                _style.spread_line(axis, method, of_method.groupby("rank")["relative_error"])
+            for method, rows in _style.by_method(shown):
+                if rows["rank"].isna().all():
+                    _style.level(axis, method, rows["relative_error"].median())
+                else:
+                    _style.spread_line(axis, method, rows.groupby("rank")["relative_error"])
             _style.log(axis, "x", shown["rank"].dropna().astype(float))
             _style.log(axis, "y")
-            if number == 0:
+            if b == bits[0]:
                 axis.set_title(run.title(name))
         row[0].set_ylabel(f"{int(b)} bits")
     n = "/".join(str(size) for size in sorted(table["n"].unique()))

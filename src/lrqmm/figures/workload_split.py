@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -29,17 +28,14 @@ def draw(run: Run) -> Figure:
         for scales in SCALES
         if (table["granularity"] == scales).any()
     ]
-    figure, axes = plt.subplots(
-        len(rows), len(rights), figsize=(_style.WIDTH, 1.45 * len(rows) + 0.6), sharex=True,
-        sharey="row", squeeze=False,
-    )  # fmt: skip
+    height = 1.45 * len(rows) + 0.6
+    figure, axes = _style.panels(len(rows), len(rights), height, sharex=True, sharey="row")
     for number, (case, scales) in enumerate(rows):
         shown = table[(table["layer"] == case) & (table["granularity"] == scales)]
         naive = shown[shown["method"] == "naive"]["relative_error"]
         for axis, right in zip(axes[number], rights, strict=True):
             at_right = shown[shown["right"] == right]
-            for method in _style.order(set(shown["method"]) - {"naive"}):
-                line = at_right[at_right["method"] == method].sort_values("left")
+            for method, line in _style.by_method(at_right.sort_values("left")):
                 axis.plot(
                     line["left"], line["relative_error"], color=_style.colour(method),
                     marker=_style.marker(method), label=_style.label(method),
