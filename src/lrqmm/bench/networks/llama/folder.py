@@ -96,12 +96,10 @@ def read_folder(folder: Path) -> LlamaFile:
 
     Raises
     ------
-    FileNotFoundError
-        One of them is not there.
-    ValueError
-        Another architecture, a missing key, a key that is not known, RoPE scaling other than
-        linear and Llama 3's, an index and files that do not fit each other, a tensor in two
-        files, or weights that are not floating-point numbers of 16 bits or more.
+    FileNotFoundError : one of them is not there
+    ValueError : another architecture, a missing key, a key that is not known, RoPE scaling other
+        than linear and Llama 3's, an index and files that do not fit each other, a tensor in two
+        files, or weights that are not floating-point numbers of 16 bits or more
     """
     path, tokens = folder / "config.json", folder / "tokenizer.json"
     missing = [file.name for file in (path, tokens) if not file.is_file()]

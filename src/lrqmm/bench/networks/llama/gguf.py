@@ -122,10 +122,9 @@ def read_gguf(path: Path) -> LlamaFile:
 
     Raises
     ------
-    ValueError
-        Not GGUF, big-endian, a part of a split file, another architecture, a missing key, a key
-        that is not known, RoPE scaling other than linear and Llama 3's, a number format that
-        cannot be dequantised, or a tokenizer other than byte-level BPE.
+    ValueError : not GGUF, big-endian, a part of a split file, another architecture, a missing key,
+        a key that is not known, RoPE scaling other than linear and Llama 3's, a number format that
+        cannot be dequantised, or a tokenizer other than byte-level BPE
     """
     part = re.fullmatch(r".*-([0-9]+)-of-([0-9]+)\.gguf", path.name)
     if part and int(part[2]) > 1:

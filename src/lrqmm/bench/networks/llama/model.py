@@ -124,14 +124,12 @@ class Llama(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (batch x length, int64) to logits (batch x length x vocabulary, float32).
-
-        The logits at a position are those of the token after it.
+        """Map tokens (batch x length, int64) to logits (batch x length x vocabulary, float32), at
+        each position those of the token after it.
 
         Raises
         ------
-        ValueError
-            More tokens than the network's context, or a token that is not in its vocabulary.
+        ValueError : more tokens than the network's context, or a token not in its vocabulary
         """
         if tokens.shape[1] > self.config.max_position_embeddings:
             raise ValueError(
@@ -150,15 +148,8 @@ class Llama(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str) -> Tensor:
-    """Turn each pair (a, b) of x to (a cos - b sin, a sin + b cos).
-
-    Parameters
-    ----------
-    x : (batch, heads, length, head_dim)
-    cos, sin : (length, head_dim / 2)
-    layout : {"half", "interleaved"}
-        As `LlamaConfig.rope_layout`.
-    """
+    """Each pair (a, b) of x (batch, heads, length, head_dim) to (a cos - b sin, a sin + b cos); cos
+    and sin are (length, head_dim / 2), and `layout` is `LlamaConfig.rope_layout`."""
     if layout == "interleaved":
         a, b = x[..., 0::2], x[..., 1::2]
         return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
@@ -183,20 +174,18 @@ def load_llama(source: str | Path | None = None) -> LoadedLlama:
 
     Parameters
     ----------
-    source : str or Path, optional
-        A ``.gguf`` file, a folder with ``config.json``, ``*.safetensors`` (those of the index,
-        where there is one) and ``tokenizer.json``, or a name on the Hugging Face hub such as
-        ``"HuggingFaceTB/SmolLM2-135M"``, with ``@`` and a commit to pin it.
-        Default: the packaged SmolLM2-135M-Instruct.
+    source : a .gguf file, a folder with config.json, *.safetensors (those of the index, where there
+        is one) and tokenizer.json, or a name on the Hugging Face hub such as
+        "HuggingFaceTB/SmolLM2-135M", with @ and a commit to pin it; None: the packaged
+        SmolLM2-135M-Instruct
 
     Raises
     ------
-    FileNotFoundError
-        No such file or folder, the folder is incomplete, or the hub cannot be reached.
-    ValueError
-        A network other than LLaMA; a key of the file that may change the network and is not
-        honoured; a tensor that is missing, unknown, misshapen or not finite; files that do not fit
-        each other.
+    FileNotFoundError : no such file or folder, the folder is incomplete, or the hub cannot be
+        reached
+    ValueError : a network other than LLaMA; a key of the file that may change the network and is
+        not honoured; a tensor that is missing, unknown, misshapen or not finite; files that do not
+        fit each other
     """
     if source is None:
         with tempfile.TemporaryDirectory() as folder:  # `gguf` reads files only

@@ -62,17 +62,13 @@ TORCHVISION = Variant(
 class ResNet50(nn.Module):
     """ResNet-50, whose layers bear the names that Keras gave them, whatever their weights.
 
-    A block such as ``2a`` has the convolutions ``res2a_branch2a`` (1x1), ``res2a_branch2b``
-    (3x3) and ``res2a_branch2c`` (1x1), and the first block of a stage ``res2a_branch1`` (1x1) in
-    its shortcut, each with its batch normalisation ``bn2a_branch2a`` and so on. Modules are
-    registered in the order in which they run. torchvision's ``layer1.0.conv2`` is
-    ``res2a_branch2b``, its ``layer1.0.downsample.0`` is ``res2a_branch1``, its ``fc`` is
-    ``fc1000``.
+    A block such as 2a has the convolutions res2a_branch2a (1x1), res2a_branch2b (3x3) and
+    res2a_branch2c (1x1), and the first block of a stage res2a_branch1 (1x1) in its shortcut, each
+    with its batch normalisation bn2a_branch2a and so on. Modules are registered in running order.
 
     Attributes
     ----------
-    preprocessing : Preprocessing
-        Makes the network's input of a picture.
+    preprocessing : makes the network's input of a picture
     """
 
     def __init__(self, variant: Variant = KERAS) -> None:
@@ -127,23 +123,16 @@ def load_resnet50(source: str | Path | None = None) -> ResNet50:
 
     Parameters
     ----------
-    source : file, optional
-        Default: the packaged weights (Keras, v1). Otherwise a state dict of torchvision's or
-        timm's ``resnet50`` (v1.5), as .safetensors, .pt or .pth; the last two are read without
-        running code from them. Half precision becomes float32.
-
-    Returns
-    -------
-    ResNet50
-        A state dict does not say how its pictures were prepared: `preprocessing` is that of
-        torchvision's IMAGENET1K_V1. Of weights trained otherwise, set it, as for IMAGENET1K_V2::
-
-            model.preprocessing = dataclasses.replace(model.preprocessing, resize=232)
+    source : a state dict of torchvision's or timm's resnet50 (v1.5), as .safetensors, .pt or .pth;
+        the last two are read without running code from them. Half precision becomes float32. It
+        does not say how its pictures were prepared: `preprocessing` is that of torchvision's
+        IMAGENET1K_V1; of weights trained otherwise, set it, as for IMAGENET1K_V2:
+        ``model.preprocessing = dataclasses.replace(model.preprocessing, resize=232)``. None: the
+        packaged weights (Keras, v1)
 
     Raises
     ------
-    ValueError, PackageError
-        The file cannot be read, or its tensors are not those of ResNet-50.
+    ValueError, PackageError : the file cannot be read, or its tensors are not those of ResNet-50
     """
     with torch.device("meta"):  # the random initial weights would only be thrown away
         model = ResNet50(KERAS if source is None else TORCHVISION)

