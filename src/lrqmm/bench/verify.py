@@ -80,9 +80,9 @@ def verify(folder: str | Path, *, again: int = 0, progress: Report = silent) -> 
     checked = [f"{rows} rows in {shards} shards: hashes, schema, completeness, values"]
     if again:
         result = measure_again(run, again, lambda text, share: progress(text, 0.2 + 0.8 * share))
-        refusals += result.different
-        warnings += [*result.grown, *result.not_measured]
-        checked.append(f"{result.same} errors measured again: the same within {SAME_ERROR:.0%}")
+        refusals += result.refusals
+        warnings += result.warnings
+        checked += result.checked
     return Verdict(tuple(refusals), tuple(warnings), tuple(checked))
 
 
@@ -98,11 +98,10 @@ def _mixed_inputs(table: pd.DataFrame) -> Iterator[str]:
 
 def _incomplete(run: Run) -> tuple[list[str], list[str]]:
     """What the study asked for and the run lacks; and why that could not be checked, if so."""
-    manifest = read_json(run.folder / "manifest.json")
-    study = manifest.get("study")
-    studies = study.get("merged", {"": study}) if isinstance(study, dict) else None
-    if not studies or not isinstance(studies, dict):
+    studies = _studies(run)
+    if not studies:
         return ["manifest.json does not say what study was measured"], []
+    listed = _listed(run)
     missing: list[str] = []
     unplanned: list[str] = []
     measured = {*run.measurements["method"].unique(), *run.networks["method"].unique()}
@@ -112,7 +111,6 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
         except (ConfigError, OSError) as error:
             unplanned.append(f"completeness is not checked: {error}")
             continue
-        listed = {Path(at) for at in manifest["files"]}
         tables = {kind: _by_shard(run, kind, name, listed) for kind in TABLES}
         planned = set()
         for shard in shards:
@@ -120,7 +118,13 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
             planned.add(path.parent / name / path.name)
             rows = tables[path.parent.name].pop(shard.name, None)
             if rows is not None:
-                missing.extend(_missing_rows(rows, shard))
+                columns, wanted = shard.measure.rows_asked(shard)
+                found = len(rows[columns].drop_duplicates()) if columns else wanted
+                if found < wanted:
+                    missing.append(
+                        f"shard {shard.name}: rows of {found} settings, and the study asks for "
+                        f"{wanted}"
+                    )
             elif not _newer_than(measured, config, shard):
                 missing.append(f"shard {shard.name} is missing, though the study asks for it")
         planned |= {Path(kind, name, KEPT) for kind in TABLES}
@@ -128,6 +132,19 @@ def _incomplete(run: Run) -> tuple[list[str], list[str]]:
         others = [str(at) for at in files] + [shard for kind in tables.values() for shard in kind]
         missing.extend(f"{other}: no shard of the study" for other in sorted(others))
     return missing, unplanned
+
+
+def _studies(run: Run) -> dict[str, Any]:
+    """The configuration of each part of a merged run, or that of the run; none where the manifest
+    does not say."""
+    study = read_json(run.folder / "manifest.json").get("study")
+    studies = study.get("merged", {"": study}) if isinstance(study, dict) else None
+    return studies if isinstance(studies, dict) else {}
+
+
+def _listed(run: Run) -> set[Path]:
+    """The files that the manifest lists, below the run's folder."""
+    return {Path(name) for name in read_json(run.folder / "manifest.json")["files"]}
 
 
 def _of_its_time(config: Mapping[str, Any], measured: set[str]) -> dict[str, Any]:
@@ -159,21 +176,11 @@ def _newer_than(measured: set[str], config: dict[str, Any], shard: Shard) -> boo
     return shard.method not in measured and (named == "usual" or "all" in named)
 
 
-def _missing_rows(rows: pd.DataFrame, shard: Shard) -> Iterator[str]:
-    """Settings of a shard that have no row."""
-    columns, wanted = shard.measure.rows_asked(shard)
-    if not columns:
-        return
-    measured = len(rows[columns].drop_duplicates())
-    if measured < wanted:
-        yield f"shard {shard.name}: rows of {measured} settings, and the study asks for {wanted}"
-
-
 def _not_listed(run: Run) -> Iterator[str]:
     """Tables beside those that the manifest lists."""
-    listed = read_json(run.folder / "manifest.json")["files"]
     tables = (path for kind in TABLES for path in (run.folder / kind).rglob("*.parquet"))
-    beside = [path for path in tables if path.relative_to(run.folder).as_posix() not in listed]
+    listed = _listed(run)
+    beside = [path for path in tables if path.relative_to(run.folder) not in listed]
     if beside:
         yield f"{len(beside)} tables are not in manifest.json, and not read: {beside[0].name}, ..."
 
@@ -235,7 +242,11 @@ def _named(problem: str, rows: pd.DataFrame) -> Iterator[str]:
 
 def _older_code(run: Run) -> Iterator[str]:
     """Shards that other code measured than is here."""
-    measures = _measures(read_json(run.folder / "manifest.json").get("study"))
+    measures = {
+        name: experiment["measure"]
+        for study in _studies(run).values()
+        for name, experiment in study["experiments"].items()
+    }
     older = []
     for table in (run.measurements, run.networks):
         ours = table[_of_their_shard(table)]
@@ -243,24 +254,11 @@ def _older_code(run: Run) -> Iterator[str]:
         for key, rows in ours.groupby(["experiment", "method", "code_hash", *network]):
             experiment, method, code, *of_network = key
             measure = measures.get(str(experiment))
-            if (
-                measure is None
-                or not _known(method)
-                or code_hash(method, measure, *of_network) != code
-            ):
+            here = measure and _known(method) and code_hash(method, measure, *of_network)
+            if here != code:
                 older.extend(rows["shard"].unique())
     if older:
         yield f"{len(older)} shards were measured by other code than is here"
-
-
-def _measures(study: Any) -> dict[str, str]:
-    """The kind of measurement of each experiment of a stored study, merged or not."""
-    studies = study.get("merged", {"": study}).values() if isinstance(study, dict) else ()
-    return {
-        name: experiment["measure"]
-        for study in studies
-        for name, experiment in study["experiments"].items()
-    }
 
 
 def _of_their_shard(table: pd.DataFrame) -> pd.Series:
@@ -277,19 +275,12 @@ def _known(method: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Again:
-    """Errors measured again: the number that agree, those that differ, those of methods that have
-    grown parameters since, whose defaults need not be what was measured, and those that failed."""
+def measure_again(run: Run, count: int, progress: Report = silent) -> Verdict:
+    """Measure again up to `count` errors of seeded distributions that a CPU measured.
 
-    same: int
-    different: tuple[str, ...]
-    grown: tuple[str, ...]
-    not_measured: tuple[str, ...]
-
-
-def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
-    """Measure again up to `count` errors of seeded distributions that a CPU measured."""
+    One that differs is a refusal; a warning where the method has grown parameters since, whose
+    defaults need not be what was measured, or where it fails here.
+    """
     table = run.measurements
     places = zip(table["machine"], table["device"], strict=True)
     of_cpu = np.array([machine.startswith(device) for machine, device in places], bool)
@@ -299,11 +290,10 @@ def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
     errors = (table["metric"] == "relative_error") & (table["status"] == "ok")
     rows = table[seeded & small & present & _of_their_shard(table) & errors & of_cpu]
     if rows.empty:
-        return Again(0, (), (), ("no error can be measured again here",))
+        return Verdict((), ("no error can be measured again here",), (_agree(0),))
     rows = rows.sample(min(count, len(rows)), random_state=np.random.default_rng())
-    different: list[str] = []
-    grown: list[str] = []
-    not_measured: list[str] = []
+    refusals: list[str] = []
+    warnings: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         for number, row in enumerate(rows.itertuples()):
             progress(f"measuring again: {row.method}, {row.input}", number / len(rows))
@@ -313,19 +303,23 @@ def measure_again(run: Run, count: int, progress: Report = silent) -> Again:
             except (ValueError, TypeError) as error:
                 again = {"status": "failed", "reason": str(error)}
             if again["status"] != "ok":
-                not_measured.append(f"{setting}: fails here: {again['reason']}")
+                warnings.append(f"{setting}: fails here: {again['reason']}")
             elif again["input_sha256"] != row.input_sha256:
-                different.append(f"{setting}: its seed gives other matrices here")
+                refusals.append(f"{setting}: its seed gives other matrices here")
             elif abs(again["value"] - row.value) > SAME_ERROR * row.value + 1e-6:
                 values = f"an error of {row.value:.4g}, and measured again {again['value']:.4g}"
                 defaults = methods.preset(row.method).defaults
                 new = ", ".join(name for name in defaults if name not in json.loads(row.parameters))
                 if new:
-                    grown.append(f"{setting}: {values}; recorded without {new}")
+                    warnings.append(f"{setting}: {values}; recorded without {new}")
                 else:
-                    different.append(f"{setting}: {values}")
-    same = len(rows) - len(different) - len(grown) - len(not_measured)
-    return Again(same, tuple(different), tuple(grown), tuple(not_measured))
+                    refusals.append(f"{setting}: {values}")
+    same = len(rows) - len(refusals) - len(warnings)
+    return Verdict(tuple(refusals), tuple(warnings), (_agree(same),))
+
+
+def _agree(count: int) -> str:
+    return f"{count} errors measured again: the same within {SAME_ERROR:.0%}"
 
 
 def _measure_one(row: Any, path: Path) -> dict[str, Any]:
