@@ -12,13 +12,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from lrqmm import _checks
@@ -41,6 +35,15 @@ def say(text: str) -> None:
 def print_json(document: Any) -> None:
     """Print one JSON document."""
     print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def answer(as_json: bool, document: Any, *lines: str) -> None:
+    """Print one JSON document, or lines."""
+    if as_json:
+        print_json(document)
+    else:
+        for line in lines:
+            say(line)
 
 
 def new_table(*columns: str, numbers: Sequence[str] = ()) -> Table:

@@ -13,16 +13,14 @@ from lrqmm import _checks
 from lrqmm._files import write_whole
 from lrqmm._progress import Report
 from lrqmm.cli._app import AsJson, Device, Library, Matrix, Transposed, app, ending
-from lrqmm.cli._console import one_error, print_json, say, show_progress
+from lrqmm.cli._console import answer, one_error, show_progress
 from lrqmm.cli._files import check_new_file, read_matrices
 
 if TYPE_CHECKING:
     from lrqmm.method import Method
 
 
-@app.command(
-    epilog=ending("lrqmm matmul A.npy B.npy --method direct -p bits=4 --out C.npy"),
-)
+@app.command(epilog=ending("lrqmm matmul A.npy B.npy --method direct -p bits=4 --out C.npy"))
 def matmul(
     a: Matrix,
     b: Matrix,
@@ -60,13 +58,11 @@ def matmul(
             _checks.choice("library", library, ["torch"])
             _checks.choice("device", device, ["auto", "cpu"])
             shape, error = _multiply_by_tiles(chosen, a, b, transpose_b, out, memory, progress)
-    if as_json:
-        document = {"method": method, "parameters": chosen.parameters, "relative_error": error}
-        print_json({**document, "shape": shape, "out": str(out)})
-    else:
-        none = "AB is zero and this is not" if memory is None else "error not measured"
-        exactness = none if error is None else f"relative error {error:.3g}"
-        say(f"{chosen!r}: {shape[0]} x {shape[1]}, {exactness}, in {out}")
+    document = {"method": method, "parameters": chosen.parameters, "relative_error": error}
+    none = "AB is zero and this is not" if memory is None else "error not measured"
+    exactness = none if error is None else f"relative error {error:.3g}"
+    line = f"{chosen!r}: {shape[0]} x {shape[1]}, {exactness}, in {out}"
+    answer(as_json, {**document, "shape": shape, "out": str(out)}, line)
 
 
 def _multiply(

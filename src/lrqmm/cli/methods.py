@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lrqmm.cli._app import AsJson, app, ending
-from lrqmm.cli._console import console, new_table, one_error, print_json, say
+from lrqmm.cli._console import answer, console, new_table, one_error, print_json, say
 
 
 @app.command(name="methods", epilog=ending("lrqmm methods lrqmm_aware"))
@@ -52,8 +52,4 @@ def new_method(
 
     with one_error():
         paths = [str(path) for path in begin(name)]
-    if as_json:
-        print_json(paths)
-    else:
-        for path in paths:
-            say(f"written: {path}")
+    answer(as_json, paths, *(f"written: {path}" for path in paths))

@@ -12,7 +12,7 @@ import typer
 
 from lrqmm._progress import Report
 from lrqmm.cli._app import AsJson, RunFolder, RunFolders, app, ending
-from lrqmm.cli._console import console, new_table, one_error, print_json, say, show_progress
+from lrqmm.cli._console import answer, console, new_table, one_error, print_json, show_progress
 from lrqmm.cli._files import check_new_file
 
 if TYPE_CHECKING:
@@ -40,10 +40,7 @@ def explore(
         read = _read(runs, progress)
         progress(f"writing {path}", 0.8)
         explorer.write(read, path)
-    if as_json:
-        print_json({"out": str(path), "bytes": path.stat().st_size})
-    else:
-        say(f"written: {path}")
+    answer(as_json, {"out": str(path), "bytes": path.stat().st_size}, f"written: {path}")
 
 
 @app.command(epilog=ending("lrqmm compare results/ours results/theirs"))
@@ -85,11 +82,7 @@ def verify(
 
     with one_error(), show_progress(as_json) as progress:
         verdict = check(run, again=again, progress=progress)
-    if as_json:
-        print_json(asdict(verdict))
-    else:
-        for line in words(verdict):
-            say(line)
+    answer(as_json, asdict(verdict), *words(verdict))
     raise typer.Exit(bool(verdict.refusals))
 
 
@@ -107,10 +100,8 @@ def merge(
 
     with one_error(), show_progress(as_json) as progress:
         merge_runs(runs, into, progress=progress)
-    if as_json:
-        print_json({"runs": [str(run) for run in runs], "into": str(into)})
-    else:
-        say(f"merged {len(runs)} runs into {into}")
+    document = {"runs": [str(run) for run in runs], "into": str(into)}
+    answer(as_json, document, f"merged {len(runs)} runs into {into}")
 
 
 @app.command(epilog=ending("lrqmm keep results/ours results/reference/my-machine"))
@@ -127,10 +118,7 @@ def keep(
 
     with one_error(), show_progress(as_json) as progress:
         keep_run(run, folder, progress=progress)
-    if as_json:
-        print_json({"run": str(run), "folder": str(folder)})
-    else:
-        say(f"kept: {folder}")
+    answer(as_json, {"run": str(run), "folder": str(folder)}, f"kept: {folder}")
 
 
 def _read(folders: Sequence[Path], progress: Report) -> list[Run]:

@@ -196,8 +196,7 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
         titles = recorded_titles(folder)
     tables = {
         kind: read_tables(
-            [folder / name for name in sorted(files) if name.startswith(f"{kind}/")],
-            schema,
+            [folder / name for name in sorted(files) if name.startswith(f"{kind}/")], schema
         )
         for kind, schema in TABLES.items()
     }

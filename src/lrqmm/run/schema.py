@@ -51,29 +51,24 @@ LATER = (*PARAMETERS, "ranks_within", "rows", "calibration", "node", "versions",
 """Columns that older runs may lack."""
 
 
-def _column(dtype: str, *checks: pa.Check, nullable: bool = False) -> pa.Column:
-    return pa.Column(dtype, list(checks), nullable=nullable)
-
-
 _positive = pa.Check.ge(0)
-
 _PROVENANCE = {  # where and with what
-    "shard": _column("string"),
-    "library": _column("string"),
-    "device": _column("string"),
-    "machine": _column("string"),
-    "node": _column("string", nullable=True),  # of a cluster
-    "threads": _column("Int64"),
-    "compute_dtype": _column("string"),
-    "integer_route": _column("string"),
-    "loaded": _column("boolean"),
-    "code_hash": _column("string"),
-    "version": _column("string"),
-    "versions": _column("string", nullable=True),  # of the libraries that computed
-    "allocator": _column("string", nullable=True),
-    "git_commit": _column("string"),
-    "git_dirty": _column("boolean"),
-    "measured_at": _column("string"),
+    "shard": pa.Column("string"),
+    "library": pa.Column("string"),
+    "device": pa.Column("string"),
+    "machine": pa.Column("string"),
+    "node": pa.Column("string", nullable=True),  # of a cluster
+    "threads": pa.Column("Int64"),
+    "compute_dtype": pa.Column("string"),
+    "integer_route": pa.Column("string"),
+    "loaded": pa.Column("boolean"),
+    "code_hash": pa.Column("string"),
+    "version": pa.Column("string"),
+    "versions": pa.Column("string", nullable=True),  # of the libraries that computed
+    "allocator": pa.Column("string", nullable=True),
+    "git_commit": pa.Column("string"),
+    "git_dirty": pa.Column("boolean"),
+    "measured_at": pa.Column("string"),
 }
 _valued = pa.Check(
     lambda table: table["value"].notna() == (table["status"] == "ok"),
@@ -81,35 +76,32 @@ _valued = pa.Check(
 )
 _SIGNED = [metric.name for metric in metrics.PRODUCTS.values() if metric.least < 0]
 _signs = pa.Check(
-    lambda table: ~(table["value"] < 0) | table["metric"].isin(_SIGNED),
-    error=NEGATIVE,
+    lambda table: ~(table["value"] < 0) | table["metric"].isin(_SIGNED), error=NEGATIVE
 )
 
 MEASUREMENT_SCHEMA = pa.DataFrameSchema(
     {
         # what was measured
-        "experiment": _column("string"),
-        "input": _column("string"),
-        "layer": _column("string", nullable=True),
-        "input_seed": _column("Int64", nullable=True),
-        "input_sha256": _column("string", pa.Check.str_matches(r"^[0-9a-f]{64}$")),
-        "m": _column("Int64", _positive),
-        "k": _column("Int64", _positive),
-        "n": _column("Int64", _positive),
-        "rows": _column("Int64", _positive, nullable=True),  # of A, where the rest calibrates
-        "method": _column("string"),
-        "parameters": _column("string"),
-        **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
-        "calibration": _column("string"),
-        "setting": _column("Int64", _positive),  # number within its shard; baselines have it too
-        "b_prepared": _column("boolean", nullable=True),  # before the clock started; of times only
+        "experiment": pa.Column("string"),
+        "input": pa.Column("string"),
+        "layer": pa.Column("string", nullable=True),
+        "input_seed": pa.Column("Int64", nullable=True),
+        "input_sha256": pa.Column("string", pa.Check.str_matches(r"^[0-9a-f]{64}$")),
+        **{side: pa.Column("Int64", _positive) for side in "mkn"},
+        "rows": pa.Column("Int64", _positive, nullable=True),  # of A, where the rest calibrates
+        "method": pa.Column("string"),
+        "parameters": pa.Column("string"),
+        **{name: pa.Column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
+        "calibration": pa.Column("string"),
+        "setting": pa.Column("Int64", _positive),  # number within its shard; baselines have it too
+        "b_prepared": pa.Column("boolean", nullable=True),  # of times, before the clock
         # the value
-        "metric": _column("string", pa.Check.isin(metrics.PRODUCTS)),
-        "phase": _column("string", nullable=True),
-        "sample": _column("Int64", _positive),
-        "value": _column("float64", nullable=True),
-        "status": _column("string", pa.Check.isin(STATUSES)),
-        "reason": _column("string", nullable=True),
+        "metric": pa.Column("string", pa.Check.isin(metrics.PRODUCTS)),
+        "phase": pa.Column("string", nullable=True),
+        "sample": pa.Column("Int64", _positive),
+        "value": pa.Column("float64", nullable=True),
+        "status": pa.Column("string", pa.Check.isin(STATUSES)),
+        "reason": pa.Column("string", nullable=True),
         **_PROVENANCE,
     },
     checks=[_valued, _signs],
@@ -120,26 +112,26 @@ MEASUREMENT_SCHEMA = pa.DataFrameSchema(
 NETWORK_SCHEMA = pa.DataFrameSchema(
     {
         # what was measured
-        "experiment": _column("string"),
-        "network": _column("string"),
-        "reference": _column("string", nullable=True),  # what the float answers come from
-        "data": _column("string", nullable=True),
-        "per_gemm": _column("Int64", _positive),  # pictures, or windows of text, in a GEMM
-        "keep": _column("string"),  # layers in float32
-        "layer": _column("string", nullable=True),
-        "method": _column("string"),
-        "parameters": _column("string"),
-        **{name: _column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
-        "ranks_within": _column("float64", nullable=True),  # average bits; ranks by layer
-        "calibration": _column("string", nullable=True),
+        "experiment": pa.Column("string"),
+        "network": pa.Column("string"),
+        "reference": pa.Column("string", nullable=True),  # what the float answers come from
+        "data": pa.Column("string", nullable=True),
+        "per_gemm": pa.Column("Int64", _positive),  # pictures, or windows of text, in a GEMM
+        "keep": pa.Column("string"),  # layers in float32
+        "layer": pa.Column("string", nullable=True),
+        "method": pa.Column("string"),
+        "parameters": pa.Column("string"),
+        **{name: pa.Column(dtype, nullable=True) for name, dtype in PARAMETERS.items()},
+        "ranks_within": pa.Column("float64", nullable=True),  # average bits; ranks by layer
+        "calibration": pa.Column("string", nullable=True),
         # the value, its 95% interval, over how many items
-        "metric": _column("string", pa.Check.isin(metrics.NETWORKS)),
-        "value": _column("float64", nullable=True),
-        "low": _column("float64", nullable=True),
-        "high": _column("float64", nullable=True),
-        "items": _column("Int64", _positive, nullable=True),
-        "status": _column("string", pa.Check.isin(STATUSES)),
-        "reason": _column("string", nullable=True),
+        "metric": pa.Column("string", pa.Check.isin(metrics.NETWORKS)),
+        "value": pa.Column("float64", nullable=True),
+        "low": pa.Column("float64", nullable=True),
+        "high": pa.Column("float64", nullable=True),
+        "items": pa.Column("Int64", _positive, nullable=True),
+        "status": pa.Column("string", pa.Check.isin(STATUSES)),
+        "reason": pa.Column("string", nullable=True),
         **_PROVENANCE,
     },
     checks=_valued,
@@ -149,14 +141,14 @@ NETWORK_SCHEMA = pa.DataFrameSchema(
 
 ARRAY_SCHEMA = pa.DataFrameSchema(
     {
-        "experiment": _column("string"),
-        "input": _column("string"),
-        "name": _column("string"),
-        "parameters": _column("string"),
-        "row": _column("Int64", _positive),
-        "column": _column("Int64", _positive),
-        "value": _column("float64"),
-        "input_sha256": _column("string"),
+        "experiment": pa.Column("string"),
+        "input": pa.Column("string"),
+        "name": pa.Column("string"),
+        "parameters": pa.Column("string"),
+        "row": pa.Column("Int64", _positive),
+        "column": pa.Column("Int64", _positive),
+        "value": pa.Column("float64"),
+        "input_sha256": pa.Column("string"),
     },
     strict=True,
     ordered=True,
