@@ -24,8 +24,6 @@ from lrqmm.bench.inputs import Input
 from lrqmm.bench.measures import MEASURES, read_shard
 from lrqmm.bench.measures._counter import count
 from lrqmm.bench.measures._experiment import Shard
-from lrqmm.bench.measures.spectrum import spectra
-from lrqmm.bench.measures.steps import steps
 from lrqmm.bench.progress import begin, output, report
 from lrqmm.bench.sources.distributions import sample
 from lrqmm.error import exact_product, relative_error
@@ -547,7 +545,7 @@ def test_counting_knows_products_and_bytes():
 
 def test_spectra():
     A, _ = sample("normal", 24, 24, 24, seed=0)
-    found = spectra(A, {"bits": 4})
+    found = MEASURES.get("spectrum")(measure="spectrum").arrays(A, A, {"bits": 4})
     residual = A - Uniform(bits=4).quantize(A).dequantize()
     for name, X in (("matrix", A), ("residual", residual)):
         exact = np.linalg.svd(X.astype(float), compute_uv=False)
@@ -556,7 +554,9 @@ def test_spectra():
 
 def test_steps():
     A, B = sample("uniform01", 100, 30, 60, seed=0)
-    found = steps(A, B, {"bits": 4, "rounding": "truncate", "rank": 3})
+    found = MEASURES.get("steps")(measure="steps").arrays(
+        A, B, {"bits": 4, "rounding": "truncate", "rank": 3}
+    )
     X = found["matrix"]
     np.testing.assert_allclose(X, (A[34:66] @ B[:, :32]), rtol=1e-5)
     assert np.abs(found["codes"]).max() == 7
@@ -573,7 +573,7 @@ def test_measured_arrays_are_a_table(files):
     table = measured(files, None, "steps", [{"bits": 4, "rank": 2}], library="numpy")
     first = table[table["input_sha256"] == table["input_sha256"][0]]
     A, B = sample("uniform01", *SHAPES[0], seed=0)
-    found = steps(A, B, {"bits": 4, "rank": 2})
+    found = MEASURES.get("steps")(measure="steps").arrays(A, B, {"bits": 4, "rank": 2})
     for name, X in found.items():
         rows = first[first["name"] == name]
         shown = np.zeros(X.shape)

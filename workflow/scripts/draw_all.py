@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from lrqmm.bench.progress import logged
-from lrqmm.bench.titles import titles
+from lrqmm.bench.study import titles
 from lrqmm.figures import save_all
 from lrqmm.run.read import read_run
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from lrqmm.bench.progress import logged
-from lrqmm.bench.titles import titles
+from lrqmm.bench.study import titles
 from lrqmm.run.folder import write_manifest
 
 with logged(snakemake.log[0]):

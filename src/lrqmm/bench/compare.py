@@ -198,10 +198,7 @@ def _mean(metric: str, values: Any) -> Row:
 
 def _speed(times: Any) -> Iterator[Row]:
     """Medians over batches, 5th to 95th percentile; the float network ran in turns with it."""
-    measured = {
-        "seconds_per_item": times[:, 0],
-        "times_float_speed": times[:, 1] / times[:, 0],
-    }
+    measured = {"seconds_per_item": times[:, 0], "times_float_speed": times[:, 1] / times[:, 0]}
     for metric, values in measured.items():
         low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
         yield {"metric": metric, "value": middle, "low": low, "high": high, "items": len(values)}

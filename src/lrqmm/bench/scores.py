@@ -41,10 +41,7 @@ STATISTICS: dict[str, tuple[tuple[str, ...], Statistic]] = {  # metric: columns,
         ("error", "norm"),
         lambda error, norm: np.sqrt((error**2).sum(-1) / (norm**2).sum(-1)),
     ),
-    "relative_error_median": (
-        ("error", "norm"),
-        lambda error, norm: np.median(error / norm, -1),
-    ),
+    "relative_error_median": (("error", "norm"), lambda error, norm: np.median(error / norm, -1)),
 }
 
 

@@ -23,6 +23,8 @@ from lrqmm.bench.measures import MEASURES
 from lrqmm.bench.measures._experiment import Experiment, Scope
 from lrqmm.bench.measures._experiment import Shard as Shard
 from lrqmm.bench.measures._methods import method_names
+from lrqmm.bench.networks import NETWORKS
+from lrqmm.bench.sources import list_sources
 
 Name = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]*$")]
 LowerName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
@@ -80,6 +82,12 @@ class Study:
     def inputs(self) -> dict[str, Input]:
         """Every input that some shard needs, by path."""
         return {pair.path: pair for shard in self.shards for pair in shard.inputs}
+
+
+def titles() -> dict[str, str]:
+    """The title of every input and network by name: a run records them, and figures read them."""
+    inputs = {name: title for source in list_sources() for name, title in source.titles.items()}
+    return inputs | {name: NETWORKS.get(name).title for name in NETWORKS.names()}
 
 
 def schema() -> dict[str, Any]:

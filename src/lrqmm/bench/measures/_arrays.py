@@ -6,7 +6,6 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from lrqmm.bench.configuration import ConfigError
 from lrqmm.bench.data.matrices import read_pair
 from lrqmm.bench.inputs import Input
 from lrqmm.bench.keys import Settings
-from lrqmm.bench.measures._experiment import OfInputs, Row, Scope, Shard
+from lrqmm.bench.measures._experiment import Files, Grid, OfInputs, Row, Scope, Shard
 from lrqmm.bench.measures._methods import grid
 from lrqmm.products.quantize import Uniform
 
@@ -31,15 +30,11 @@ class Arrays(OfInputs):
     table = "arrays"
 
     @abstractmethod
-    def checked(
-        self, where: str, scope: Scope, inputs: Sequence[Input]
-    ) -> tuple[dict[str, Any], ...]:
+    def checked(self, where: str, scope: Scope, inputs: Sequence[Input]) -> Grid:
         """Its settings; ConfigError for one that is not allowed."""
 
     @abstractmethod
-    def arrays(
-        self, A: Float32, B: Float32, setting: Mapping[str, Any]
-    ) -> Mapping[str, NDArray[Any]]:
+    def arrays(self, A: Float32, B: Float32, setting: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Matrices by name, of one pair at one setting."""
 
     def shards(self, name: str, scope: Scope) -> Iterator[Shard]:
@@ -49,9 +44,7 @@ class Arrays(OfInputs):
         if inputs:
             yield Shard(name, name, self.options_only(), "numpy", None, inputs, settings)
 
-    def rows(
-        self, shard: Shard, files: Sequence[str | Path], device: str, threads: int
-    ) -> list[Row]:
+    def rows(self, shard: Shard, files: Files, device: str, threads: int) -> list[Row]:
         """One row per entry, in the columns of the table of arrays."""
         rows: list[Row] = []
         for pair, path in zip(shard.inputs, files, strict=True):
@@ -77,9 +70,7 @@ class OfQuantizer(Arrays):
     settings: Settings = Field({})
     """Parameters of the quantisation; a list is tried value by value."""
 
-    def checked(
-        self, where: str, scope: Scope, inputs: Sequence[Input]
-    ) -> tuple[dict[str, Any], ...]:
+    def checked(self, where: str, scope: Scope, inputs: Sequence[Input]) -> Grid:
         settings = tuple(grid(self.settings))
         for setting in settings:
             try:

@@ -18,6 +18,10 @@ from lrqmm.bench.keys import Keys, Names, Size, Unique
 from lrqmm.bench.sources import Source
 
 Row = dict[str, Any]
+Files = Sequence[str | Path]
+"""The pair files of a shard's inputs, in order."""
+Grid = tuple[dict[str, Any], ...]
+"""Parameters, a measurement each."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Shard:
     library: str
     method: str | None
     inputs: tuple[Input, ...]
-    settings: tuple[dict[str, Any], ...]
+    settings: Grid
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, from which `lrqmm.bench.measures.read_shard` makes it again."""
@@ -116,16 +120,10 @@ class Experiment(Keys, ABC):
         """What its processes measure; ConfigError for a setting that cannot be measured."""
 
     @abstractmethod
-    def rows(
-        self, shard: Shard, files: Sequence[str | Path], device: str, threads: int
-    ) -> list[Row]:
+    def rows(self, shard: Shard, files: Files, device: str, threads: int) -> list[Row]:
         """Measure one of its shards: rows of its table. Slow libraries are imported here only.
 
-        Parameters
-        ----------
-        files : the pair files of the shard's inputs, in order
-        device : 'auto', 'cpu' or 'cuda'
-        threads : the most threads to use
+        `device` is 'auto', 'cpu' or 'cuda', and `threads` the most to use.
         """
 
     def named(self, name: str, scope: Scope) -> Self:

@@ -11,7 +11,7 @@ from pydantic import Field
 from lrqmm import _checks, methods
 from lrqmm.bench.configuration import Config, ConfigError, choose, split
 from lrqmm.bench.keys import Grids, Names, Settings
-from lrqmm.bench.measures._experiment import Experiment, Scope
+from lrqmm.bench.measures._experiment import Experiment, Grid, Scope
 from lrqmm.method import get_method
 
 Shape = tuple[int, int, int]
@@ -39,7 +39,7 @@ class OfMethods(Experiment):
         """Its methods, of those that the study is cut down to."""
         return [name for name in self.methods if scope.methods is None or name in scope.methods]
 
-    def grid(self, where: str, method: str, shapes: set[Shape]) -> tuple[dict[str, Any], ...]:
+    def grid(self, where: str, method: str, shapes: set[Shape]) -> Grid:
         """The settings of one method: the grid over the parameters that it has, each checked."""
         defaults = methods.preset(method).defaults
         settings: list[dict[str, Any]] = []

@@ -6,7 +6,7 @@ import gc
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from lrqmm._checks import Array, Unsupported
 from lrqmm.bench.data.matrices import Floats, read_pair
 from lrqmm.bench.keys import Unique
-from lrqmm.bench.measures._experiment import OfInputs, Row, Scope, Shard
+from lrqmm.bench.measures._experiment import Files, OfInputs, Row, Scope, Shard
 from lrqmm.bench.measures._methods import OfMethods
 from lrqmm.bench.measures._rows import describe, provenance
 from lrqmm.bench.sources import source_of
@@ -92,9 +92,7 @@ class Products(OfInputs, OfMethods):
         columns = [key for pair in shard.inputs[:1] for key in pair.about()]
         return [*columns, "setting"], len(shard.settings) * len(shard.inputs)
 
-    def rows(
-        self, shard: Shard, files: Sequence[str | Path], device: str, threads: int
-    ) -> list[Row]:
+    def rows(self, shard: Shard, files: Files, device: str, threads: int) -> list[Row]:
         """Rows of the table of measurements.
 
         Raises
@@ -110,7 +108,10 @@ class Products(OfInputs, OfMethods):
         rows: list[Row] = []
         gc.freeze()  # the libraries' own objects: a collection before each peak need not walk them
         with threadpool_limits(threads), watch_load(threads) as load:
-            _limit_torch(shard.library, threads)
+            if shard.library == "torch":
+                import torch
+
+                torch.set_num_threads(threads)
             for number, (listed, path) in enumerate(zip(shard.inputs, files, strict=True), 1):
                 loaded = self._load(listed.about(), path, shard.library, device)
                 for setting, method in enumerate(settings):
@@ -159,13 +160,6 @@ class Products(OfInputs, OfMethods):
             yield {**failure, "status": "unsupported", "reason": str(reason)}
         except Exception as reason:
             yield {**failure, "status": "failed", "reason": f"{type(reason).__name__}: {reason}"}
-
-
-def _limit_torch(library: str, threads: int) -> None:
-    if library == "torch":
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def error_row(C: Array, pair: Pair) -> Row:

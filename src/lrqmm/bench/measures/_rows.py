@@ -27,10 +27,7 @@ def parameters(parameters: Mapping[str, Any]) -> Row:
     """Parameters as JSON, and those that have a column."""
     from lrqmm.run.schema import parameter_columns  # which loads pandas
 
-    return {
-        "parameters": json.dumps(parameters, sort_keys=True),
-        **parameter_columns(parameters),
-    }
+    return {"parameters": json.dumps(parameters, sort_keys=True), **parameter_columns(parameters)}
 
 
 def provenance(shard: Shard, threads: int) -> Row:

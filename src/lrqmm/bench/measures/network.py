@@ -13,7 +13,7 @@ from lrqmm import methods
 from lrqmm.bench.configuration import ConfigError, check_path
 from lrqmm.bench.environment import code_hash
 from lrqmm.bench.keys import Text, Unique, one_of
-from lrqmm.bench.measures._experiment import Row, Scope, Shard
+from lrqmm.bench.measures._experiment import Files, Row, Scope, Shard
 from lrqmm.bench.measures._methods import OfMethods
 from lrqmm.bench.networks import NETWORKS, PACKAGED
 
@@ -76,9 +76,8 @@ class Network(OfMethods):
                 yield Shard(shard, name, options, "torch", method, (), settings)
 
     def work(self, shard: Shard) -> int:
-        return (
-            NETWORKS.get(self.network).work * self.items * len(self.per_gemm) * len(shard.settings)
-        )
+        passes = len(self.per_gemm) * len(shard.settings)
+        return NETWORKS.get(self.network).work * self.items * passes
 
     def megabytes(self, shard: Shard) -> int:
         return 8000
@@ -92,9 +91,7 @@ class Network(OfMethods):
     def rows_asked(self, shard: Shard) -> tuple[list[str], int]:
         return ["parameters", "per_gemm"], len(shard.settings) * len(self.per_gemm)
 
-    def rows(
-        self, shard: Shard, files: Sequence[str | Path], device: str, threads: int
-    ) -> list[Row]:
+    def rows(self, shard: Shard, files: Files, device: str, threads: int) -> list[Row]:
         from lrqmm.bench.measures._network import measure_network
 
         return measure_network(self, shard, device, threads)

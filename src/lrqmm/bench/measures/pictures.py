@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lrqmm.bench.inputs import Input
 from lrqmm.bench.measures._arrays import Arrays, Float32
-from lrqmm.bench.measures._experiment import Scope
+from lrqmm.bench.measures._experiment import Grid, Scope
 from lrqmm.bench.measures._methods import OfMethods
 from lrqmm.method import get_method
 
@@ -22,9 +22,7 @@ class Pictures(Arrays, OfMethods):
 
     name = "pictures"
 
-    def checked(
-        self, where: str, scope: Scope, inputs: Sequence[Input]
-    ) -> tuple[dict[str, Any], ...]:
+    def checked(self, where: str, scope: Scope, inputs: Sequence[Input]) -> Grid:
         self.check_parameters(where)
         shapes = {(pair.m, pair.k, pair.n) for pair in inputs}
         return tuple(

@@ -13,21 +13,16 @@ from lrqmm.products.quantize import Uniform
 
 
 class Spectrum(OfQuantizer):
-    """Singular values of A and of its quantisation residual (figure 1)."""
+    """Singular values of A and of its quantisation residual, as columns (figure 1)."""
 
     name = "spectrum"
 
     def arrays(self, A: Float32, B: Float32, setting: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        return spectra(A, setting)
-
-
-def spectra(A: Float32, setting: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Singular values of A and of its quantisation residual, as columns."""
-    residual = A - Uniform(**setting).quantize(A).dequantize()
-    return {
-        "matrix": np.linalg.svd(A, compute_uv=False)[:, None],
-        "residual": np.linalg.svd(residual, compute_uv=False)[:, None],
-    }
+        residual = A - Uniform(**setting).quantize(A).dequantize()
+        return {
+            "matrix": np.linalg.svd(A, compute_uv=False)[:, None],
+            "residual": np.linalg.svd(residual, compute_uv=False)[:, None],
+        }
 
 
 MEASURE = Spectrum

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrqmm import _checks
+from lrqmm.bench.configuration import Config as Config
+from lrqmm.bench.configuration import split
 from lrqmm.bench.data.matrices import Float32, Floats
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,8 @@ class Source(ABC):
 
 def chosen(key: str, choice: Config, allowed: Sequence[str]) -> list[str]:
     """Those of the known names that a key asks for, in their order; without the key all."""
-    names = choice.get(key)
-    if isinstance(names, str):
-        names = [part.strip() for part in names.split(",")]
-    if names is None or names == ["all"]:
+    names = split(choice.get(key, "all"))
+    if names == ["all"]:
         return list(allowed)
     for name in names:
         _checks.choice(key, name, allowed)
