@@ -113,11 +113,8 @@ def score(
     Yields
     ------
     dicts of metric and value; low and high (a 95% interval, of times 5th and 95th percentile) and
-    items where there are several; layer for errors of layers
-
-    Raises
-    ------
-    ValueError : an output that is not finite
+    items where there are several; layer for errors of layers. ValueError for an output that is not
+    finite
     """
     scores = Scores()
     losses: list[NDArray[np.float64]] = []
@@ -125,7 +122,7 @@ def score(
     times: list[tuple[float, float]] = []
     first: list[Batch] = []
     for number, batch in enumerate(task.batches(per_gemm)):
-        batch = _to(batch, device)
+        batch = batch.to(device)
         if reference is None:
             float_seconds, exact = _timed(task, task.model, batch, device)
         else:
@@ -170,7 +167,7 @@ def score(
 
 def float_outputs(task: Task, per_gemm: int, device: torch.device) -> list[Tensor]:
     """The float network's outputs by batch, for `score`; all are held in memory, on the CPU."""
-    batches = (_to(batch, device) for batch in task.batches(per_gemm))
+    batches = (batch.to(device) for batch in task.batches(per_gemm))
     return [_no_grad(task, task.model, batch.inputs).cpu() for batch in batches]
 
 
@@ -213,9 +210,3 @@ def _dependence(task: Task, low: nn.Module, first: list[Batch]) -> Iterator[Row]
         before = _no_grad(task, low, first[0].inputs)[:count]
         moved = torch.linalg.norm(_no_grad(task, low, inputs)[:count] - before)
         yield {"metric": "moved_by_others", "value": float(moved / torch.linalg.norm(before))}
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    inputs = batch.inputs.to(device) if isinstance(batch.inputs, Tensor) else batch.inputs
-    labels = None if batch.labels is None else batch.labels.to(device)
-    return Batch(inputs, batch.items, labels)

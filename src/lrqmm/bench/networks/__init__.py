@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lrqmm._registry import Registry
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 PACKAGED = "packaged"
@@ -26,6 +27,12 @@ class Batch:
     inputs: Any
     items: int
     labels: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device; inputs that are no tensors stay as they are."""
+        inputs = self.inputs.to(device) if hasattr(self.inputs, "to") else self.inputs
+        labels = None if self.labels is None else self.labels.to(device)
+        return Batch(inputs, self.items, labels)
 
 
 @dataclass(frozen=True)
@@ -80,15 +87,9 @@ NETWORKS: Registry[Network] = Registry(__name__, "NETWORK")
 def load_task(name: str, weights: str, data: str, items: int, length: int) -> Task:
     """A network on `items` pictures, windows of `length` tokens, or sentences.
 
-    Parameters
-    ----------
-    name : of `NETWORKS.names`
-    weights, data : 'packaged' or a path, as the network's file reads them
-
-    Raises
-    ------
-    ValueError, FileNotFoundError, PackageError : files that are not there or not what they should
-        be; more items than the data have
+    `weights` and `data` are 'packaged' or a path, as the network's file reads them. ValueError,
+    FileNotFoundError or PackageError for files that are not there or not what they should be, and
+    for more items than the data have.
     """
     file = None if weights == PACKAGED else weights
     task = NETWORKS.get(name).load(file, data, items, length)
