@@ -18,7 +18,7 @@ import pandas as pd
 
 from lrqmm import methods
 from lrqmm._files import write_whole
-from lrqmm.figures import _style
+from lrqmm.figures import _data, _style
 from lrqmm.run.metrics import NETWORKS
 from lrqmm.run.read import Run
 
@@ -68,11 +68,8 @@ def _products(run: Run) -> pd.DataFrame:
         parts.append(_spread(part, name, 1e3).drop(columns="seeds"))
     held = groups.get("operand_bits")
     if held is not None:
-        height = held["rows"].fillna(held["m"])
-        each = held["value"] / (height * held["k"] + held["k"] * held["n"])
-        parts.append(
-            each.groupby([held[c] for c in SETTING], dropna=False).median().to_frame("each")
-        )
+        each = held.assign(each=_data.element_bits(held)).groupby(SETTING, dropna=False)["each"]
+        parts.append(each.median().to_frame())
     wide = pd.concat(parts, axis=1).reset_index()
     wide = wide[wide["error"].notna() | wide["ms"].notna() | wide["ms_prepared"].notna()]
     return wide.assign(data=None, score=None)
@@ -88,24 +85,17 @@ def _networks(run: Run) -> pd.DataFrame:
     timed = table[table["metric"] == "seconds_per_item"].groupby(key, dropna=False, observed=True)
     wide["loaded"] = timed["loaded"].first().astype(float)
     wide = wide.reset_index()
-    records = wide.to_dict("records")
-    scores = [
-        ", ".join(f"{name} {row[name]:.4g}" for name in SCORES if pd.notna(row[name]))
-        for row in records
-    ]
-    data = [
-        ", ".join(
-            text
-            for text, applies in (
-                (f"{row['data']}", pd.notna(row["data"])),
-                (f"{row['per_gemm']} per GEMM", True),
-                (f"ranks within {row['ranks_within']} bits", pd.notna(row["ranks_within"])),
-                (f"in float: {row['keep']}", bool(row["keep"])),
-            )
-            if applies
-        )
-        for row in records
-    ]
+    scores, data = [], []
+    for row in wide.to_dict("records"):
+        told = (name for name in SCORES if pd.notna(row[name]))
+        scores.append(", ".join(f"{name} {row[name]:.4g}" for name in told))
+        parts = [row["data"]] if pd.notna(row["data"]) else []
+        parts.append(f"{row['per_gemm']} per GEMM")
+        if pd.notna(row["ranks_within"]):
+            parts.append(f"ranks within {row['ranks_within']} bits")
+        if row["keep"]:
+            parts.append(f"in float: {row['keep']}")
+        data.append(", ".join(parts))
     return pd.DataFrame(
         {
             "input": WHOLE + wide["network"],

@@ -219,12 +219,8 @@ def _save_inherited(name: str, folder: Path, promised: bool) -> tuple[list[Path]
 
 
 def save(name: str, run: Run, folder: str | Path) -> list[Path]:
-    """Draw one figure or table into a run folder; every file atomically.
-
-    Raises
-    ------
-    NothingToDraw : the run lacks its measurements
-    """
+    """Draw one figure or table into a run folder, every file atomically; NothingToDraw as
+    `make`."""
     return _write(_drawing(name), make(name, run), Path(folder))
 
 

@@ -13,18 +13,22 @@ from lrqmm.run.schema import PARAMETERS
 
 def errors(run: Run, experiment: str) -> pd.DataFrame:
     """Rows of relative error of an experiment, failures and unsupported settings left out."""
-    return _metric(run, (experiment,), "relative_error")
+    return values(run, "relative_error", experiment)
 
 
 def seconds(run: Run, *experiments: str) -> pd.DataFrame:
     """Rows of time of experiments: every sample, whole products (`phase` null) and phases."""
-    return _metric(run, experiments, "seconds")
+    return values(run, "seconds", *experiments)
 
 
-def peaks(run: Run, experiment: str) -> pd.DataFrame:
-    """Rows of memory that one product adds, in MB."""
-    table = _metric(run, (experiment,), "peak_bytes")
-    return table.assign(value=table["value"] / 1e6)
+def values(run: Run, metric: str, *experiments: str) -> pd.DataFrame:
+    """Rows of one metric of experiments."""
+    table = ok(run, *experiments)
+    table = table[table["metric"] == metric]
+    if table.empty:
+        named = " or ".join(f"'{name}'" for name in experiments)
+        raise NothingToDraw(f"this run has no {metric.replace('_', ' ')} of the experiment {named}")
+    return table.copy()
 
 
 def ok(run: Run, *experiments: str) -> pd.DataFrame:
@@ -70,14 +74,8 @@ def networks(run: Run, *metrics: str) -> pd.DataFrame:
 
 
 NETWORK_SETTING = [
-    "shard",
-    "parameters",
-    "ranks_within",
-    "per_gemm",
-    "network",
-    "reference",
-    "data",
-]
+    "shard", "parameters", "ranks_within", "per_gemm", "network", "reference", "data",
+]  # fmt: skip
 """Columns that identify a setting of a network: a shard has each of its settings once."""
 
 
@@ -117,15 +115,6 @@ def usual(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts) if parts else table
 
 
-def _metric(run: Run, experiments: tuple[str, ...], metric: str) -> pd.DataFrame:
-    table = ok(run, *experiments)
-    table = table[table["metric"] == metric]
-    if table.empty:
-        named = " or ".join(f"'{name}'" for name in experiments)
-        raise NothingToDraw(f"this run has no {metric.replace('_', ' ')} of the experiment {named}")
-    return table.copy()
-
-
 def arrays(run: Run, experiment: str) -> pd.DataFrame:
     """The small matrices of an experiment."""
     table = run.arrays[run.arrays["experiment"] == experiment]
@@ -138,6 +127,12 @@ def arrays(run: Run, experiment: str) -> pd.DataFrame:
 def matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Rows (row, column, value) as a matrix."""
     return table.pivot(index="row", columns="column", values="value")
+
+
+def element_bits(held: pd.DataFrame) -> pd.Series:
+    """Bits of an element of both operands, of rows of operand_bits."""
+    rows = held["rows"].fillna(held["m"])
+    return held["value"] / (rows * held["k"] + held["k"] * held["n"])
 
 
 def in_rounding(table: pd.DataFrame, rounding: str) -> pd.DataFrame:

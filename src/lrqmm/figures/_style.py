@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,7 @@ LOOKS: dict[str, tuple[Any, str]] = {
     "beta": (MUTED[7], "v"),
 }
 """Colours and markers of methods, in the order of the legend; others' come from their names."""
-CASES = {
-    "digits": "MNIST digits",
-    "sentences": "sentences (MiniLM)",
-    "phantom": "phantom",
-    "camera": "camera",
-    "china": "temple",
-    "flower": "flower",
-}
+CASES = {"digits": "MNIST digits", "sentences": "sentences (MiniLM)", "china": "temple"}
 """Cases of workloads that have a name of their own in figures."""
 NETWORKS = ("resnet50", "llama", "minilm")
 """Networks in the order of the figures' rows; others come after them."""
@@ -135,28 +128,23 @@ def wrapped(count: int, columns: int, row: float, rest: float, **more: Any) -> t
     `rest` is the height of what is around them."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure, axes = panels(rows, columns, row * rows + rest, sharex=True, **more)
+    figure, axes = panels(rows, columns, row * rows + rest, **more)
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, axes.flat[:count]
 
 
-def label_at_right(axis: Axes, points: Iterable[tuple[float, float, str, Any]]) -> None:
+def label_at_right(axis: Axes, points: Sequence[tuple[float, float, str, Any]]) -> None:
     """Name points (x, y, words, colour) in a column beside a panel, a line of that colour from each
     name to its point; call it when the y axis has its scale and all points are drawn."""
     axis.autoscale_view()
     axis.set_ylim(axis.get_ylim())
     panel = axis.bbox.height / axis.figure.dpi  # inches
     place = axis.transAxes.inverted().transform
-    wanted = sorted(
-        (
-            (float(place(axis.transData.transform((x, y)))[1]), x, y, *more)
-            for x, y, *more in points
-        ),
-        key=lambda point: point[0],
-    )
-    places = _apart([height for height, *_ in wanted], 1.25 * SMALL / 72 / panel)
-    for at, (_, x, y, text, colour) in zip(places, wanted, strict=True):
+    heights = [float(place(axis.transData.transform(point[:2]))[1]) for point in points]
+    places = _apart(sorted(heights), 1.25 * SMALL / 72 / panel)
+    by_height = [points[number] for number in np.argsort(heights, kind="stable")]
+    for at, (x, y, text, colour) in zip(places, by_height, strict=True):
         axis.annotate(
             text, (x, y), xytext=(1.03, at), textcoords="axes fraction", fontsize=SMALL,
             va="center", annotation_clip=False,
@@ -190,11 +178,10 @@ def label_ends(axes: Iterable[Axes]) -> None:
             line: Any = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
             x, y = (float(np.ma.getdata(values)[-1]) for values in line.get_data())
             across = line.get_transform() == axis.get_yaxis_transform()
-            place = (right if across else x, y)
             for method in LOOKS:
                 text = text.replace(label(method), short_label(method))
-            ends.setdefault(text, (*place, text, line.get_color()))
-        label_at_right(axis, ends.values())
+            ends.setdefault(text, (right if across else x, y, text, line.get_color()))
+        label_at_right(axis, list(ends.values()))
 
 
 def colour(method: str) -> Any:

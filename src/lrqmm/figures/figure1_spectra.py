@@ -23,7 +23,7 @@ def draw(run: Run) -> Figure:
     table = _data.arrays(run, "spectrum")
     inputs = list(table["input"].unique())
     residuals = table.loc[table["name"] != "matrix", "parameters"].unique()
-    figure, axes = _style.wrapped(len(inputs), 5, 1.5, 0.5, sharey=True)
+    figure, axes = _style.wrapped(len(inputs), 5, 1.5, 0.5, sharex=True, sharey=True)
     for axis, name in zip(axes, inputs, strict=True):
         panel = table[table["input"] == name]
         largest = panel.loc[panel["name"] == "matrix", "value"].max()

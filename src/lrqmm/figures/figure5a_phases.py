@@ -30,9 +30,8 @@ def draw(run: Run) -> Figure:
     sum."""
     table = _data.seconds(run, "time")
     table = table[table["phase"].notna() & table["method"].isin(SHOWN)]
-    table = table[
-        ~table["b_prepared"].astype(bool) & ~(table["power_iterations"] > 0).fillna(False)
-    ]
+    table = table[~table["b_prepared"].astype(bool)]
+    table = table[~(table["power_iterations"] > 0).fillna(False)]
     shown = [method for method in SHOWN if method in set(table["method"])]
     figure, axes = _style.panels(1, len(shown), 2.5, sharey=True)
     every = [*PHASES, "other"]

@@ -20,7 +20,8 @@ def draw(run: Run) -> Figure:
     axes = grid.flat
     _growth(axes[0], times.assign(value=1e3 * times["value"]))
     axes[0].set(xlabel="n", ylabel="time (ms)")
-    _growth(axes[1], _data.peaks(run, "growth"))
+    peaks = _data.values(run, "peak_bytes", "growth")
+    _growth(axes[1], peaks.assign(value=peaks["value"] / 1e6))
     axes[1].set(xlabel="n", ylabel="memory added (MB)")
     ranks = _data.speed_ratios(_data.seconds(run, "growth_rank"), "direct")
     _ranks(axes[2], ranks)

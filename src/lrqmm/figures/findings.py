@@ -51,8 +51,7 @@ def origin(run: Run) -> pd.DataFrame:
     """One row per case of the ablation: the setting of most gain of LRQMM, product-aware LRQMM and
     a mean fix (columns `gain`, `least_gain`, `largest_gain`, `rank`, `seeds` by method), and
     `part`: of what LRQMM removes of direct's error the part that a mean fix removes too."""
-    table = _data.ablation_gains(run)
-    methods = [*OURS, "mean_fix"]
+    table, methods = _data.ablation_gains(run), [*OURS, "mean_fix"]
     table = table[table["method"].isin(methods)]
     if table.empty:
         raise NothingToDraw("this run has no low-rank method or mean fix in the ablation")
@@ -62,8 +61,7 @@ def origin(run: Run) -> pd.DataFrame:
     wide = wide.reindex(list(dict.fromkeys(best[CASE].itertuples(index=False, name=None))))
     wide = wide.reindex(columns=pd.MultiIndex.from_product([values, methods]))
     removed = 1 - 1 / wide["gain"].astype(float)
-    part = (removed["mean_fix"] / removed["lrqmm"]).where(removed["lrqmm"] >= LESS)
-    wide["part", ""] = part
+    wide["part", ""] = (removed["mean_fix"] / removed["lrqmm"]).where(removed["lrqmm"] >= LESS)
     return wide
 
 
@@ -93,19 +91,15 @@ def _origin(run: Run) -> Section:
         f"the ablation: {_data.setting(_data.errors(run, 'ablation'))}."
     )
     rows = []
-    for case, row in cases.iterrows():
-        data, n, bits, rounding = case
-        rows.append(
-            {
-                "data": f"{run.title(data)}, n = {n}, {bits} bits",
-                "rounding": rounding,
-                **{
-                    f"gain, {_style.short_label(method)}": _gain(row.xs(method, level=1))
-                    for method in gain
-                },
-                "of LRQMM's, a mean fix wins": _percent(row["part", ""]),
-            }
-        )
+    for (data, n, bits, rounding), row in cases.iterrows():
+        gains = {f"gain, {_style.short_label(m)}": _gain(row.xs(m, level=1)) for m in gain}
+        part = row["part", ""]
+        rows.append({
+            "data": f"{run.title(data)}, n = {n}, {bits} bits",
+            "rounding": rounding,
+            **gains,
+            "of LRQMM's, a mean fix wins": "" if pd.isna(part) else f"{part:.0%}",
+        })  # fmt: skip
     return Section("Where the gain comes from", text, pd.DataFrame(rows))
 
 
@@ -115,10 +109,6 @@ def _gain(of_one: pd.Series) -> str:
     rank = "" if pd.isna(of_one["rank"]) else f", r={of_one['rank']}"
     ends = f"[{of_one['least_gain']:.3g}, {of_one['largest_gain']:.3g}]"
     return f"{of_one['gain']:.3g} {ends}{rank}"
-
-
-def _percent(part: float) -> str:
-    return "" if pd.isna(part) else f"{part:.0%}"
 
 
 def contests(run: Run) -> tuple[pd.DataFrame, list[str]]:
@@ -156,8 +146,7 @@ def _pareto(run: Run) -> pd.DataFrame:
 
 def _network(run: Run, price: str) -> pd.DataFrame:
     table = rivals_networks.points(run, price)
-    names = table["network"].map(run.title) + ", " + table["data"]
-    return table.assign(where=names)
+    return table.assign(where=table["network"].map(run.title) + ", " + table["data"])
 
 
 def _network_times(run: Run) -> pd.DataFrame:
@@ -165,13 +154,8 @@ def _network_times(run: Run) -> pd.DataFrame:
     table = _network(run, "times_float_speed")
     table["x"] = 1 / table["x"]
     exact = table.drop_duplicates("where")[["where"]]
-    return pd.concat(
-        [
-            table,
-            exact.assign(name="float network", method="sgemm", x=1.0, error=0.0, low=0.0, high=0.0),
-        ],
-        ignore_index=True,
-    )
+    exact = exact.assign(name="float network", method="sgemm", x=1.0, error=0.0, low=0.0, high=0.0)
+    return pd.concat([table, exact], ignore_index=True)
 
 
 PRICES: dict[str, Callable[[Run], pd.DataFrame]] = {
@@ -288,7 +272,7 @@ def _provenance(run: Run) -> Section:
             for key, value in record.items()
             if key not in ("machine", "git_commit", "git_dirty")
         }
-    table = pd.DataFrame({"what": facts.keys(), "recorded": facts.values()})
+    table = pd.DataFrame(facts.items(), columns=["what", "recorded"])
     text = (
         "As recorded when the run was measured: in each value's row, in environment.json and in "
         "manifest.json of its folder. Times hold for this machine."

@@ -32,7 +32,7 @@ def draw(run: Run) -> Figure:
     """One panel per input; filled markers 4 bits, hollow ones 8; the line joins the undominated."""
     table = points(run).dropna(subset=["slowness", "error"])
     inputs = list(dict.fromkeys(table["input"]))
-    figure, axes = _style.wrapped(len(inputs), 2, 2.3, 0.6)
+    figure, axes = _style.wrapped(len(inputs), 2, 2.3, 0.6, sharex=True)
     for axis, name in zip(axes, inputs, strict=True):
         panel = table[table["input"] == name]
         best = front(panel)

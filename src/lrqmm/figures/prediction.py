@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lrqmm.figures import NothingToDraw, _style
 from lrqmm.run.read import Run
+from lrqmm.run.schema import INPUT
 
 NEEDS = ("measure: error",)
 
@@ -16,31 +17,19 @@ WITHIN = 0.1
 
 def points(run: Run) -> pd.DataFrame:
     """One row per product that has both: `predicted`, `measured`, `method`, `bits`, `rounding`."""
-    keys = [
-        "shard",
-        "calibration",
-        "machine",
-        "measured_at",
-        "setting",
-        "input",
-        "layer",
-        "input_seed",
-        *"mkn",
-    ]
+    keys = ["shard", "calibration", "machine", "measured_at", "setting", *INPUT]
     table = run.measurements
     table = table[(table["status"] == "ok") & table["phase"].isna()]
-    both = [
-        table[table["metric"] == metric].set_index(keys)
-        for metric in ("relative_error", "predicted_error")
-    ]
-    of_shards = (
-        both[0].index.get_level_values("shard").isin(both[1].index.get_level_values("shard"))
-    )
-    both[0] = both[0][of_shards]  # times have an error for each way of preparing B
-    if both[1].empty:
+    predicted = table[table["metric"] == "predicted_error"]
+    if predicted.empty:
         raise NothingToDraw("this run has no predicted errors (of direct, mean_fix, hadamard)")
-    pairs = both[1][["method", "bits", "rounding", "value"]].rename(columns={"value": "predicted"})
-    pairs = pairs.join(both[0]["value"].rename("measured"), validate="one_to_one").reset_index()
+    measured = table[table["metric"] == "relative_error"]
+    measured = measured[measured["shard"].isin(predicted["shard"])]  # times have several of one
+    pairs = predicted.rename(columns={"value": "predicted"}).set_index(keys)
+    pairs = pairs[["method", "bits", "rounding", "predicted"]].join(
+        measured.set_index(keys)["value"].rename("measured"), validate="one_to_one"
+    )
+    pairs = pairs.reset_index()
     return pairs[(pairs["measured"] > 0) & (pairs["predicted"] > 0)]
 
 

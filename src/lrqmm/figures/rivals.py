@@ -27,19 +27,15 @@ def points(run: Run) -> pd.DataFrame:
     errors = _data.errors(run, "rivals").groupby(key, sort=False)["value"]
     held = _data.ok(run, "rivals")
     held = held[held["metric"] == "operand_bits"]
-    rows = held["rows"].fillna(held["m"])
-    bits = held["value"] / (rows * held["k"] + held["k"] * held["n"])
-    bits = bits.groupby([held[name] for name in key]).median().rename("bits")
-    table = errors.agg(error="median", low="min", high="max")
-    return table.join(bits).reset_index()
+    bits = held.assign(bits=_data.element_bits(held)).groupby(key)["bits"].median()
+    return errors.agg(error="median", low="min", high="max").join(bits).reset_index()
 
 
 def fair(table: pd.DataFrame) -> pd.DataFrame:
     """Without the points calibrated on the measured operand, where held-out ones exist."""
     held_out = table[table["calibration"] == "held_out"]
-    both = table.set_index(["input", "method"]).index.isin(
-        held_out.set_index(["input", "method"]).index
-    )
+    key = ["input", "method"]
+    both = table.set_index(key).index.isin(held_out.set_index(key).index)
     return table[~both | (table["calibration"] == "held_out")]
 
 
@@ -68,20 +64,16 @@ def draw(run: Run) -> Figure:
     except NothingToDraw:
         pass  # a run of errors alone
     inputs = list(dict.fromkeys(by_bits["input"]))
-    columns = len(sides) if len(sides) > 1 else min(2, len(inputs))
-    rows = len(inputs) if len(sides) > 1 else -(-len(inputs) // columns)
-    figure, axes = _style.panels(rows, columns, 2.1 * rows + 0.4)
-    for number, name in enumerate(inputs):
-        for side, table in enumerate(sides):
-            at = (number, side) if len(sides) > 1 else divmod(number, columns)
-            label_front(axes[at], table[(table["input"] == name) & (table["error"] > 0)])
-            axes[at].set_title(run.title(name))
-            if side:
-                _style.log(axes[at], "x")
-            if at[0] == rows - 1:
-                axes[at].set_xlabel(titles[side])
-    for axis in axes.flat[len(inputs) * len(sides) :]:
-        axis.axis("off")
+    panels = [(name, side) for name in inputs for side in range(len(sides))]
+    figure, axes = _style.wrapped(len(panels), 2, 2.1, 0.4)
+    for axis, (name, side) in zip(axes, panels, strict=True):
+        table = sides[side]
+        label_front(axis, table[(table["input"] == name) & (table["error"] > 0)])
+        axis.set_title(run.title(name))
+        if side:
+            _style.log(axis, "x")
+        if axis.get_subplotspec().is_last_row():
+            axis.set_xlabel(titles[side])
     figure.supylabel("relative error")
     caption = f"{_data.setting(_data.errors(run, 'rivals'))}; bars: least to largest of the seeds"
     figure.supxlabel(caption + hollow(pd.concat(sides)))

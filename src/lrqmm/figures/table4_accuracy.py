@@ -16,10 +16,8 @@ SETTING = [
     "sides", "execution", "calibration",
 ]  # fmt: skip
 
-
 ALWAYS_SHOWN = ("network", "bits", "method", "rank")
 """Columns that are shown even where all rows are the same."""
-
 
 COLUMNS = [metric for metric in NETWORKS.values() if not metric.detail]
 
@@ -30,8 +28,8 @@ def tabulate(run: Run) -> pd.DataFrame:
     Intervals take items as independent: those over the tokens of one text are too narrow. 'Moved by
     others' is the relative change of the earlier half's outputs when the later half of the pictures
     of a GEMM, or of the tokens of a window, is replaced. What is the same in all rows is in the
-    title. Average bits count codes, scales, zero
-    points and factors of both operands of every layer.
+    title. Average bits count codes, scales, zero points and factors of both operands of every
+    layer.
     """
     table = _data.networks(run, *(metric.name for metric in COLUMNS))
     rows = []
@@ -49,9 +47,7 @@ def tabulate(run: Run) -> pd.DataFrame:
     failed = _data.variants(run.networks[run.networks["status"] == "failed"])
     rows += [{**row[SETTING], "failed": row["reason"]} for _, row in failed.iterrows()]
     result = pd.DataFrame(rows)
-    titles = [
-        title for title in (*(metric.title for metric in COLUMNS), "failed") if title in result
-    ]
+    titles = [title for title in [*(m.title for m in COLUMNS), "failed"] if title in result]
     result = result[[*SETTING, "items", *titles]].rename(
         columns={
             "variant": "method",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pandas as pd
 
@@ -16,17 +17,19 @@ ALSO = ("features_time", "images_time", "neighbours_time", "precoding_time")
 SCORES = [name for name, metric in PRODUCTS.items() if metric.score]
 """Metrics of workloads; the relative error where one has none."""
 SETTING = ["case", "bits", "method", "setting"]
+COLUMNS = {
+    **{name: name for name in ("workload", "case", "bits", "place", "method", "setting")},
+    "each_bits": "bits per element of B", "score": "score", "value": "value", "low": "least",
+    "high": "most", "error": "relative error", "seeds": "seeds", "ms": "ms, B not prepared",
+}  # fmt: skip
+"""Columns in their order, and their titles."""
 
 
 def tabulate(run: Run) -> pd.DataFrame:
     """One row per method and setting, ranked within its workload, case and bits."""
-    parts = []
-    for name in [*_workloads(run), workload_llama.EXPERIMENT]:
-        try:
-            weights = name == workload_llama.EXPERIMENT
-            parts.append(_weights(run) if weights else _products(run, name))
-        except NothingToDraw:
-            continue
+    parts = [_products(run, name) for name in _workloads(run)]
+    with suppress(NothingToDraw):
+        parts.append(_weights(run))
     if not parts:
         raise NothingToDraw("this run has no workloads")
     result = pd.concat(parts, ignore_index=True)
@@ -64,14 +67,8 @@ def _products(run: Run, name: str) -> pd.DataFrame:
 
 def _weights(run: Run) -> pd.DataFrame:
     """Of LLaMA's weights; the extremes are those of the 95% interval over tokens."""
-    result = workload_llama.settings(run).rename(
-        columns={
-            "network": "case",
-            "weight_bits": "each_bits",
-            "perplexity": "value",
-            "relative_error": "error",
-        }
-    )
+    names = {"network": "case", "weight_bits": "each_bits", "perplexity": "value"}
+    result = workload_llama.settings(run).rename(columns={**names, "relative_error": "error"})
     result["setting"] = [_setting(json.loads(text)) for text in result["parameters"]]
     return _ranked(result.assign(seeds=1, ms=None), "LLaMA's weights", "perplexity", False)
 
@@ -80,26 +77,11 @@ def _ranked(result: pd.DataFrame, title: str, metric: str, higher: bool) -> pd.D
     """The table's rows; `higher` where higher values are better."""
     ranks = result.groupby(["case", "bits"], dropna=False)["value"]
     places = ranks.rank(method="min", ascending=not higher, na_option="top")  # exact: no PSNR
-    result["place"] = places.astype(int)
-    result = result.sort_values(["case", "bits", "place"])
-    return pd.DataFrame(
-        {
-            "workload": title,
-            "case": result["case"],
-            "bits": result["bits"],
-            "place": result["place"],
-            "method": [_style.label(method) for method in result["method"]],
-            "setting": result["setting"],
-            "bits per element of B": result["each_bits"],
-            "score": metric.replace("_", " "),
-            "value": result["value"],
-            "least": result["low"],
-            "most": result["high"],
-            "relative error": result["error"],
-            "seeds": result["seeds"],
-            "ms, B not prepared": result["ms"],
-        }
-    )
+    result = result.assign(
+        workload=title, score=metric.replace("_", " "), place=places.astype(int),
+        method=result["method"].map(_style.label),
+    )  # fmt: skip
+    return result.sort_values(["case", "bits", "place"])[[*COLUMNS]].rename(columns=COLUMNS)
 
 
 def _setting(parameters: dict[str, object]) -> str:
