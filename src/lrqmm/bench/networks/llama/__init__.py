@@ -33,8 +33,7 @@ def load(weights: str | None, data: str, items: int, length: int) -> Task:
         return windows(ids, length, items + count)[items:]
 
     def run(network: nn.Module, inputs: Tensor) -> Tensor:
-        logits: Tensor = network(inputs)[:, :-1]
-        return logits.flatten(0, 1)
+        return network(inputs)[:, :-1].flatten(0, 1)
 
     def mixed(a: Tensor, b: Tensor) -> tuple[Tensor, int]:
         half = length // 2

@@ -54,8 +54,7 @@ class Attention(nn.Module):
         )
         q, k = (rotate(part, cos, sin, self.config.rope_layout) for part in (q, k))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        out: Tensor = self.o_proj(y.transpose(1, 2).flatten(2))
-        return out
+        return self.o_proj(y.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -68,8 +67,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(z)) * self.up_proj(z))
-        return out
+        return self.down_proj(F.silu(self.gate_proj(z)) * self.up_proj(z))
 
 
 class DecoderLayer(nn.Module):
@@ -84,8 +82,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         y = x + self.self_attn(self.input_layernorm(x), cos, sin)
-        out: Tensor = y + self.mlp(self.post_attention_layernorm(y))
-        return out
+        return y + self.mlp(self.post_attention_layernorm(y))
 
 
 class Decoder(nn.Module):
@@ -106,8 +103,7 @@ class Decoder(nn.Module):
         x = self.embed_tokens(tokens)
         for layer in self.layers:
             x = layer(x, cos, sin)
-        out: Tensor = self.norm(x)
-        return out
+        return self.norm(x)
 
 
 class Llama(nn.Module):
@@ -143,8 +139,7 @@ class Llama(nn.Module):
                     f"tokens has {low if low < 0 else high}; allowed: 0 to "
                     f"{self.config.vocab_size - 1}, the network's vocabulary"
                 )
-        logits: Tensor = self.lm_head(self.model(tokens))
-        return logits
+        return self.lm_head(self.model(tokens))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str) -> Tensor:

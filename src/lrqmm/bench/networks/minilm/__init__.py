@@ -38,8 +38,7 @@ def load(weights: str | None, data: str, items: int, length: int) -> Task:
         return sentences[items : items + count]
 
     def run(network: Any, inputs: list[str]) -> Tensor:
-        vectors: Tensor = network.embed(inputs)
-        return vectors
+        return network.embed(inputs)
 
     described = f"first {items} lines ({Path(text).name})"
     return Task(model, "float32", described, "vectors", batches, others, run, halves)

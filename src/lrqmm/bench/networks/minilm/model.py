@@ -132,5 +132,4 @@ def _residual(width: int) -> nn.ModuleDict:
 
 def _add(residual: nn.Module, y: Tensor, x: Tensor) -> Tensor:
     """LN(x + dense(y))."""
-    out: Tensor = residual.get_submodule("LayerNorm")(x + residual.get_submodule("dense")(y))
-    return out
+    return residual.get_submodule("LayerNorm")(x + residual.get_submodule("dense")(y))

@@ -100,8 +100,7 @@ class ResNet50(nn.Module):
         self.add_module(f"bn{branch}", nn.BatchNorm2d(filters, eps=variant.eps))
 
     def _run(self, branch: str, x: Tensor) -> Tensor:
-        y: Tensor = self.get_submodule(f"bn{branch}")(self.get_submodule(f"res{branch}")(x))
-        return y
+        return self.get_submodule(f"bn{branch}")(self.get_submodule(f"res{branch}")(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (n x 3 x h x w, from `preprocessing`) to logits (n x 1000)."""
@@ -114,8 +113,7 @@ class ResNet50(nn.Module):
                 y = self._run(f"{stage}{block}_branch2c", y)
                 shortcut = self._run(f"{stage}{block}_branch1", x) if block == "a" else x
                 x = F.relu(y + shortcut)
-        logits: Tensor = self.fc1000(x.mean((2, 3)))
-        return logits
+        return self.fc1000(x.mean((2, 3)))
 
 
 def load_resnet50(source: str | Path | None = None) -> ResNet50:
