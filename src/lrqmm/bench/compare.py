@@ -46,11 +46,9 @@ def compare(
 
     Returns
     -------
-    DataFrame, one row per method: its name, bits and rank; top1 and top5 with labels, agreement
-    with float, kl, relative_error of the outputs, average_bits of all operands, weight_bits of the
-    weights, operations per item, seconds_per_item, times_float_speed, and the layer with the
-    largest own error. Bits and operations are those of `nn.Conv2d` and `nn.Linear` layers, kept
-    ones at 32 bits; a warning names what else multiplies
+    DataFrame, one row per method: its name, bits and rank, the metrics of `score` (top1 and top5
+    with labels), and the layer with the largest own error. Bits and operations are those of
+    `nn.Conv2d` and `nn.Linear` layers, kept ones at 32 bits; a warning names what else multiplies
 
     Raises
     ------
@@ -159,9 +157,8 @@ def score(
         yield from _speed(np.array(times))
     run = partial(_no_grad, task)
     for name, error in layer_errors(low, task.model, [first[0].inputs], run).items():
-        yield {"metric": "alone_error", "layer": name, "value": error.alone}
-        yield {"metric": "own_error", "layer": name, "value": error.own}
-        yield {"metric": "accumulated_error", "layer": name, "value": error.accumulated}
+        for kind in ("alone", "own", "accumulated"):
+            yield {"metric": f"{kind}_error", "layer": name, "value": getattr(error, kind)}
     yield from _dependence(task, low, first)
 
 

@@ -38,13 +38,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text says.
-
-    Raises
-    ------
-    ConfigError : a key stands twice in one mapping; the message gives the lines
-    yaml.YAMLError : it is no YAML
-    """
+    """What a YAML text says; yaml.YAMLError where it is none, and ConfigError, which gives the
+    lines, where a key stands twice in one mapping."""
     loader = _Loader(text)
     try:
         return loader.get_single_data()
@@ -76,20 +71,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def as_typed(config: Config, typed: Sequence[str], schema: Config) -> Config:
-    """The configuration, with what was typed for single keys read as in a file.
+    """The configuration, with what was typed for single keys (KEY=VALUE, a later one above an
+    earlier one) read as in a file; ConfigError where a key stands twice in one mapping of a value.
 
     Snakemake takes `run=007` for the number 7, and every number in braces for text. Here the words
     stand as they were typed where the schema wants text, and are YAML elsewhere.
-
-    Parameters
-    ----------
-    config : as Snakemake made it of files and words
-    typed : KEY=VALUE each, a later one above an earlier one
-    schema : what a configuration may hold
-
-    Raises
-    ------
-    ConfigError : a key stands twice in one mapping of a value
     """
     for word in typed:
         key, _, text = word.partition("=")
@@ -128,12 +114,9 @@ def _merged(config: Config, typed: Config) -> dict[str, Any]:
 
 
 def choose(choice: Any, key: str, allowed: Sequence[str]) -> list[str]:
-    """The names asked for, in the order known; 'all' is all of them.
+    """The names asked for, as `split` takes them, in the order known; 'all' is all of them.
 
-    Parameters
-    ----------
-    choice : a list, or text with commas between the names
-    key : where the names stand, for the message of ConfigError
+    `key` says where they stand, in the message of ConfigError for one that is not known.
     """
     names = split(choice)
     if names == ["all"]:
@@ -154,8 +137,7 @@ def split(names: str | Sequence[str]) -> list[str]:
 
 def check_path(where: str, path: str) -> None:
     """Raise ConfigError for a path that Snakemake would take for another one."""
-    replaced = re.search("<[a-z][a-z0-9_]*>", path)
-    if replaced:
+    if replaced := re.search("<[a-z][a-z0-9_]*>", path):
         raise ConfigError(
             f"config: {where} is {path!r}; allowed: a path without {replaced[0]}, which Snakemake "
             "replaces"

@@ -34,14 +34,9 @@ def sources_of(config: Config) -> dict[str, Source]:
 def expand(
     where: str, name: str, source: Source, choice: Mapping[str, Any], config: Config
 ) -> Iterator[Input]:
-    """The pairs of one input: each size, layer or case, and each seed.
-
-    Parameters
-    ----------
-    where : the experiment's place in the configuration
-    choice : the experiment's keys `sizes`, `seeds`, `layers` and `cases`
-    config : the whole configuration, defaults filled in
-    """
+    """The pairs of one input that an experiment, at `where` in the configuration, asks for:
+    `choice` has its keys `sizes`, `seeds`, `layers` and `cases`, and `config` is the whole
+    configuration, defaults filled in."""
     folder = (Path(config["run"]).parent / "inputs").as_posix()
     try:
         for pair in source.pairs(name, choice, config.get(source.name, {})):

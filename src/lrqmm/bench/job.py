@@ -31,7 +31,7 @@ def measure(
 
     Parameters
     ----------
-    plan : of the shard, as `lrqmm.bench.shard.Shard.as_dict` gives it
+    plan : of the shard, as `Shard.as_dict` gives it
     files : the pair files of its inputs, in order
     target : the table's file, in a folder of the run
     device : 'auto', 'cpu' or 'cuda'; a GPU is taken alone

@@ -41,14 +41,8 @@ def objections(run: Run) -> list[str]:
 
 
 def keep(source: Path, target: Path, *, progress: Report = silent) -> None:
-    """Write the measurements of a run folder as one table of each kind atomically.
-
-    `progress` is called with what is being done and the share that is done.
-
-    Raises
-    ------
-    StoreError : the run is damaged, or no reference; `objections` says why
-    """
+    """Write the measurements of a run folder as one table of each kind atomically; StoreError says
+    why where the run is damaged, or no reference by its `objections`."""
     verdict = verify(source, progress=lambda text, share: progress(text, 0.6 * share))
     progress(f"reading {source}", 0.6)
     reasons = list(verdict.refusals) or objections(read_run(source))

@@ -116,16 +116,8 @@ K = TypeVar("K", bound=Keys)
 
 
 def read(model: type[K], part: Any, at: Sequence[str] = ()) -> K:
-    """A part of a configuration as its model.
-
-    Parameters
-    ----------
-    at : the keys that lead to the part
-
-    Raises
-    ------
-    ConfigError : naming the key, its value and what is allowed
-    """
+    """A part of a configuration, to which the keys `at` lead, as its model; ConfigError names a
+    wrong key, its value and what is allowed."""
     try:
         return model.model_validate(part)
     except ValidationError as error:

@@ -62,22 +62,16 @@ def _measure(like: Array) -> dict[str, float]:
     def copy() -> None:
         target[...] = source
 
-    products: dict[str, tuple[Callable[[], object], float]] = {
+    float_product = partial(backend.float_matmul, floats, floats, "float32", out)
+    integer_product = partial(backend.integer_matmul, codes, codes.T, **into)
+    calls: dict[str, tuple[Callable[[], object], float]] = {
         "copy_bytes_per_second": (copy, 2.0 * COPIED_BYTES[kind]),
-        "float_operations_per_second": (
-            partial(backend.float_matmul, floats, floats, "float32", out),
-            2.0 * n**3,
-        ),
-        "integer_operations_per_second": (
-            partial(backend.integer_matmul, codes, codes.T, **into),
-            2.0 * n**3,
-        ),
+        "float_operations_per_second": (float_product, 2.0 * n**3),
+        "integer_operations_per_second": (integer_product, 2.0 * n**3),
     }
-    calls = {name: call for name, (call, _) in products.items()}
-    seconds = time_products(calls, SAMPLES, partial(backend.synchronize, like))
-    return {
-        name: work / min(wall for wall, _ in seconds[name]) for name, (_, work) in products.items()
-    }
+    products = {name: call for name, (call, _) in calls.items()}
+    seconds = time_products(products, SAMPLES, partial(backend.synchronize, like))
+    return {name: work / min(seconds[name])[0] for name, (_, work) in calls.items()}
 
 
 def is_cuda(x: Array) -> bool:

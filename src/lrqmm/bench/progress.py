@@ -123,14 +123,10 @@ def about_lock() -> str:
     folder = os.path.realpath(".")
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            command = process.cmdline()
-            if (
-                process.pid not in mine
-                and command
-                and "python" in command[0]
-                and any("snakemake" in word for word in command)
-                and os.path.realpath(process.cwd()) == folder
-            ):
+            program, *words = process.cmdline() or [""]
+            snakemake = "python" in program and any("snakemake" in word for word in words)
+            other = snakemake and process.pid not in mine
+            if other and os.path.realpath(process.cwd()) == folder:
                 return (
                     f"Process {process.pid} of this machine works in it: wait until it has ended."
                 )

@@ -30,17 +30,13 @@ Float64 = NDArray[np.float64]
 
 ROWS = 256  # items in float64 at a time: logits of large vocabularies are large
 
-
 Statistic = Callable[..., Any]
 """Of arrays (..., N), their last axis the items, to an array (...)."""
 
 STATISTICS: dict[str, tuple[tuple[str, ...], Statistic]] = {  # metric: columns, function of them
     "top1_drop": (("drop",), lambda drop: drop.mean(-1)),
     "kl": (("kl",), lambda kl: kl.mean(-1)),
-    "relative_error": (
-        ("error", "norm"),
-        lambda error, norm: np.sqrt((error**2).sum(-1) / (norm**2).sum(-1)),
-    ),
+    "relative_error": (("error", "norm"), lambda e, y: np.sqrt((e**2).sum(-1) / (y**2).sum(-1))),
     "relative_error_median": (("error", "norm"), lambda error, norm: np.median(error / norm, -1)),
 }
 
@@ -54,18 +50,11 @@ class Scores:
     def add(
         self, logits: Tensor, reference: Tensor, labels: Tensor | Sequence[int] | None = None
     ) -> None:
-        """Add a batch.
+        """Add a batch: logits (..., classes) of the network under test, those of the reference on
+        the same inputs, and labels (...), the right classes, with every batch or with none.
 
-        Parameters
-        ----------
-        logits : (..., classes), of the network under test
-        reference : the same shape, of the reference on the same inputs
-        labels : (...), the right classes; with every batch or with none. An item whose label's
-            logit equals another counts as if the other were larger.
-
-        Raises
-        ------
-        ValueError : shapes that differ, a value that is not finite, a label that is no class
+        An item whose label's logit equals another counts as if the other were larger. ValueError
+        for shapes that differ, a value that is not finite, a label that is no class.
         """
         if logits.shape != reference.shape:
             raise ValueError(

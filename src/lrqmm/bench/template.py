@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import keyword
+import re
 from pathlib import Path
+from string import Template
 
 from lrqmm import methods
 
@@ -59,41 +61,26 @@ def test_$name(shape):
 
 
 def new_method(name: str, root: Path | None = None) -> list[Path]:
-    """Write a method's file, and its test where the checkout has tests.
-
-    Parameters
-    ----------
-    name : in lower case, words joined by underscores
-    root : of the checkout; None is that of the library in use
-
-    Returns
-    -------
-    the files that were written
-
-    Raises
-    ------
-    ValueError : a name that cannot be one of a method, or is taken
-    """
+    """Write a method's file, and its test where the checkout at `root` (None: that of the library
+    in use) has tests; the files. ValueError for a name that cannot be one of a method, or is
+    taken."""
     root = Path(methods.__file__).parents[3] if root is None else root
     folder = root / "src/lrqmm/methods"
     if not folder.is_dir():
         raise ValueError(f"{folder} is not there; allowed: in a checkout of the project")
-    usable = name.isidentifier() and name.islower() and not keyword.iskeyword(name)
-    if not usable or not name.isascii() or name[0] == "_":
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ValueError(f"name is {name!r}; allowed: lower case, digits and underscores")
     wanted = {folder / f"{name}.py": METHOD}
     if (root / "tests").is_dir():
         wanted[root / f"tests/test_{name}.py"] = TEST
-    replacements = {
-        "$class": "".join(word.capitalize() for word in name.split("_")),
-        "$title": name.replace("_", " ").capitalize(),
-        "$name": name,
+    words = {
+        "class": "".join(word.capitalize() for word in name.split("_")),
+        "title": name.replace("_", " ").capitalize(),
+        "name": name,
     }
     for path in wanted:
         if path.exists():
             raise ValueError(f"{path} is there already; allowed: a name that is not taken")
     for path, text in wanted.items():
-        for placeholder, word in replacements.items():
-            text = text.replace(placeholder, word)
-        path.write_text(text)
+        path.write_text(Template(text).substitute(words))
     return list(wanted)

@@ -14,17 +14,11 @@ SETTING = ["input", "layer", "m", "k", "n", "method", "parameters", "calibration
 
 
 def compare(left: Run, right: Run) -> pd.DataFrame:
-    """One row per setting and metric that both runs have.
+    """One row per setting and metric that both runs have; ValueError where there is none.
 
-    Returns
-    -------
-    DataFrame of `SETTING`, `metric`, `left` and `right` (medians over seeds and samples) and
+    Columns are `SETTING`, `metric`, `left` and `right` (medians over seeds and samples) and
     `ratio`, right over left. Times are of whole products. A network is an input, and its data the
     layer.
-
-    Raises
-    ------
-    ValueError : nothing in common
     """
     key = [*SETTING, "metric"]
     sides = []

@@ -22,8 +22,7 @@ def merge(sources: Sequence[str | Path], target: str | Path, *, progress: Report
     """Write the merged run folder atomically.
 
     Its tables lie in a folder by source, such as `measurements/h200/`; `environment.json` and the
-    manifest's study have one entry per source. `progress` is called with what is being done and the
-    share that is done.
+    manifest's study have one entry per source.
 
     Raises
     ------

@@ -29,15 +29,6 @@ class Run(Shown):
     arrays : table of `ARRAY_SCHEMA`, the small matrices that figures show
     environment : what `environment.json` records of machine and software
     titles : titles of inputs and networks by name, as `manifest.json` records them
-
-    Examples
-    --------
-    In a checkout of the project:
-
-    >>> from lrqmm.run.read import read_run
-    >>> run = read_run("results/reference/rivals-cpu-2core")
-    >>> len(run.experiment("rivals")) > 0, len(run.machines)
-    (True, 1)
     """
 
     folder: Path
@@ -87,10 +78,8 @@ def validate(frame: pd.DataFrame, schema: pa.DataFrameSchema, source: str) -> pd
         return schema.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases
-        columns = cases[cases["schema_context"] != "DataFrameSchema"].head(3)
-        wrong = [
-            f"{case.column}: {case.check}: {case.failure_case}" for case in columns.itertuples()
-        ]
+        columns = cases[cases["schema_context"] != "DataFrameSchema"].head(3).itertuples()
+        wrong = [f"{case.column}: {case.check}: {case.failure_case}" for case in columns]
         for check, of_check in cases.groupby("check") if not wrong else ():
             if str(check) == NEGATIVE:  # checks of the table list every row of every column
                 first = of_check.loc[of_check["column"] == "value", "failure_case"].iloc[0]
@@ -182,6 +171,8 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
     >>> errors = run.measurements.query("metric == 'relative_error' and method == 'sgemm'")
     >>> bool((errors["value"] < 1e-4).all())
     True
+    >>> len(run.experiment("rivals")) > 0, len(run.machines)
+    (True, 1)
     """
     folder = Path(folder)
     files: Iterable[str]

@@ -40,17 +40,9 @@ def read_text(source: str | Path) -> str:
 
 
 def windows(tokens: Sequence[int], length: int, count: int) -> Tensor:
-    """The first count * length tokens as windows that do not overlap, (count, length) int64.
-
-    Parameters
-    ----------
-    tokens : of the text, without one that marks its beginning
-    length, count : tokens in a window (at least 2, for there to be one to predict), and windows
-
-    Raises
-    ------
-    ValueError : too few tokens, a length below 2 or a count below 1
-    """
+    """The first count * length tokens of a text, without one that marks its beginning, as windows
+    that do not overlap, (count, length) int64; ValueError for too few tokens, a length below 2 (one
+    is to be predicted) or a count below 1."""
     if length < 2 or count < 1 or count * length > len(tokens):
         raise ValueError(
             f"length={length}, count={count} for {len(tokens)} tokens; allowed: length at least 2, "

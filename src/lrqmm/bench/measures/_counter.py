@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,8 +12,11 @@ from lrqmm._checks import Array
 from lrqmm.method import Method
 
 aten = torch.ops.aten
-FLOAT_GEMMS = {aten.mm.default, aten.bmm.default}
-INTEGER_GEMMS = {aten._int_mm.default}
+GEMMS = {
+    aten.mm.default: "float_operations",
+    aten.bmm.default: "float_operations",
+    aten._int_mm.default: "integer_operations",
+}
 
 
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -34,17 +36,11 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         aliases = [result.alias_info for result in func._schema.returns]
         if not any(alias is not None and not alias.is_write for alias in aliases):
-            self.counts["bytes"] += sum(_bytes((args, kwargs, out)))
-        if func in FLOAT_GEMMS or func in INTEGER_GEMMS:
-            kind = "float_operations" if func in FLOAT_GEMMS else "integer_operations"
-            self.counts[kind] += 2 * out.numel() * args[0].shape[-1]
+            leaves = tree_flatten((args, kwargs, out))[0]
+            self.counts["bytes"] += sum(x.nbytes for x in leaves if isinstance(x, torch.Tensor))
+        if func in GEMMS:
+            self.counts[GEMMS[func]] += 2 * out.numel() * args[0].shape[-1]
         return out
-
-
-def _bytes(tree: Any) -> Iterator[int]:
-    for leaf in tree_flatten(tree)[0]:
-        if isinstance(leaf, torch.Tensor):
-            yield leaf.numel() * leaf.element_size()
 
 
 def count(method: Method, A: Array, B: Array) -> dict[str, int]:

@@ -38,13 +38,8 @@ class Asked(Protocol):
 
 
 def measure_network(experiment: Asked, shard: Shard, device: str, threads: int) -> list[Row]:
-    """Rows of the table of networks for a shard, on 'auto', 'cpu' or 'cuda'.
-
-    Raises
-    ------
-    ValueError, TypeError, FileNotFoundError, PackageError : a setting, file or pattern that is not
-        allowed or not there
-    """
+    """Rows of the table of networks for a shard; ValueError, TypeError, FileNotFoundError or
+    PackageError for a setting, file or pattern that is not allowed or not there."""
     name = str(shard.method)
     settings = [(get_method(name, **setting), setting) for setting in shard.settings]
     rows: list[Row] = []

@@ -93,14 +93,9 @@ class Products(OfInputs, OfMethods):
         return [*columns, "setting"], len(shard.settings) * len(shard.inputs)
 
     def rows(self, shard: Shard, files: Files, device: str, threads: int) -> list[Row]:
-        """Rows of the table of measurements.
-
-        Raises
-        ------
-        ValueError, TypeError : a setting that is not allowed or does not fit an input, before
-            anything is measured
-        InputError : a file that is not what was written
-        """
+        """Rows of the table of measurements; ValueError or TypeError for a setting that is not
+        allowed or does not fit an input, before anything is measured, and InputError for a file
+        that is not what was written."""
         settings = [get_method(str(shard.method), **setting) for setting in shard.settings]
         for pair in shard.inputs:
             for method in settings:

@@ -24,12 +24,8 @@ def list_sources() -> list[Source]:
 
 
 def input_sources(config: Config) -> dict[str, Source]:
-    """The source of every input that a study may ask for.
-
-    Raises
-    ------
-    ValueError : a name of the configuration's own that another input has
-    """
+    """The source of every input that a study may ask for; ValueError for a name of the
+    configuration's own that another input has."""
     sources: dict[str, Source] = {}
     for source in sorted(list_sources(), key=lambda source: not source.titles):
         for name in source.inputs(config.get(source.name, {})):

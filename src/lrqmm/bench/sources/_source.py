@@ -82,16 +82,10 @@ class Source(ABC):
 
     @abstractmethod
     def pairs(self, name: str, choice: Config, section: Config) -> Iterator[Pair]:
-        """The pairs of one input that an experiment asks for.
+        """The pairs of an input of `inputs` that an experiment asks for.
 
-        Parameters
-        ----------
-        name : of `inputs`
-        choice : of the experiment's keys `layers`, `cases`, `sizes` and `seeds` those it has
-
-        Raises
-        ------
-        ValueError : a key that is missing, a name that is unknown, a file that cannot be used
+        `choice` has the experiment's keys `layers`, `cases`, `sizes` and `seeds`, those that are
+        there. ValueError for a key that is missing, an unknown name, a file that cannot be used.
         """
 
     @abstractmethod
