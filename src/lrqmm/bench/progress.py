@@ -25,15 +25,13 @@ WIDTH = 160  # characters of a list of files on the screen
 def begin(path: Path, folder: Path, shards: Iterable[Shard]) -> None:
     """Record, before measuring, which shards are still to do and what each is worth."""
     todo = {
-        output(folder, shard).relative_to(folder).as_posix(): _worth(shard)
+        output(folder, shard).relative_to(folder).as_posix(): (
+            shard.work + PER_PRODUCT * len(shard.inputs) * len(shard.settings) + START_UP
+        )
         for shard in shards
         if not output(folder, shard).exists()
     }
     write_json({"started": time.time(), "todo": todo}, path)
-
-
-def _worth(shard: Shard) -> float:
-    return shard.work + PER_PRODUCT * len(shard.inputs) * len(shard.settings) + START_UP
 
 
 def output(folder: Path, shard: Shard) -> Path:

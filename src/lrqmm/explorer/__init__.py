@@ -137,10 +137,6 @@ def _words(method: str, parameters: dict[str, Any]) -> str:
     )
 
 
-def _is_ticked(method: str) -> bool:
-    return method in FEW or (method not in _style.LOOKS and _style.is_usual(method))
-
-
 def page(runs: Sequence[Run]) -> str:
     """The whole page; a merged run is shown machine by machine."""
     import vl_convert
@@ -155,6 +151,7 @@ def page(runs: Sequence[Run]) -> str:
             parts.append(rows(part).assign(run=name))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     names = sorted(set(table["method"]))
+    new = {name for name in names if name not in _style.LOOKS and _style.is_usual(name)}
     data = {
         "runs": [{"name": run, "machine": machines[run]} for run in dict.fromkeys(table["run"])],
         "labels": {name: _style.label(name) for name in names},
@@ -162,7 +159,7 @@ def page(runs: Sequence[Run]) -> str:
         "colours": {name: _colour(name) for name in names},
         "inputs": {name: _input(name, runs) for name in sorted(set(table["input"]))},
         "order": _style.order(names),
-        "usual": [name for name in names if _is_ticked(name)] or names,
+        "usual": [name for name in names if name in {*FEW, *new}] or names,
         "columns": {name: _packed(table[name]) for name in table},
     }
     folder = files(__name__)

@@ -65,13 +65,10 @@ def _table(frame: pd.DataFrame) -> str:
     head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in frame)
     rows = []
     for row in frame.astype(object).where(frame.notna(), "").itertuples(index=False, name=None):
-        first, *others = (html.escape(_cell(value)) for value in row)
+        texts = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)
+        first, *others = map(html.escape, texts)
         cells = "".join(f"<td>{value}</td>" for value in others)
         rows.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
     return (
         f"<table><thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
     )
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from lrqmm.run import metrics
-from lrqmm.run.metrics._metric import Metric
 from lrqmm.run.read import Run
 
 SETTING = ["input", "layer", "m", "k", "n", "method", "parameters", "calibration", "b_prepared"]
@@ -26,22 +23,17 @@ def compare(left: Run, right: Run) -> pd.DataFrame:
         products = run.measurements[run.measurements["phase"].isna()]
         networks = run.networks[run.networks["layer"].isna()].drop(columns="layer")
         networks = networks.rename(columns={"network": "input", "data": "layer"})
-        parts = [
-            table[(table["status"] == "ok") & table["metric"].isin(_main(listed))].reindex(
-                columns=[*key, "value"]
-            )
-            for table, listed in ((products, metrics.PRODUCTS), (networks, metrics.NETWORKS))
-        ]
+        parts = []
+        for table, listed in ((products, metrics.PRODUCTS), (networks, metrics.NETWORKS)):
+            main = [name for name, metric in listed.items() if metric.main]
+            compared = (table["status"] == "ok") & table["metric"].isin(main)
+            parts.append(table[compared].reindex(columns=[*key, "value"]))
         table = pd.concat([part for part in parts if len(part)] or parts)
         sides.append(table.groupby(key, dropna=False, observed=True)["value"].median())
     both = pd.concat(sides, axis=1, keys=["left", "right"], join="inner").reset_index()
     if both.empty:
         raise ValueError(f"{left.folder} and {right.folder} have no setting in common")
     return both.assign(ratio=both["right"] / both["left"])
-
-
-def _main(listed: Mapping[str, Metric]) -> list[str]:
-    return [name for name, metric in listed.items() if metric.main]
 
 
 def by_method(both: pd.DataFrame) -> pd.DataFrame:

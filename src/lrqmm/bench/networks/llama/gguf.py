@@ -5,7 +5,6 @@ Source: the GGUF specification of the ggml project, and its keys for the archite
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -103,11 +102,21 @@ WORDS = {  # tokenizer.ggml.pre: how text is split before byte-pair encoding
         ]
     ),
 }
-Value = Callable[..., Any]  # value(key) or value(key, default)
 
 
 class _Reader(GGUFReader):
     """A reader that stops where a damaged file says more than it holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(path)
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """The value of a key; ValueError where the file lacks it and there is no default."""
+        field = self.get_field(key)
+        if field is None and default is None:
+            raise ValueError(f"{self.path} lacks the key {key}")
+        return default if field is None else field.contents()
 
     def _get(
         self, offset: int, dtype: Any, count: int = 1, override_order: Any = None
@@ -141,26 +150,19 @@ def read_gguf(path: Path) -> LlamaFile:
     except (ValueError, IndexError, KeyError) as error:
         raise ValueError(f"{path} is not a complete GGUF file: {error}") from error
 
-    def value(key: str, default: Any = None) -> Any:
-        field = reader.get_field(key)
-        if field is None and default is None:
-            raise ValueError(f"{path} lacks the key {key}")
-        return default if field is None else field.contents()
-
-    if value("split.count", 1) != 1:
-        _refuse_part(path, value("split.no", 0) + 1, value("split.count"))
-    architecture = value("general.architecture")
+    if (parts := reader.value("split.count", 1)) != 1:
+        _refuse_part(path, reader.value("split.no", 0) + 1, parts)
+    architecture = reader.value("general.architecture")
     if architecture != "llama":
         refuse(path, "general.architecture", architecture, "'llama'")
-    tokens = _tokens(path, value)
-    names = {tensor.name for tensor in reader.tensors}
-    config = _config(path, value, len(tokens), _rope_factors(path, reader), names)
+    tokens = _tokens(reader)
+    config = _config(reader, len(tokens))
     neutral = NEUTRAL | {
         "llama.attention.value_length": config.head_dim,
         "llama.attention.scale": config.head_dim**-0.5,
         "llama.rope.dimension_count": config.head_dim,
         "llama.vocab_size": config.vocab_size,
-        "split.tensors.count": len(names),
+        "split.tensors.count": len(reader.tensors),
     }
     unknown = {
         key: field.contents()
@@ -168,8 +170,8 @@ def read_gguf(path: Path) -> LlamaFile:
         if key not in HONOURED and not WITHOUT_EFFECT.fullmatch(key)
     }
     check_keys(path, unknown, (), neutral)
-    weights, formats = _weights(path, reader)
-    return LlamaFile(config, weights, _tokenizer(path, value, tokens), format_name(formats))
+    weights, formats = _weights(reader)
+    return LlamaFile(config, weights, _tokenizer(reader, tokens), format_name(formats))
 
 
 def _refuse_part(path: Path, number: int, count: int) -> NoReturn:
@@ -179,8 +181,9 @@ def _refuse_part(path: Path, number: int, count: int) -> NoReturn:
     )
 
 
-def _weights(path: Path, reader: GGUFReader) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _weights(reader: _Reader) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors in float32 and their number formats, by Hugging Face's names."""
+    path = reader.path
     weights: dict[str, Tensor] = {}
     formats: dict[str, str] = {}
     expected = 0
@@ -221,27 +224,23 @@ def _name(path: Path, name: str) -> str:
     return f"model.layers.{layer}.{names[kind]}.weight" if layer else f"{names[kind]}.weight"
 
 
-def _rope_factors(path: Path, reader: GGUFReader) -> NDArray[np.float32] | None:
+def _rope_factors(reader: _Reader) -> NDArray[np.float32] | None:
     """By which each frequency is divided, or None."""
     tensors = [tensor for tensor in reader.tensors if tensor.name == ROPE_FACTORS]
     if not tensors:
         return None
     kind = tensors[0].tensor_type.name
     if kind != "F32":
-        refuse(path, ROPE_FACTORS, kind, "F32")
+        refuse(reader.path, ROPE_FACTORS, kind, "F32")
     factors = np.array(tensors[0].data, np.float32)
     if not (np.isfinite(factors) & (factors > 0)).all():
-        refuse(path, ROPE_FACTORS, factors.tolist(), "finite numbers above 0")
+        refuse(reader.path, ROPE_FACTORS, factors.tolist(), "finite numbers above 0")
     return factors
 
 
-def _config(
-    path: Path,
-    value: Value,
-    vocabulary: int,
-    rope_factors: NDArray[np.float32] | None,
-    names: set[str],
-) -> LlamaConfig:
+def _config(reader: _Reader, vocabulary: int) -> LlamaConfig:
+    path, value, rope_factors = reader.path, reader.value, _rope_factors(reader)
+
     def size(key: str, default: int | None = None, largest: int = LARGEST_SIZE) -> int:
         return whole(path, f"llama.{key}", value(f"llama.{key}", default), largest)
 
@@ -269,14 +268,15 @@ def _config(
         head_dim=head_dim,
         max_position_embeddings=size("context_length"),
         rms_norm_eps=positive(path, "llama.attention.layer_norm_rms_epsilon", eps),
-        rope_frequencies=tuple((frequencies / _linear_scaling(path, value)).tolist()),
+        rope_frequencies=tuple((frequencies / _linear_scaling(reader)).tolist()),
         rope_layout="interleaved",
-        tie_word_embeddings="output.weight" not in names,
+        tie_word_embeddings=all(tensor.name != "output.weight" for tensor in reader.tensors),
     )
 
 
-def _linear_scaling(path: Path, value: Value) -> float:
+def _linear_scaling(reader: _Reader) -> float:
     """By which all frequencies are divided; a factor without a type is linear, as in llama.cpp."""
+    path, value = reader.path, reader.value
     kind = value("llama.rope.scaling.type", "linear")
     if kind not in ("none", "linear"):
         refuse(path, "llama.rope.scaling.type", kind, "'none' and 'linear'")
@@ -290,8 +290,8 @@ def _linear_scaling(path: Path, value: Value) -> float:
     return factor
 
 
-def _tokens(path: Path, value: Value) -> list[str]:
-    tokens = value("tokenizer.ggml.tokens")
+def _tokens(reader: _Reader) -> list[str]:
+    path, tokens = reader.path, reader.value("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         refuse(path, "tokenizer.ggml.tokens", tokens, "an array of strings")
     if len(set(tokens)) < len(tokens):
@@ -300,8 +300,9 @@ def _tokens(path: Path, value: Value) -> list[str]:
     return tokens
 
 
-def _tokenizer(path: Path, value: Value, tokens: list[str]) -> Tokenizer:
+def _tokenizer(reader: _Reader, tokens: list[str]) -> Tokenizer:
     """Byte-level byte-pair encoding from the file's vocabulary and merges."""
+    path, value = reader.path, reader.value
     instead = "or give a folder in the Hugging Face layout, with tokenizer.json"
     model, splitter = value("tokenizer.ggml.model"), value("tokenizer.ggml.pre", "default")
     if model != "gpt2":
