@@ -20,11 +20,11 @@ import lrqmm
 from lrqmm import load
 from lrqmm.bench import environment, imports, machine
 from lrqmm.bench.data.matrices import InputError, write_pair
-from lrqmm.bench.inputs import Input
 from lrqmm.bench.measures import MEASURES, read_shard
 from lrqmm.bench.measures._counter import count
 from lrqmm.bench.measures._experiment import Shard
 from lrqmm.bench.progress import begin, output, report
+from lrqmm.bench.sources import Pair
 from lrqmm.bench.sources.distributions import sample
 from lrqmm.error import exact_product, relative_error
 from lrqmm.methods.hadamard import Hadamard
@@ -719,7 +719,7 @@ def test_seconds_of_a_process():
 
 
 def test_progress_counts_what_was_still_to_do(tmp_path):
-    pairs = (Input("normal", None, 0, 8, 8, 8, "x"),)
+    pairs = (Pair("normal", None, 0, 8, 8, 8, "x"),)
     error, steps = (MEASURES.get(name)(measure=name) for name in ("error", "steps"))
     todo = [Shard(f"s{i}", "test", error, "torch", "direct", pairs, ({},)) for i in range(4)]
     arrays_shard = Shard("s4", "test", steps, "numpy", None, pairs, ({},))

@@ -17,14 +17,13 @@ from pydantic import Field
 from lrqmm import methods
 from lrqmm.bench.configuration import Config, as_typed, check_path, choose
 from lrqmm.bench.configuration import ConfigError as ConfigError
-from lrqmm.bench.inputs import Input, sources_of
 from lrqmm.bench.keys import Keys, Names, Text, Unique, check_keys_are_text, read
 from lrqmm.bench.measures import MEASURES
 from lrqmm.bench.measures._experiment import Experiment, Scope
 from lrqmm.bench.measures._experiment import Shard as Shard
 from lrqmm.bench.measures._methods import method_names
 from lrqmm.bench.networks import NETWORKS
-from lrqmm.bench.sources import list_sources
+from lrqmm.bench.sources import Pair, Source, input_sources, list_sources
 
 Name = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]*$")]
 LowerName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
@@ -79,7 +78,7 @@ class Study:
     config: Config = field(repr=False)
 
     @property
-    def inputs(self) -> dict[str, Input]:
+    def inputs(self) -> dict[str, Pair]:
         """Every input that some shard needs, by path."""
         return {pair.path: pair for shard in self.shards for pair in shard.inputs}
 
@@ -117,7 +116,7 @@ def plan(config: Config, typed: Sequence[str] = ()) -> Study:
     every_method = methods.list_methods()
     left_out = choose(top.leave_out, "leave_out", every_method)
     filled = top.model_dump(exclude={"experiments"})
-    sources = sources_of(filled)
+    sources = _sources(filled)
     scope = Scope(
         config=filled,
         sources=sources,
@@ -131,6 +130,17 @@ def plan(config: Config, typed: Sequence[str] = ()) -> Study:
         raise ConfigError("no experiment is left: methods and inputs leave nothing to measure")
     filled["experiments"] = {name: each.model_dump() for name, each in experiments.items()}
     return Study(top.run, top.device, tuple(shards), filled)
+
+
+def _sources(config: Config) -> dict[str, Source]:
+    """The source of every input that `inputs` may name."""
+    for name, files in config["matrices"].items():
+        for side in "AB":
+            check_path(f"matrices.{name}.{side}", files[side])
+    try:
+        return input_sources(config)
+    except ValueError as error:
+        raise ConfigError(f"config: {error}") from None
 
 
 def _experiment(name: str, keys: Config) -> Experiment:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lrqmm.bench.inputs import Input
 from lrqmm.bench.measures._experiment import MEASURES as MEASURES
 from lrqmm.bench.measures._experiment import Shard
+from lrqmm.bench.sources import Pair
 
 
 def read_shard(plan: Mapping[str, Any]) -> Shard:
     """The shard that `Shard.as_dict` gave; its inputs have no paths."""
     measure = MEASURES.get(plan["measure"]["measure"]).model_validate(plan["measure"])
-    inputs = tuple(Input(**pair, path="") for pair in plan["inputs"])
+    inputs = tuple(Pair(**pair, path="") for pair in plan["inputs"])
     return Shard(
         **{**plan, "measure": measure, "inputs": inputs, "settings": tuple(plan["settings"])}
     )

@@ -15,10 +15,10 @@ from pydantic import Field
 from lrqmm import _checks
 from lrqmm.bench.configuration import ConfigError
 from lrqmm.bench.data.matrices import read_pair
-from lrqmm.bench.inputs import Input
 from lrqmm.bench.keys import Settings
 from lrqmm.bench.measures._experiment import Files, Grid, OfInputs, Row, Scope, Shard
 from lrqmm.bench.measures._methods import grid
+from lrqmm.bench.sources import Pair
 from lrqmm.products.quantize import Uniform
 
 Float32 = NDArray[np.float32]
@@ -30,7 +30,7 @@ class Arrays(OfInputs):
     table = "arrays"
 
     @abstractmethod
-    def checked(self, where: str, scope: Scope, inputs: Sequence[Input]) -> Grid:
+    def checked(self, where: str, scope: Scope, inputs: Sequence[Pair]) -> Grid:
         """Its settings; ConfigError for one that is not allowed."""
 
     @abstractmethod
@@ -70,7 +70,7 @@ class OfQuantizer(Arrays):
     settings: Settings = Field({})
     """Parameters of the quantisation; a list is tried value by value."""
 
-    def checked(self, where: str, scope: Scope, inputs: Sequence[Input]) -> Grid:
+    def checked(self, where: str, scope: Scope, inputs: Sequence[Pair]) -> Grid:
         settings = tuple(grid(self.settings))
         for setting in settings:
             try:

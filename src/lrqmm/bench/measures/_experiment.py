@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -13,9 +13,8 @@ from pydantic import Field
 from lrqmm._registry import Registry
 from lrqmm.bench.configuration import Config, ConfigError, choose
 from lrqmm.bench.environment import code_hash
-from lrqmm.bench.inputs import Input, expand
 from lrqmm.bench.keys import Keys, Names, Size, Unique
-from lrqmm.bench.sources import Source
+from lrqmm.bench.sources import Pair, Source
 
 Row = dict[str, Any]
 Files = Sequence[str | Path]
@@ -64,7 +63,7 @@ class Shard:
     measure: Experiment
     library: str
     method: str | None
-    inputs: tuple[Input, ...]
+    inputs: tuple[Pair, ...]
     settings: Grid
 
     def as_dict(self) -> dict[str, Any]:
@@ -195,14 +194,18 @@ class OfInputs(Experiment):
     cases: Names = "all"
     """Of a workload, such as `phantom`."""
 
-    def pairs(self, where: str, scope: Scope) -> tuple[Input, ...]:
-        """Its inputs, of those that the study is cut down to."""
+    def pairs(self, where: str, scope: Scope) -> tuple[Pair, ...]:
+        """Its inputs that the study has: each size, layer or case, and seed."""
         if not self.inputs:
             raise ConfigError(f"config: {where}: inputs is missing, and {self.name} needs it")
         keys = self.model_dump(include={*OfInputs.model_fields})
-        return tuple(
-            pair
-            for source in choose(self.inputs, f"{where}.inputs", list(scope.sources))
-            if source in scope.inputs
-            for pair in expand(where, source, scope.sources[source], keys, scope.config)
-        )
+        folder = (Path(scope.config["run"]).parent / "inputs").as_posix()
+        pairs: list[Pair] = []
+        for name in choose(self.inputs, f"{where}.inputs", list(scope.sources)):
+            if name in scope.inputs:
+                source = scope.sources[name]
+                try:
+                    pairs += source.pairs(name, keys, scope.config.get(source.name, {}))
+                except ValueError as error:
+                    raise ConfigError(f"config: {where}: {error}") from None
+        return tuple(replace(pair, path=f"{folder}/{pair.path}") for pair in pairs)

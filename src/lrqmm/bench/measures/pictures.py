@@ -7,10 +7,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lrqmm.bench.inputs import Input
 from lrqmm.bench.measures._arrays import Arrays, Float32
 from lrqmm.bench.measures._experiment import Grid, Scope
 from lrqmm.bench.measures._methods import OfMethods
+from lrqmm.bench.sources import Pair
 from lrqmm.method import get_method
 
 SIZE = 160
@@ -22,7 +22,7 @@ class Pictures(Arrays, OfMethods):
 
     name = "pictures"
 
-    def checked(self, where: str, scope: Scope, inputs: Sequence[Input]) -> Grid:
+    def checked(self, where: str, scope: Scope, inputs: Sequence[Pair]) -> Grid:
         self.check_parameters(where)
         shapes = {(pair.m, pair.k, pair.n) for pair in inputs}
         return tuple(

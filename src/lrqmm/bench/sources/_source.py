@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class Pair:
     input : the name that a study asks for
     layer : which of the input's pairs, such as a layer or a case; None where nothing tells
     input_seed : of random ones
-    path : of the file, below the folder of inputs
+    path : of the file; a source gives it below the folder of inputs
     """
 
     input: str
@@ -33,6 +33,10 @@ class Pair:
     k: int
     n: int
     path: str
+
+    def about(self) -> dict[str, Any]:
+        """What identifies it in the table."""
+        return {key: value for key, value in asdict(self).items() if key != "path"}
 
 
 class Matrices(NamedTuple):
