@@ -1,7 +1,5 @@
 """A network on low-bit products beside its float self: scores, speed, errors by layer."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence

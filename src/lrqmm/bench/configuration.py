@@ -1,7 +1,5 @@
 """Configurations as they are written: in files, and as KEY=VALUE on a command line."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ A job takes a lock on one GPU, waits where all are taken, and sees that one only
 the process, however it ends.
 """
 
-from __future__ import annotations
-
 import fcntl
 import itertools
 import os

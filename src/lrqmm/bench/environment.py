@@ -1,7 +1,5 @@
 """The record of machine, software and code that every measurement carries."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

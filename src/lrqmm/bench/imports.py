@@ -5,8 +5,6 @@ count, names that are looked up while running do not: what a registry finds is a
 asked for.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 from collections.abc import Iterable

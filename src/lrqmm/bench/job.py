@@ -1,7 +1,5 @@
 """What a measuring job of the workflow does: one shard, from its plan to its table."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ A reference run was measured whole, from one clean commit, on an otherwise idle 
 table of each kind, whose rows say which shard they are of.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

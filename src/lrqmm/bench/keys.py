@@ -1,7 +1,5 @@
 """The keys of a configuration as pydantic models, and what is said of a wrong key or value."""
 
-from __future__ import annotations
-
 import datetime
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What the machine can do at most, and what it did: rates, clock, peak memory."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import re

@@ -1,7 +1,5 @@
 """The memory that a measuring process may use."""
 
-from __future__ import annotations
-
 import os
 import resource
 import sys

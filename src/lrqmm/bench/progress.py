@@ -1,7 +1,5 @@
 """A run on the screen: shards done, about how long the rest will take, and what went wrong."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

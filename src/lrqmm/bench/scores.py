@@ -14,8 +14,6 @@ Intervals are of 95%: Wilson's for shares, else a bootstrap over the items. Both
 independent, which the tokens of one text are not: their intervals are too narrow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ A shard is what one process measures: some inputs, one method, many settings. Ch
 method changes its own shards only.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 A refusal is something that no honest run has; a warning is something that a reader should know.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import tempfile

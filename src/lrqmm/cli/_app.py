@@ -1,7 +1,5 @@
 """The registry of commands, and the options that several of them share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """What commands print: text, tables, JSON, a progress bar, and an error as one line."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys

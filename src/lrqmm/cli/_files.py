@@ -1,7 +1,5 @@
 """Files that commands read and write."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`lrqmm doctor`: what a machine has for measuring."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import typer

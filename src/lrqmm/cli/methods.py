@@ -1,7 +1,5 @@
 """`lrqmm methods` and `lrqmm new-method`: what methods there are, and how to begin one."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated
 

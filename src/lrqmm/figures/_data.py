@@ -1,7 +1,5 @@
 """What figures take from a run: the rows of experiments; NothingToDraw names what is missing."""
 
-from __future__ import annotations
-
 import json
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Tables and findings as pages of HTML that need no other file."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass

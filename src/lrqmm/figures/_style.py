@@ -1,7 +1,5 @@
 """One look for all figures and tables: colours and markers of methods, sizes, writing."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache

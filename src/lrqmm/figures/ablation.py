@@ -1,7 +1,5 @@
 """Ablation: where the gain over the direct product comes from."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import seaborn as sns

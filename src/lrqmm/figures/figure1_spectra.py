@@ -1,7 +1,5 @@
 """Figure 1: singular values of matrices and of their quantisation residuals."""
 
-from __future__ import annotations
-
 import json
 
 from matplotlib.figure import Figure

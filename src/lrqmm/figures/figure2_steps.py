@@ -1,7 +1,5 @@
 """Figure 2: LRQMM step by step on a piece of a convolution's output."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

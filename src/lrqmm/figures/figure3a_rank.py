@@ -1,7 +1,5 @@
 """Figure 3a: error against rank, uniform(0, 1) matrices of the paper's size."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

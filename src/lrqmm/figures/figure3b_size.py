@@ -1,7 +1,5 @@
 """Figure 3b: error against the size of the matrices, by method."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style

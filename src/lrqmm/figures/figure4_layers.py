@@ -1,7 +1,5 @@
 """Figure 4: relative error of each ResNet-50 layer, by method and bits."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style

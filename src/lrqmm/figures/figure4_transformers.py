@@ -1,7 +1,5 @@
 """Figure 4 of transformers: relative error of each linear layer, by kind of layer and depth."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

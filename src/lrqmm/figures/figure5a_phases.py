@@ -1,7 +1,5 @@
 """Figure 5a: share of time of each phase of a compensated product."""
 
-from __future__ import annotations
-
 from itertools import cycle
 
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Figure 5b: speed of quantised products against SGEMM, by size and method."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style

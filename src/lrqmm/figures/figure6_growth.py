@@ -1,7 +1,5 @@
 """Figure 6: how time and memory grow with size, time with rank, and speed on networks' shapes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

@@ -1,7 +1,5 @@
 """Figure 7: error against depth: what each layer adds, and what has added up."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Figure 8: a network's error against time and against average bits."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from typing import Any
 

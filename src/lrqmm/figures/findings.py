@@ -3,8 +3,6 @@
 Every sentence and number follows from the run's measurements by the rules below, whatever the run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Pareto: error against time, every method, on four kinds of data."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.figure import Figure
 

@@ -1,7 +1,5 @@
 """Prediction: the error foretold from O(n²) statistics over the error measured."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Rivals: every method at four bits, error against bits and against time, on four kinds of data."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Rivals in networks: error of the output against average bits, every method that was measured."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.figure import Figure
 

@@ -1,7 +1,5 @@
 """Table 1: operations and bytes of each method, as modelled and as counted."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrqmm.figures import NothingToDraw, _style

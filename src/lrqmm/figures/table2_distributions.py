@@ -1,7 +1,5 @@
 """Table 2: error by distribution, bits, rounding and method."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrqmm.figures import _data, _style

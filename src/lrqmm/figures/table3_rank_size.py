@@ -1,7 +1,5 @@
 """Table 3: error and gain against rank and size."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrqmm.figures import _data, _style

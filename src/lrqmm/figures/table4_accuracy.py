@@ -1,7 +1,5 @@
 """Table 4: networks on low-bit products: accuracy, error, bits, operations and time."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrqmm.figures import _data

@@ -1,7 +1,5 @@
 """Table 4 by layer: ResNet-50's layers, summarised."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

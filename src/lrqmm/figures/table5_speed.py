@@ -1,7 +1,5 @@
 """Table 5: time of each method beside SGEMM and direct, with intervals and that run's error."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Table 6: the leaderboard of methods at four bits, ranked on each input."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrqmm.figures import _style

@@ -1,7 +1,5 @@
 """Table 7: the leaderboard of each workload at equal bits, with spread and time."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 

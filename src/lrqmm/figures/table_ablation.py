@@ -1,7 +1,5 @@
 """Ablation, in full: gain over direct by data, rounding, method, terms, rank and sketch."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrqmm.figures import _data

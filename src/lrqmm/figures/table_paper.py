@@ -1,7 +1,5 @@
 """The paper's claims beside what this run measured."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrqmm.figures import NothingToDraw, _data

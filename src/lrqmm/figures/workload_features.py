@@ -1,7 +1,5 @@
 """Random Fourier features: error of the kernel matrix against the number of features."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style

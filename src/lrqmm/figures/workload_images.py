@@ -1,7 +1,5 @@
 """Pictures at one bit a coordinate: what each method leaves of them, side by side."""
 
-from __future__ import annotations
-
 import json
 
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """LLaMA's weights in few bits: perplexity after, and the error of each kind of layer."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

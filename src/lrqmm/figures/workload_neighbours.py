@@ -1,7 +1,5 @@
 """Nearest neighbours: accuracy against the bits of the database's elements."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style

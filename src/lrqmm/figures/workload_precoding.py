@@ -1,7 +1,5 @@
 """One-bit precoding: error of what users receive against the distance of the antennas."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 

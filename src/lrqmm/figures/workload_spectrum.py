@@ -1,7 +1,5 @@
 """LRAMM beside LRQMM: error against rank, by how fast the operands' singular values fall."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style

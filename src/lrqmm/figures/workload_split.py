@@ -1,7 +1,5 @@
 """Factorisers at one budget: error by how the bits are split between the two factors."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style

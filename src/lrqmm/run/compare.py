@@ -1,7 +1,5 @@
 """Two runs beside each other: what both measured, setting by setting."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrqmm.run import metrics

@@ -3,8 +3,6 @@
 Planning and job scripts import this; it loads no table library.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Nothing is averaged: what was measured twice is kept twice, each row with its machine and time.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

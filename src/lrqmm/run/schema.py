@@ -4,8 +4,6 @@ One row is one value of one metric. A setting that failed or is unsupported is a
 and no value.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ is, float64, and beside it `<file>.sha256` in the format of `sha256sum`. Product
 values, errors those against the values as stored. Nothing is ever unpickled.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

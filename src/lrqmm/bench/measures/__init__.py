@@ -4,8 +4,6 @@ A module here defines `MEASURE`, a class of experiments, and its name is what `m
 configuration. Adding a kind is adding a file; nothing else lists them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Measurements that are small matrices, as figures show them; an experiment is one shard."""
 
-from __future__ import annotations
-
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence

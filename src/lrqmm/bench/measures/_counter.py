@@ -1,7 +1,5 @@
 """Counting what a product really does: matrix-product operations and bytes of every torch call."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The keys of experiments that compare methods: which ones, at which settings."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, Self

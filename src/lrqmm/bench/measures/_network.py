@@ -1,7 +1,5 @@
 """Measure one shard of a network study: a network, one method, many settings, in one process."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

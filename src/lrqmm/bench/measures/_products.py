@@ -1,7 +1,5 @@
 """Measurements of products of matrices: one method on pairs of matrices, many settings."""
 
-from __future__ import annotations
-
 import gc
 import math
 import sys

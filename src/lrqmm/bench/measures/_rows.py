@@ -1,7 +1,5 @@
 """Parts of the rows that measurements give: what was measured, where, with what code."""
 
-from __future__ import annotations
-
 import datetime
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Operations and bytes of products, as modelled and as counted in torch's calls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from lrqmm.bench.measures._experiment import Row

@@ -1,7 +1,5 @@
 """Errors of products, relative to the product in float64."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Whole networks on each method's products: their scores and times, layer by layer."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

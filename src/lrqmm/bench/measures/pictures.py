@@ -1,7 +1,5 @@
 """What methods leave of pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

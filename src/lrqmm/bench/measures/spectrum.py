@@ -1,7 +1,5 @@
 """Singular values of matrices and of what quantisation leaves of them: figure 1."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """LRQMM step by step on a small piece of a product: figure 2."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

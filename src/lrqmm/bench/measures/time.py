@@ -1,7 +1,5 @@
 """Times of products, beside baselines and with what explains them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import partial

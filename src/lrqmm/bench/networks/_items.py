@@ -1,7 +1,5 @@
 """What the networks' files share about items of data."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

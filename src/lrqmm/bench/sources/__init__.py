@@ -4,8 +4,6 @@ Adding a source is adding a file; nothing else lists them. A study is planned wi
 these modules import slow libraries where they make matrices.
 """
 
-from __future__ import annotations
-
 from lrqmm._registry import Registry
 from lrqmm.bench.data.matrices import Float32 as Float32
 from lrqmm.bench.sources._source import Config as Config

@@ -1,7 +1,5 @@
 """What a file of this folder defines: a source of matrices, and what it says of them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

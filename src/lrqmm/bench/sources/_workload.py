@@ -1,7 +1,5 @@
 """Sources whose products mean something, so that an approximate one has a score."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Seeded random matrices, the same bits on every machine: NumPy's Philox generator, float32."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

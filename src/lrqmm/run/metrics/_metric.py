@@ -1,7 +1,5 @@
 """What a metric is."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

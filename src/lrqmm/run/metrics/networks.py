@@ -1,7 +1,5 @@
 """Metrics of whole networks and of their layers, in the order of table 4."""
 
-from __future__ import annotations
-
 from lrqmm.run.metrics._metric import Metric
 
 _PERCENT = "{:.1%}"

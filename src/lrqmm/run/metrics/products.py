@@ -1,7 +1,5 @@
 """Metrics of products."""
 
-from __future__ import annotations
-
 import math
 
 from lrqmm.run.metrics._metric import Metric

@@ -7,8 +7,6 @@ table 1. The two families of weights differ in where a stage's first block halve
     v1.5  (torchvision, timm)     in its 3x3 convolution
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

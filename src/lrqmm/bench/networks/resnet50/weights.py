@@ -1,7 +1,5 @@
 """Weights of ResNet-50, under the layer names of `lrqmm.bench.networks.resnet50.model.ResNet50`."""
 
-from __future__ import annotations
-
 import json
 import pickle  # nosec B403
 import re
