@@ -1,10 +1,11 @@
 """What a measuring job of the workflow does: one shard, from its plan to its table."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lrqmm.bench.configuration import Config
 from lrqmm.bench.devices import gpus, one_gpu
 from lrqmm.bench.measures import read_shard
 from lrqmm.bench.measures._experiment import Shard
@@ -18,12 +19,7 @@ LAST_ATTEMPT = 3
 
 
 def measure(
-    plan: Mapping[str, Any],
-    files: Sequence[str],
-    target: Path,
-    device: str,
-    threads: int,
-    attempt: int = 1,
+    plan: Config, files: Sequence[str], target: Path, device: str, threads: int, attempt: int = 1
 ) -> None:
     """Measure a shard and write its table, whole or not at all.
 

@@ -6,6 +6,7 @@ Nothing is averaged: what was measured twice is kept twice, each row with its ma
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -36,20 +37,21 @@ def merge(sources: Sequence[str | Path], target: str | Path, *, progress: Report
         runs[Path(source).resolve().name] = read_run(source)
     if len(runs) < len(sources):
         raise StoreError("several runs are called the same; rename the folder of one")
-    for name, run in runs.items():
-        if "merged" in (read_json(run.folder / "manifest.json").get("study") or {}):
+    manifests = {name: read_json(run.folder / "manifest.json") for name, run in runs.items()}
+    for name, manifest in manifests.items():
+        if "merged" in (manifest.get("study") or {}):
             raise StoreError(f"{name}: is a merged run; allowed: the runs that it was merged from")
     _refuse_clash({name: run.measurements for name, run in runs.items()})
     progress(f"writing {target}", 0.8)
     with write_whole(target) as part:
-        _write(runs, part)
+        _write(runs, manifests, part)
 
 
-def _write(runs: dict[str, Run], part: Path) -> None:
+def _write(runs: dict[str, Run], manifests: dict[str, dict[str, Any]], part: Path) -> None:
     """The tables of all runs, their environments and a manifest."""
     files = []
     for name, run in runs.items():
-        for file in read_json(run.folder / "manifest.json")["files"]:
+        for file in manifests[name]["files"]:
             kind, _, rest = file.partition("/")
             if kind in TABLES:
                 files.append(part / kind / name / rest)
@@ -59,7 +61,7 @@ def _write(runs: dict[str, Run], part: Path) -> None:
     machines = "; ".join(record.get("machine", "unknown") for record in environments.values())
     write_json({"machine": machines, "merged": environments}, part / "environment.json")
     titles = {name: title for run in runs.values() for name, title in run.titles.items()}
-    studies = {n: read_json(run.folder / "manifest.json")["study"] for n, run in runs.items()}
+    studies = {name: manifest["study"] for name, manifest in manifests.items()}
     write_manifest(part, [*files, part / "environment.json"], {"merged": studies}, titles)
 
 

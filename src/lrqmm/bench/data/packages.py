@@ -117,7 +117,7 @@ def fetch(key: str, cache: Path | None = None) -> Path:
             _verify(package, archive, "Delete it; it is then downloaded again.")
         else:
             _download(package, archive)
-    except OSError as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise PackageError(
             f"Cannot get {package}: {error}. {_by_hand(package, archive)}"
         ) from error
@@ -157,15 +157,9 @@ def _download(package: Package, archive: Path) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix="download-") as folder:
         command = _command(package)
-        try:
-            done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, errors="replace",
-                timeout=TIMEOUT,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise PackageError(
-                f"Cannot get {package}: {error}. {_by_hand(package, archive)}"
-            ) from error
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=TIMEOUT
+        )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no message"]
             reason = " ... ".join(dict.fromkeys([lines[0], lines[-1]]))  # npm: code, then log

@@ -35,10 +35,7 @@ INDEX = ".safetensors.index.json"
 ADAPTER = "adapter_config.json"
 WANTED = ("config.json", "*.safetensors", f"*{INDEX}", "tokenizer.json", ADAPTER)
 """The files that a folder is read from, or refused for."""
-ONLY = {  # keys of config.json of which one value is honoured
-    "model_type": "llama",
-    "hidden_act": "silu",
-}
+ONLY = {"model_type": "llama", "hidden_act": "silu"}  # keys of which one value is honoured
 SIZES = {
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
@@ -82,9 +79,7 @@ NEUTRAL = {  # keys that are without effect at this value
 SCALINGS = {  # keys of each kind of RoPE scaling
     "default": set(),
     "linear": {"factor"},
-    "llama3": {
-        *("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    },
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"},
 }
 
 

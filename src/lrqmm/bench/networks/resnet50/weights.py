@@ -24,11 +24,7 @@ SUFFIXES = {  # TensorFlow's name of a tensor: torch's
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-TORCHVISION = {  # a layer of ours outside the blocks: torchvision's
-    "conv1": "conv1",
-    "bn_conv1": "bn1",
-    "fc1000": "fc",
-}
+TORCHVISION = {"conv1": "conv1", "bn_conv1": "bn1", "fc1000": "fc"}  # ours: torchvision's
 BRANCHES = {  # a layer of ours in a block: torchvision's
     ("res", "2a"): "conv1",
     ("res", "2b"): "conv2",
