@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ Config = Mapping[str, Any]
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the key, its value, what is allowed."""
+
+
+@contextmanager
+def at_place(where: str) -> Iterator[None]:
+    """Make a ValueError or TypeError of the block a ConfigError that says where."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"config: {where}: {error}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,13 +61,11 @@ def check_keys(path: str | Path) -> None:
     Snakemake reads the file itself, and keeps the last of them without a word.
     """
     text = Path(path).read_text(encoding="utf-8")
-    try:
+    with at_place(str(path)):
         try:
             json.loads(text, object_pairs_hook=_once)
         except json.JSONDecodeError:
             yaml.compose(text, _Loader)
-    except ConfigError as error:
-        raise ConfigError(f"config: {path}: {error}") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -77,10 +85,8 @@ def as_typed(config: Config, typed: Sequence[str], schema: Config) -> Config:
     """
     for word in typed:
         key, _, text = word.partition("=")
-        try:
+        with at_place(key):
             value = _value(text, schema, schema["properties"].get(key, {}))
-        except ConfigError as error:
-            raise ConfigError(f"config: {key}: {error}") from None
         config = _merged(config, {key: value})
     return config
 

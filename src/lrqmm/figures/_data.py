@@ -122,6 +122,12 @@ def arrays(run: Run, experiment: str) -> pd.DataFrame:
     return table.drop_duplicates(once)  # a merged run has them from each machine
 
 
+def titled(table: pd.DataFrame, title: str) -> pd.DataFrame:
+    """The table with its title, which pages show."""
+    table.attrs["title"] = title
+    return table
+
+
 def matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Rows (row, column, value) as a matrix."""
     return table.pivot(index="row", columns="column", values="value")

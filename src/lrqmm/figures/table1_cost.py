@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lrqmm.figures import NothingToDraw, _style
+from lrqmm.figures import NothingToDraw, _data, _style
 from lrqmm.run.metrics import PRODUCTS
 from lrqmm.run.read import Run
 
@@ -30,5 +30,4 @@ def tabulate(run: Run) -> pd.DataFrame:
     result = pd.DataFrame(columns)
     place = {name: i for i, name in enumerate(_style.order(result["method"].unique()))}
     result = result.sort_values("method", key=lambda names: names.map(place), ignore_index=True)
-    result.attrs["title"] = "Table 1: cost model, against what was counted"
-    return result
+    return _data.titled(result, "Table 1: cost model, against what was counted")

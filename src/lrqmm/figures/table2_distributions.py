@@ -41,8 +41,7 @@ def tabulate(run: Run) -> pd.DataFrame:
     result.columns.name = None
     result["input"] = result["input"].map(run.title)
     seeds = max(every["input_seed"].nunique(), 1)
-    result.attrs["title"] = f"Table 2: relative error, medians over inputs ({seeds} seeds)"
-    return result
+    return _data.titled(result, f"Table 2: relative error, medians over inputs ({seeds} seeds)")
 
 
 def _method(variant: str) -> str:

@@ -26,5 +26,4 @@ def tabulate(run: Run) -> pd.DataFrame:
         result[f"{method}: error"] = cells[("value", method)].to_numpy()
         result[f"{method}: gain"] = cells[("gain", method)].to_numpy()
     result["input"] = result["input"].map(run.title)
-    result.attrs["title"] = "Table 3: error and gain over direct, by size and rank"
-    return result
+    return _data.titled(result, "Table 3: error and gain over direct, by size and rank")

@@ -64,7 +64,5 @@ def tabulate(run: Run) -> pd.DataFrame:
         for name in same
         if result[name].iloc[0] not in ("", "same", "none")
     ]
-    result.attrs["title"] = "; ".join(
-        ["Table 4: accuracy of networks on low-bit products", *constants]
-    )
-    return result.drop(columns=same)
+    title = "; ".join(["Table 4: accuracy of networks on low-bit products", *constants])
+    return _data.titled(result.drop(columns=same), title)

@@ -36,6 +36,5 @@ def tabulate(run: Run) -> pd.DataFrame:
                     wins = (errors.loc[shared] < rival.loc[shared]).sum()
                     row[f"layers better than {name}"] = int(wins)
         rows.append(row)
-    result = pd.DataFrame(rows)
-    result.attrs["title"] = "Table 4 by layer: relative error over the layers of ResNet-50"
-    return result.sort_values(["bits", "geometric mean"], ignore_index=True)
+    result = pd.DataFrame(rows).sort_values(["bits", "geometric mean"], ignore_index=True)
+    return _data.titled(result, "Table 4 by layer: relative error over the layers of ResNet-50")

@@ -65,11 +65,8 @@ def tabulate(run: Run) -> pd.DataFrame:
     result = pd.DataFrame(rows).sort_values(["n", "m", "k"], kind="stable")
     packed, bits = (result["bits"] <= 4).fillna(False), result["bits"].astype("string")
     result["bits"] = bits.mask(packed, bits + AS_INT8)
-    result = result.rename(columns=SHOWN)
-    result.attrs["title"] = (
-        f"Table 5: time beside SGEMM and direct, and the error of the same run. {machine(run)}"
-    )
-    return result
+    title = "Table 5: time beside SGEMM and direct, and the error of the same run."
+    return _data.titled(result.rename(columns=SHOWN), f"{title} {machine(run)}")
 
 
 def machine(run: Run) -> str:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lrqmm.figures import _style
+from lrqmm.figures import _data, _style
 from lrqmm.figures.rivals import fair, points
 from lrqmm.run.read import Run
 
@@ -40,7 +40,5 @@ def tabulate(run: Run) -> pd.DataFrame:
                  "worst": "worst rank"}
     )  # fmt: skip
     result.insert(0, "method", [_style.label(name) for name in result.index])
-    result.attrs["title"] = (
-        "Table 6: every method at four bits, ranked by error on each input, whatever its bits"
-    )
-    return result.reset_index(drop=True)
+    title = "Table 6: every method at four bits, ranked by error on each input, whatever its bits"
+    return _data.titled(result.reset_index(drop=True), title)

@@ -30,11 +30,8 @@ def tabulate(run: Run) -> pd.DataFrame:
         parts.append(_weights(run))
     if not parts:
         raise NothingToDraw("this run has no workloads")
-    result = pd.concat(parts, ignore_index=True)
-    result.attrs["title"] = (
-        "Table 7: relatives of LRQMM on the workloads that they were made for, ranked at equal bits"
-    )
-    return result
+    title = "relatives of LRQMM on the workloads that they were made for, ranked at equal bits"
+    return _data.titled(pd.concat(parts, ignore_index=True), f"Table 7: {title}")
 
 
 def _workloads(run: Run) -> list[str]:

@@ -11,5 +11,4 @@ NEEDS = ("ablation",)
 def tabulate(run: Run) -> pd.DataFrame:
     """One row per setting."""
     table = _data.ablation_gains(run)
-    table.attrs["title"] = "Ablation: where the gain over the direct product comes from"
-    return table
+    return _data.titled(table, "Ablation: where the gain over the direct product comes from")

@@ -31,8 +31,7 @@ def tabulate(run: Run) -> pd.DataFrame:
         [(claim, *answer) for claim, answer in claims],
         columns=["claim of the paper", "ours", "conditions", "verdict"],
     )
-    result.attrs["title"] = "The paper's abstract, and what this run measured"
-    return result
+    return _data.titled(result, "The paper's abstract, and what this run measured")
 
 
 def _lrqmm_gains(run: Run) -> pd.DataFrame:

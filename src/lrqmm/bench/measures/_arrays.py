@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lrqmm import _checks
-from lrqmm.bench.configuration import ConfigError
+from lrqmm.bench.configuration import at_place
 from lrqmm.bench.data.matrices import read_pair
 from lrqmm.bench.keys import Settings
 from lrqmm.bench.measures._experiment import Files, Grid, OfInputs, Row, Scope, Shard
@@ -71,10 +71,8 @@ class OfQuantizer(Arrays):
     def checked(self, where: str, scope: Scope, inputs: Sequence[Pair]) -> Grid:
         settings = tuple(grid(self.settings))
         for setting in settings:
-            try:
+            with at_place(f"{where}.settings"):
                 self.check_setting(setting)
-            except (ValueError, TypeError) as error:
-                raise ConfigError(f"config: {where}.settings: {error}") from None
         return settings
 
     def check_setting(self, setting: Mapping[str, Any]) -> None:

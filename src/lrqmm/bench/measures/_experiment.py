@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field
 
 from lrqmm._registry import Registry
-from lrqmm.bench.configuration import Config, ConfigError, choose
+from lrqmm.bench.configuration import Config, ConfigError, at_place, choose
 from lrqmm.bench.environment import code_hash
 from lrqmm.bench.keys import Keys, Names, Size, Unique
 from lrqmm.bench.sources import Pair, Source
@@ -204,8 +204,6 @@ class OfInputs(Experiment):
         for name in choose(self.inputs, f"{where}.inputs", list(scope.sources)):
             if name in scope.inputs:
                 source = scope.sources[name]
-                try:
+                with at_place(where):
                     pairs += source.pairs(name, keys, scope.config.get(source.name, {}))
-                except ValueError as error:
-                    raise ConfigError(f"config: {where}: {error}") from None
         return tuple(replace(pair, path=f"{folder}/{pair.path}") for pair in pairs)

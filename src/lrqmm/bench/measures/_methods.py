@@ -1,13 +1,13 @@
 """The keys of experiments that compare methods: which ones, at which settings."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 from pydantic import Field
 
 from lrqmm import _checks, methods
-from lrqmm.bench.configuration import Config, ConfigError, choose, split
+from lrqmm.bench.configuration import Config, at_place, choose, split
 from lrqmm.bench.keys import Grids, Names, Settings
 from lrqmm.bench.measures._experiment import Experiment, Grid, Scope
 from lrqmm.method import get_method
@@ -46,12 +46,10 @@ class OfMethods(Experiment):
             each = grid({key: values[key] for key in values if key in defaults})
             settings += [setting for setting in each if setting not in settings]
         for setting in settings:
-            try:
+            with at_place(f"{where}: method {method}"):
                 built = get_method(method, **setting)
                 for shape in shapes:
                     built.check_shape(*shape)
-            except (ValueError, TypeError) as error:
-                raise ConfigError(f"config: {where}: method {method}: {error}") from None
         return tuple(settings)
 
     def _overrides(self, method: str) -> list[Settings]:
@@ -61,12 +59,14 @@ class OfMethods(Experiment):
     def check_parameters(self, where: str) -> None:
         """Raise ConfigError for a parameter of no method, or not of the method it is set for."""
         every = {key for name in methods.list_methods() for key in methods.preset(name).defaults}
-        check_known(f"{where}.settings", self.settings, every)
+        with at_place(f"{where}.settings"):
+            _checks.known("unknown parameter", self.settings, every)
         for method in self.overrides:
             method_names([method], f"{where}.overrides")
             for settings in self._overrides(method):
-                known = methods.preset(method).defaults
-                check_known(f"{where}.overrides.{method}", settings, known)
+                with at_place(f"{where}.overrides.{method}"):
+                    known = methods.preset(method).defaults
+                    _checks.known("unknown parameter", settings, known)
 
 
 def method_names(choice: Any, key: str) -> list[str]:
@@ -74,10 +74,8 @@ def method_names(choice: Any, key: str) -> list[str]:
     names = split(choice)
     composed = [name for name in names if "+" in name]
     for name in composed:
-        try:
+        with at_place(key):
             methods.preset(name)
-        except ValueError as error:
-            raise ConfigError(f"config: {key}: {error}") from None
     rest = [name for name in names if name not in composed]
     return [*choose(rest, key, methods.list_methods()), *composed]
 
@@ -87,11 +85,3 @@ def grid(settings: Config) -> Iterator[dict[str, Any]]:
     values = [value if isinstance(value, list) else [value] for value in settings.values()]
     for combination in itertools.product(*values):
         yield dict(zip(settings, combination, strict=True))
-
-
-def check_known(where: str, settings: Config, parameters: Iterable[str]) -> None:
-    """Raise ConfigError for a setting that is none of the parameters."""
-    try:
-        _checks.known("unknown parameter", settings, parameters)
-    except TypeError as error:
-        raise ConfigError(f"config: {where}: {error}") from None
