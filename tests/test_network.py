@@ -15,7 +15,7 @@ from lrqmm.bench.compare import compare
 from lrqmm.bench.data.text import read_text, windows
 from lrqmm.bench.measures import _network, read_shard
 from lrqmm.bench.networks import NETWORKS, Batch, Task, load_task
-from lrqmm.bench.networks._items import halves
+from lrqmm.bench.networks._shared import halves
 from lrqmm.bench.networks.llama.model import load_llama
 from lrqmm.nn.replace import call, replace_layers
 from lrqmm.run import read as store
@@ -281,7 +281,7 @@ def load(weights, data, items, length):
     import torch
     from torch import nn
 
-    from lrqmm.bench.networks._items import halves
+    from lrqmm.bench.networks._shared import halves
     from lrqmm.nn.replace import call
 
     torch.manual_seed(0)

@@ -53,7 +53,7 @@ def test_scores_are_their_definitions():
     for metric, value in want.items():
         assert found[metric]["value"] == pytest.approx(value, rel=1e-9)
         assert found[metric]["low"] < value < found[metric]["high"]
-        assert found[metric]["count"] == 600
+        assert found[metric]["items"] == 600
     assert rows(scores) == found  # the same intervals at every call
 
 

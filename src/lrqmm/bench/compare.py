@@ -146,8 +146,7 @@ def score(
     if task.scores == "vectors":
         yield _mean("cosine", np.concatenate(cosines))
     else:
-        for row in scores.rows():
-            yield {("items" if key == "count" else key): value for key, value in row.items()}
+        yield from scores.rows()
     if losses:
         mean = _mean("perplexity", np.concatenate(losses))
         yield {**mean, **{key: math.exp(mean[key]) for key in ("value", "low", "high")}}

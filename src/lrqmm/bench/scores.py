@@ -75,7 +75,7 @@ class Scores:
             self._batches.append({name: x.cpu().double().numpy() for name, x in values.items()})
 
     def rows(self) -> list[dict[str, str | float | int]]:
-        """The scores: metric, value, low and high (the interval), count (of items).
+        """The scores: metric, value, low and high (the interval), and the number of items.
 
         Raises ValueError before the first item.
         """
@@ -96,7 +96,7 @@ class Scores:
                 values = [items[column] for column in columns]
                 scores[name] = (float(statistic(*values)), *bootstrap(statistic, *values))
         return [
-            {"metric": name, "value": value, "low": low, "high": high, "count": count}
+            {"metric": name, "value": value, "low": low, "high": high, "items": count}
             for name, (value, low, high) in scores.items()
         ]
 

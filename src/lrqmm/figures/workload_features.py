@@ -25,10 +25,7 @@ def draw(run: Run) -> Figure:
     table = _data.settings(run, "features")
     table = table.assign(
         count=table["layer"].astype(int),
-        variant=[
-            variant(method, p)
-            for method, p in zip(table["method"], table["parameters"], strict=True)
-        ],
+        variant=list(map(variant, table["method"], table["parameters"])),
     )
     bits = sorted(table["bits"].dropna().unique())
     figure, axes = _style.panels(1, len(bits), 2.6, sharey=True)

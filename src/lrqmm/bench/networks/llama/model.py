@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from lrqmm._checks import reading
 from lrqmm.bench.data.packages import fetch, read_members
-from lrqmm.bench.networks._weights import check_finite
+from lrqmm.bench.networks._shared import check_finite
 from lrqmm.bench.networks.llama.files import LlamaConfig, LlamaFile, refuse
 from lrqmm.bench.networks.llama.folder import WANTED, read_folder
 from lrqmm.bench.networks.llama.gguf import read_gguf

@@ -17,7 +17,7 @@ SENTENCES = "lines of five words or more"
 def load(weights: str | None, data: str, items: int, length: int) -> Task:
     """The first lines of a text that have five words or more."""
     from lrqmm.bench.data.text import read_text
-    from lrqmm.bench.networks._items import check_count, halves
+    from lrqmm.bench.networks._shared import check_count, halves
     from lrqmm.bench.networks.minilm.model import load_minilm
 
     if weights is not None:

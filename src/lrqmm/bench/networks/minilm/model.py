@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from lrqmm.bench.data.packages import fetch, read_members
-from lrqmm.bench.networks._weights import check_finite, check_floats
+from lrqmm.bench.networks._shared import check_finite, check_floats
 
 WIDTH, HEADS, LAYERS, FEED_FORWARD = 384, 12, 6, 1536
 VOCABULARY, POSITIONS = 30522, 512

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def load(weights: str | None, data: str, items: int, length: int) -> Task:
     """So many pictures, spread over those that are there and so over the classes."""
     from lrqmm.bench.data.pictures import Pictures, labelled_pictures
-    from lrqmm.bench.networks._items import check_count, halves
+    from lrqmm.bench.networks._shared import check_count, halves
     from lrqmm.bench.networks.resnet50.model import load_resnet50
     from lrqmm.nn.replace import call
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lrqmm._checks import reading
 from lrqmm.bench.data.packages import fetch, read_members
-from lrqmm.bench.networks._weights import check_finite, check_floats
+from lrqmm.bench.networks._shared import check_finite, check_floats
 
 SUFFIXES = {  # TensorFlow's name of a tensor: torch's
     "kernel": "weight",

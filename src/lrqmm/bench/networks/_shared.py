@@ -1,7 +1,8 @@
-"""Checks that the readers of weights share."""
+"""What the networks' files share: checks of weights, and of items of data."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,3 +31,16 @@ def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
                 f"{path}: tensor {name!r} holds {int((~finite).sum())} values that are NaN or "
                 "infinite in float32; allowed: finite weights"
             )
+
+
+def check_count(count: int, available: int, noun: str, key: str = "items") -> None:
+    """Raise ValueError where a configuration's `key` asks for more items than there are."""
+    if count > available:
+        raise ValueError(f"{key} is {count}; allowed: up to {available}, the {noun} that are there")
+
+
+def halves(a: Any, b: Any) -> tuple[Any, int]:
+    """The first half of a batch with the later half of another, and the length of the first."""
+    half = len(a) // 2
+    both = a[:half], b[half : len(a)]
+    return torch.cat(both) if isinstance(a, Tensor) else both[0] + both[1], half
