@@ -31,11 +31,6 @@ def machine() -> str:
     return f"{processor_name()}, {os.cpu_count()} cores"
 
 
-def node() -> str:
-    """The node of a cluster that this job runs on, as Slurm calls it; 'local' elsewhere."""
-    return os.environ.get("SLURMD_NODENAME", "local")
-
-
 def allocator() -> str:
     """What takes the place of the system's allocator, if anything."""
     return os.environ.get("LD_PRELOAD") or "system"

@@ -58,16 +58,14 @@ def rows(run: Run) -> pd.DataFrame:
 def _products(run: Run) -> pd.DataFrame:
     table = run.measurements
     table = table[(table["status"] == "ok") & table["phase"].fillna("model").eq("model")]
-    groups = dict(list(table.groupby("metric")))
-    parts = [_spread(groups.get("relative_error"), "error", 1.0).drop(columns="error_loaded")]
-    seconds = groups.get("seconds")
+    errors, seconds, held = (
+        table[table["metric"] == metric] for metric in ("relative_error", "seconds", "operand_bits")
+    )
+    parts = [_spread(errors, "error", 1.0).drop(columns="error_loaded")]
     for prepared, name in ((False, "ms"), (True, "ms_prepared")):
-        part = seconds
-        if part is not None:
-            part = part[part["phase"].isna() & part["b_prepared"].fillna(False).eq(prepared)]
-        parts.append(_spread(part, name, 1e3).drop(columns="seeds"))
-    held = groups.get("operand_bits")
-    if held is not None:
+        of_kind = seconds["phase"].isna() & seconds["b_prepared"].fillna(False).eq(prepared)
+        parts.append(_spread(seconds[of_kind], name, 1e3).drop(columns="seeds"))
+    if len(held):
         each = held.assign(each=_data.element_bits(held)).groupby(SETTING, dropna=False)["each"]
         parts.append(each.median().to_frame())
     wide = pd.concat(parts, axis=1).reset_index()
@@ -110,11 +108,11 @@ def _networks(run: Run) -> pd.DataFrame:
     )
 
 
-def _spread(table: pd.DataFrame | None, name: str, unit: float) -> pd.DataFrame:
+def _spread(table: pd.DataFrame, name: str, unit: float) -> pd.DataFrame:
     """Median, least and most of a metric by setting; whether on a loaded machine; of how many
     distinct inputs."""
     columns = [name, f"{name}_low", f"{name}_high", f"{name}_loaded", "seeds"]
-    if table is None or table.empty:
+    if table.empty:
         index = pd.MultiIndex.from_tuples([], names=SETTING)
         return pd.DataFrame(columns=columns, index=index, dtype=float)
     groups = table.groupby(SETTING, dropna=False, observed=True)

@@ -71,18 +71,16 @@ def draw(run: Run) -> Figure:
         omitted = f"; {left_out} settings above 1000 not shown" if left_out else ""
         data = ", ".join(settings["data"].dropna().unique())
         row[0].set_title(f"{run.title(network)}, {data}{omitted}", loc="left")
-    caption = (
+    figure.supxlabel(
         "bars: 95% intervals; numbers: ranks; filled: up to 4 bits, hollow: more; ring: zero points"
     )
-    figure.supxlabel(caption)
     _style.figure_legend(figure, axes.flat)
     return figure
 
 
 def _mark(axis: Axes, point: Mapping[Hashable, Any], across: str, metric: str) -> None:
-    method, bits = point["method"], point["bits"]
+    method, bits, rank = point["method"], point["bits"], point["rank"]
     more = not pd.isna(bits) and bits > 4
-    rank = point["rank"]
     ends = [abs(point[f"{metric} {end}"] - point[metric]) for end in ("low", "high")]
     axis.errorbar(
         point[across], point[metric], yerr=[[end] for end in ends], ls="",

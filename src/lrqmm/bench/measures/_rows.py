@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ def provenance(shard: Shard, threads: int) -> Row:
         "shard": shard.name,
         "library": shard.library,
         "machine": environment.machine(),
-        "node": environment.node(),
+        "node": os.environ.get("SLURMD_NODENAME", "local"),  # of a cluster, as Slurm calls it
         "threads": threads,
         "compute_dtype": "float32",
         "code_hash": shard.measure.code_hash(shard.method),
