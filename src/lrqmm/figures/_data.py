@@ -63,11 +63,10 @@ def networks(run: Run, *metrics: str) -> pd.DataFrame:
     failed = table[table["status"] == "failed"]
     table = table[(table["status"] == "ok") & table["metric"].isin(metrics)]
     if table.empty:
-        names = ", ".join(metric.replace("_", " ") for metric in metrics)
-        why = (
-            f"; {len(failed)} failed, the first: {failed['reason'].iloc[0]}" if len(failed) else ""
-        )
-        raise NothingToDraw(f"this run has no scores of networks (measure: network): {names}{why}")
+        lacking = ", ".join(metric.replace("_", " ") for metric in metrics)
+        if len(failed):
+            lacking += f"; {len(failed)} failed, the first: {failed['reason'].iloc[0]}"
+        raise NothingToDraw(f"this run has no scores of networks (measure: network): {lacking}")
     return variants(table)
 
 

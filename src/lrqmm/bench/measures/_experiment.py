@@ -68,15 +68,9 @@ class Shard:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, from which `lrqmm.bench.measures.read_shard` makes it again."""
-        return {
-            "name": self.name,
-            "experiment": self.experiment,
-            "measure": {"measure": self.measure.name, **self.measure.options()},
-            "library": self.library,
-            "method": self.method,
-            "inputs": [pair.about() for pair in self.inputs],
-            "settings": list(self.settings),
-        }
+        measure = {"measure": self.measure.name, **self.measure.options()}
+        inputs = [pair.about() for pair in self.inputs]
+        return {**vars(self), "measure": measure, "inputs": inputs, "settings": list(self.settings)}
 
     @property
     def work(self) -> int:
