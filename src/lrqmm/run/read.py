@@ -29,6 +29,15 @@ class Run(Shown):
     arrays : table of `ARRAY_SCHEMA`, the small matrices that figures show
     environment : what `environment.json` records of machine and software
     titles : titles of inputs and networks by name, as `manifest.json` records them
+
+    Examples
+    --------
+    In a checkout of the project:
+
+    >>> from lrqmm.run.read import read_run
+    >>> run = read_run("results/reference/rivals-cpu-2core")
+    >>> len(run.experiment("rivals")) > 0, len(run.machines)
+    (True, 1)
     """
 
     folder: Path
@@ -171,8 +180,6 @@ def read_run(folder: str | Path, *, unfinished: bool = False) -> Run:
     >>> errors = run.measurements.query("metric == 'relative_error' and method == 'sgemm'")
     >>> bool((errors["value"] < 1e-4).all())
     True
-    >>> len(run.experiment("rivals")) > 0, len(run.machines)
-    (True, 1)
     """
     folder = Path(folder)
     files: Iterable[str]
