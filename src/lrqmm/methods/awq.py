@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import whole
 from lrqmm.methods.smoothquant import Scaling
 from lrqmm.products.composition import Preset
 from lrqmm.products.parts import Operand
@@ -35,10 +35,7 @@ class AWQ(Scaling):
     grid : exponents that are tried
     """
 
-    grid: int = 20
-
-    def __post_init__(self) -> None:
-        _checks.integer("grid", self.grid, 1)
+    grid: int = whole(20, 1)
 
     def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Array:
         xp = array_namespace(B)

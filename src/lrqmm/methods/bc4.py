@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from lrqmm._checks import Array
+from lrqmm._parameters import whole
 from lrqmm.products.composition import Preset
 from lrqmm.products.quantize import Encoded, WeightOnly, usable_scale
 from lrqmm.products.scaling import near_one
@@ -22,7 +23,7 @@ class BC4(WeightOnly):
     """Four bits per weight."""
 
     bits: int = field(default=4, init=False)
-    bits_a: int | None = 8
+    bits_a: int | None = whole(8, 2, 8)
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         x, power = near_one(x, axes)

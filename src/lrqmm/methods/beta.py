@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrqmm import _checks
+from lrqmm._parameters import number, whole
 from lrqmm.products.noiseshaping import NoiseShaped
 
 
@@ -27,13 +27,8 @@ class Beta(NoiseShaped):
     """
 
     bits: int = 2
-    condense: int = 1
-    beta: float = 1.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.integer("condense", self.condense, 1)
-        _checks.real("beta", self.beta, 1.0, 1.9)
+    condense: int = whole(1, 1)
+    beta: float = number(1.2, 1.0, 1.9)
 
     @property
     def feedback(self) -> float:

@@ -20,6 +20,7 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of, whole
 from lrqmm.methods.gptq import GPTQ
 from lrqmm.methods.qera import QERA
 from lrqmm.products.compression import (
@@ -52,25 +53,19 @@ class CALDERA(Compressor):
 
     calibrated: ClassVar[bool] = True
 
+    bits: int = whole(4, 3, 8)
     granularity: str = "vector"
     bits_dense: int | None = None
-    bits_left: int = 8
-    bits_right: int = 8
-    rank: int | None = None
-    iterations: int = 5
-    inner_iterations: int = 3
+    bits_left: int = one_of(8, *WIDTHS)
+    bits_right: int = one_of(8, *WIDTHS)
+    rank: int | None = whole(None, 1)
+    iterations: int = whole(5, 1)
+    inner_iterations: int = whole(3, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checks.integer("bits", self.bits, 3, 8)
         if self.bits_dense is not None:
             _checks.integer("bits_dense", self.bits_dense, 2, self.bits)
-        _checks.choice("bits_left", self.bits_left, WIDTHS)
-        _checks.choice("bits_right", self.bits_right, WIDTHS)
-        if self.rank is not None:
-            _checks.integer("rank", self.rank, 1)
-        _checks.integer("iterations", self.iterations, 1)
-        _checks.integer("inner_iterations", self.inner_iterations, 0)
 
     @property
     def code_bits(self) -> int:

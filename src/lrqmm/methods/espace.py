@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import number
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import basis
@@ -41,10 +41,7 @@ class ESPACE(Basis):
 
     calibrated: ClassVar[bool] = True
 
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        _checks.real("share", self.share, 0.0, 1.0)
+    share: float = number(0.5, 0.0, 1.0)
 
     def inner(self, k: int) -> int:
         return max(1, round(self.share * k))

@@ -20,8 +20,8 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import number, whole
 from lrqmm.methods.awq import AWQ
 from lrqmm.methods.lowrank_first import LowRankFirst, take_out
 from lrqmm.products.composition import Preset
@@ -53,19 +53,11 @@ class FLRQ(WeightSide):
 
     calibrated: ClassVar[bool] = True
 
-    bits: int = 8
-    growth: float = 0.2
-    power_iterations: int = 2
-    iterations: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.integer("bits", self.bits, 1, 16)
-        _checks.real("growth", self.growth, 0.0, 1e3)
-        _checks.integer("power_iterations", self.power_iterations, 0)
-        _checks.integer("iterations", self.iterations, 0)
-        _checks.integer("seed", self.seed, 0)
+    bits: int = whole(8, 1, 16)
+    growth: float = number(0.2, 0.0, 1e3)
+    power_iterations: int = whole(2, 0)
+    iterations: int = whole(20, 0)
+    seed: int = whole(0, 0)
 
     def metric(self, sample: Array) -> Metric:
         return None

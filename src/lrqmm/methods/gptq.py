@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import number, one_of
 from lrqmm.products.composition import Preset
 from lrqmm.products.decompose import inverse_root
 from lrqmm.products.quantize import (
@@ -40,7 +40,6 @@ from lrqmm.products.quantized import Quantized
 from lrqmm.products.scaling import near_one
 
 BLOCK = 128
-ORDERS = ("natural", "activation", "groups")
 SHARES = tuple(1 - 0.02 * step for step in range(26))
 """Of the largest magnitude, to which weights are cut; the one with the least squared error."""
 
@@ -61,19 +60,11 @@ class GPTQ(WeightOnly):
 
     calibrated: ClassVar[bool] = True
 
-    damping: float = 0.01
-    order: str = "activation"
-    levels: str = "signed"
-    zero_point: str | None = None
-    clip: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.real("damping", self.damping, 0.0, 1e3)
-        _checks.choice("order", self.order, ORDERS)
-        _checks.choice("levels", self.levels, LEVELS)
-        _checks.choice("zero_point", self.zero_point, ZERO_POINTS)
-        _checks.choice("clip", self.clip, (False, True))
+    damping: float = number(0.01, 0.0, 1e3)
+    order: str = one_of("activation", "natural", "activation", "groups")
+    levels: str = one_of("signed", *LEVELS)
+    zero_point: str | None = one_of(None, *ZERO_POINTS)
+    clip: bool = one_of(False, False, True)
 
     @property
     def offsets(self) -> bool:

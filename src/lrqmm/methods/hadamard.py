@@ -19,8 +19,8 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import whole
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
 from lrqmm.products.parts import Transform
@@ -80,13 +80,8 @@ class Hadamard(Transform):
     seed : of the signs D
     """
 
-    block: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.block is not None:
-            _checks.integer("block", self.block, 1)
-        _checks.integer("seed", self.seed, 0)
+    block: int | None = whole(None, 1)
+    seed: int = whole(0, 0)
 
     def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Any:
         """The signs, (k,)."""

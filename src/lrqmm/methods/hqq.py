@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import ModuleType
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import number, one_of, whole
 from lrqmm.products.composition import Preset
 from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import SCALE_BITS, Encoded, WeightOnly, usable_scale
@@ -39,15 +39,9 @@ class HQQ(WeightOnly):
     """
 
     granularity: str = "group:64"
-    iterations: int = 20
-    beta: float = 1.0
-    ends_on: str = "mean"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.integer("iterations", self.iterations, 0)
-        _checks.real("beta", self.beta, 1e-3, 1e6)
-        _checks.choice("ends_on", self.ends_on, ("mean", "norm"))
+    iterations: int = whole(20, 0)
+    beta: float = number(1.0, 1e-3, 1e6)
+    ends_on: str = one_of("mean", "mean", "norm")
 
     @property
     def offsets(self) -> bool:

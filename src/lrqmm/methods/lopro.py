@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import number, whole
 from lrqmm.methods.e4m3 import E4M3
 from lrqmm.methods.gptq import GPTQ
 from lrqmm.methods.hadamard import Hadamard, factors
@@ -56,15 +56,13 @@ class LoPRo(WholeProduct):
     zero_point_a: str | None = None
     granularity: str = "vector"
     damping: float = 0.01
-    rank: int | None = None
-    alone: float = 0.125
+    rank: int | None = whole(None, 0)
+    alone: float = number(0.125, 0.0, 1.0)
     block: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank is not None:
-            _checks.integer("rank", self.rank, 0)
-        _checks.real("alone", self.alone, 0.0, 1.0)
+        super().__post_init__()
         assert self.quantizer.bits  # they check theirs
         assert self.rotation.seed >= 0
 

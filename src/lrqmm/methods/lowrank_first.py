@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import whole
 from lrqmm.products.composition import Preset
 from lrqmm.products.factors import Factors
 from lrqmm.products.parts import Operand
@@ -53,11 +53,7 @@ class LowRankFirst(WeightSide):
 
     calibrated: ClassVar[bool] = False
 
-    iterations: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.integer("iterations", self.iterations, 0)
+    iterations: int = whole(10, 0)
 
     def metric(self, sample: Array) -> Metric:
         return None

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of, whole
 from lrqmm.products.compression import FLOAT_BITS, Compressed, Factorizer, least_squares
 from lrqmm.products.decompose import basis
 from lrqmm.products.factors import Factors
@@ -43,19 +43,11 @@ class LPLR(Factorizer):
     seed : of the sketches
     """
 
-    sketch: str = "gaussian"
-    power_iterations: int = 0
-    fit: bool = False
-    iterations: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.choice("sketch", self.sketch, ("gaussian", "sparse"))
-        _checks.integer("power_iterations", self.power_iterations, 0)
-        _checks.choice("fit", self.fit, (False, True))
-        _checks.integer("iterations", self.iterations, 0)
-        _checks.integer("seed", self.seed, 0)
+    sketch: str = one_of("gaussian", "gaussian", "sparse")
+    power_iterations: int = whole(0, 0)
+    fit: bool = one_of(False, False, True)
+    iterations: int = whole(0, 0)
+    seed: int = whole(0, 0)
 
     @property
     def pairs(self) -> int:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of, whole
 from lrqmm.methods.dsvd import truncated_svd
 from lrqmm.products.compression import Compressed, Factorizer, least_squares
 from lrqmm.products.precision import in_float64
@@ -32,13 +32,8 @@ class LPLRSVD(Factorizer):
     seed : of S
     """
 
-    sketch: str = "gaussian"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.choice("sketch", self.sketch, ("gaussian", "none"))
-        _checks.integer("seed", self.seed, 0)
+    sketch: str = one_of("gaussian", "gaussian", "none")
+    seed: int = whole(0, 0)
 
     def compress(self, B: Array, calibration: Array | None) -> Compressed:
         k, n = map(int, B.shape)

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of, whole
 from lrqmm.products.cost import Cost
 from lrqmm.products.lowrank import DEFAULT_RANK, LEFT, RIGHT
 from lrqmm.products.phases import phase
@@ -43,30 +43,21 @@ class LRAMM(WholeProduct):
     """
 
     bits: int = 8
-    d0: int | None = None
-    d1: int | None = None
-    d2: int | None = None
-    d3: int | None = None
-    bits_between: int = 8
+    d0: int | None = whole(None, 2, 8)
+    d1: int | None = whole(None, 2, 8)
+    d2: int | None = whole(None, 2, 8)
+    d3: int | None = whole(None, 2, 8)
+    bits_between: int = whole(8, 2, 8)
     granularity: str = "vector"
-    rank: int | None = None
-    oversampling: int = 8
-    power_iterations: int = 1
-    sketch: str = "ones+gaussian"
-    seed: int = 0
+    rank: int | None = whole(None, 1)
+    oversampling: int = whole(8, 0)
+    power_iterations: int = whole(1, 0)
+    sketch: str = one_of("ones+gaussian", *SKETCHES)
+    seed: int = whole(0, 0)
 
     def __post_init__(self) -> None:
-        for name in ("d0", "d1", "d2", "d3"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name), 2, 8)
+        super().__post_init__()
         Uniform(bits=self.bits, granularity=self.granularity)
-        _checks.integer("bits_between", self.bits_between, 2, 8)
-        if self.rank is not None:
-            _checks.integer("rank", self.rank, 1)
-        _checks.integer("oversampling", self.oversampling, 0)
-        _checks.integer("power_iterations", self.power_iterations, 0)
-        _checks.choice("sketch", self.sketch, SKETCHES)
-        _checks.integer("seed", self.seed, 0)
 
     def _prepare(
         self, B: Array, calibration: Array | None, *, scratch: bool

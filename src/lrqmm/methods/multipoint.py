@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import number, whole
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
 from lrqmm.products.parts import Compensator, Operand
@@ -45,12 +45,8 @@ class Multipoint(Compensator):
 
     ahead: ClassVar[bool] = True
 
-    points: int = 2
-    tolerance: float = 0.0
-
-    def __post_init__(self) -> None:
-        _checks.integer("points", self.points, 1, 8)
-        _checks.real("tolerance", self.tolerance, 0.0, 1.0)
+    points: int = whole(2, 1, 8)
+    tolerance: float = number(0.0, 0.0, 1.0)
 
     @property
     def right_slices(self) -> int:

@@ -16,8 +16,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import whole
 from lrqmm.products.backends import integer_matmul
 from lrqmm.products.cost import Cost
 from lrqmm.products.phases import phase
@@ -58,10 +58,7 @@ class Ozaki(WholeProduct):
     slices : 2 to 4
     """
 
-    slices: int = 2
-
-    def __post_init__(self) -> None:
-        _checks.integer("slices", self.slices, 2, 4)
+    slices: int = whole(2, 2, 4)
 
     def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Slices:
         with phase("quantize"):

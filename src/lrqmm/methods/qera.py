@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of
 from lrqmm.products.composition import Preset
 from lrqmm.products.weightside import Metric, WeightSide, second_moment
 
@@ -28,11 +28,7 @@ class QERA(WeightSide):
     moments : 'exact' or 'diagonal'
     """
 
-    moments: str = "exact"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.choice("moments", self.moments, ("exact", "diagonal"))
+    moments: str = one_of("exact", "exact", "diagonal")
 
     def metric(self, sample: Array) -> Metric:
         xp = array_namespace(sample)

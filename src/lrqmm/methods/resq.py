@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import number, whole
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import basis
@@ -42,12 +42,8 @@ class ResQ(Basis):
 
     calibrated: ClassVar[bool] = True
 
-    principal: float = 0.125
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _checks.real("principal", self.principal, 0.0, 1.0)
-        _checks.integer("seed", self.seed, 0)
+    principal: float = number(0.125, 0.0, 1.0)
+    seed: int = whole(0, 0)
 
     def kept(self, k: int) -> int:
         return round(self.principal * k)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrqmm import _checks
+from lrqmm._parameters import whole
 from lrqmm.products.noiseshaping import NoiseShaped
 
 
@@ -25,11 +25,7 @@ class SigmaDelta(NoiseShaped):
     condense : λ, elements that become one number; 1 is none
     """
 
-    condense: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.integer("condense", self.condense, 1)
+    condense: int = whole(1, 1)
 
     @property
     def feedback(self) -> float:

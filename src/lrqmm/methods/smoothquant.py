@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import number
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
 from lrqmm.products.parts import Transform
@@ -50,10 +50,7 @@ class SmoothQuant(Scaling):
     alpha : 0 (all stays in A) to 1 (all moves into B)
     """
 
-    alpha: float = 0.5
-
-    def __post_init__(self) -> None:
-        _checks.real("alpha", self.alpha, 0.0, 1.0)
+    alpha: float = number(0.5, 0.0, 1.0)
 
     def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Array:
         xp = array_namespace(B)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import number
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
 from lrqmm.products.parts import Compensator, Operand
@@ -32,10 +32,7 @@ class SparseResidual(Compensator):
     density : fraction of the entries that is kept, 0 to 1
     """
 
-    density: float = 0.05
-
-    def __post_init__(self) -> None:
-        _checks.real("density", self.density, 0.0, 1.0)
+    density: float = number(0.05, 0.0, 1.0)
 
     def prepare(self, B: Operand, calibration: Array | None) -> Array:
         return self._sparse(B.residual)

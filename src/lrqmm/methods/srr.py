@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import whole
 from lrqmm.methods.lowrank_first import take_out
 from lrqmm.methods.qera import QERA
 from lrqmm.products.composition import Preset
@@ -37,11 +37,7 @@ class SRR(QERA):
     seed : of E
     """
 
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.integer("seed", self.seed, 0)
+    seed: int = whole(0, 0)
 
     def split(self, B: Array, rank: int, metric: Metric) -> int:
         """k, from 0 to the rank."""

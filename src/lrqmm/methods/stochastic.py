@@ -15,8 +15,8 @@ from types import ModuleType
 import numpy as np
 from array_api_compat import device
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import whole
 from lrqmm.products.composition import Preset
 from lrqmm.products.quantize import Encoded, Quantizer, scale_to_top
 
@@ -30,11 +30,7 @@ class Stochastic(Quantizer):
     seed : of the chances (Philox, so every library and device rounds alike)
     """
 
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.integer("seed", self.seed, 0)
+    seed: int = whole(0, 0)
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         top = 2 ** (self.bits - 1) - 1

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from array_api_compat import array_namespace, device
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of, whole
 from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import pinv
 from lrqmm.products.factors import Factors
@@ -83,11 +83,11 @@ class Compressor(WholeProduct):
 
     ahead: ClassVar[bool] = True
 
-    bits: int = 4
+    bits: int = whole(4, 1, 8)
     granularity: str = "tensor"
 
     def __post_init__(self) -> None:
-        _checks.integer("bits", self.bits, 1, 8)
+        super().__post_init__()
         group_length(self.granularity, 1)
 
     @abstractmethod
@@ -138,16 +138,9 @@ class Factorizer(Compressor):
         at most min(k, n); scales come on top
     """
 
-    bits_left: int = 8
-    bits_right: int = 8
-    rank: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.choice("bits_left", self.bits_left, WIDTHS)
-        _checks.choice("bits_right", self.bits_right, WIDTHS)
-        if self.rank is not None:
-            _checks.integer("rank", self.rank, 1)
+    bits_left: int = one_of(8, *WIDTHS)
+    bits_right: int = one_of(8, *WIDTHS)
+    rank: int | None = whole(None, 1)
 
     @property
     def pairs(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of, whole
 from lrqmm.products import adaptive
 from lrqmm.products.cost import Cost
 from lrqmm.products.factors import Factors, compensate, stored
@@ -48,16 +49,17 @@ class LowRank(Compensator):
 
     rank: int | str | None = None
     tolerance: float | None = None
-    on_unreachable: str = "warn"
-    terms: str = "full"
-    oversampling: int = 8
-    power_iterations: int = 1
-    sketch: str = "ones+gaussian"
-    factor_dtype: str = "float32"
-    sides: str = "ab"
-    seed: int = 0
+    on_unreachable: str = one_of("warn", "warn", "slices", "raise")
+    terms: str = one_of("full", "first", "full", "exact")
+    oversampling: int = whole(8, 0)
+    power_iterations: int = whole(1, 0)
+    sketch: str = one_of("ones+gaussian", *SKETCHES)
+    factor_dtype: str = one_of("float32", "float32", "int8")
+    sides: str = one_of("ab", "ab", "a", "b")
+    seed: int = whole(0, 0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.rank == "auto":
             _checks.real("tolerance", self.tolerance, 1e-9, 1.0)
         elif self.tolerance is not None:
@@ -66,14 +68,6 @@ class LowRank(Compensator):
             )
         elif self.rank is not None:
             _checks.integer("rank", self.rank, 0)
-        _checks.choice("on_unreachable", self.on_unreachable, ("warn", "slices", "raise"))
-        _checks.choice("terms", self.terms, ("first", "full", "exact"))
-        _checks.integer("oversampling", self.oversampling, 0)
-        _checks.integer("power_iterations", self.power_iterations, 0)
-        _checks.choice("sketch", self.sketch, SKETCHES)
-        _checks.choice("factor_dtype", self.factor_dtype, ("float32", "int8"))
-        _checks.choice("sides", self.sides, ("ab", "a", "b"))
-        _checks.integer("seed", self.seed, 0)
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         if self.rank != "auto":

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import ClassVar, NamedTuple
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of
 from lrqmm.products.quantize import Encoded, Quantizer, usable_scale
 from lrqmm.products.scaling import near_one, power_of_two
 
@@ -78,11 +78,7 @@ class Microscaling(Minifloat):
     scale_bits: ClassVar[int] = 8
 
     granularity: str = "group:32"
-    scale_rule: str = "ceil"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.choice("scale_rule", self.scale_rule, ("ceil", "floor", "best"))
+    scale_rule: str = one_of("ceil", "ceil", "floor", "best")
 
     def encode(self, xp: ModuleType, x: Array, axes: tuple[int, ...]) -> Encoded:
         largest = xp.astype(xp.max(xp.abs(x), axis=axes, keepdims=True), xp.float64)

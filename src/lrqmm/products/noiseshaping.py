@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of, whole
 from lrqmm.products.backends import backend_of, integer_matmul
 from lrqmm.products.cost import Cost
 from lrqmm.products.phases import phase
@@ -57,18 +57,11 @@ class NoiseShaped(WholeProduct):
     seed : of those
     """
 
-    bits: int = 1
-    sides: str = "ab"
-    granularity: str = "vector"
-    gain: str = "fitted"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _checks.integer("bits", self.bits, 1, 8)
-        _checks.choice("sides", self.sides, ("ab", "a", "b"))
-        _checks.choice("granularity", self.granularity, ("vector", "tensor"))
-        _checks.choice("gain", self.gain, ("unit", "fitted"))
-        _checks.integer("seed", self.seed, 0)
+    bits: int = whole(1, 1, 8)
+    sides: str = one_of("ab", "ab", "a", "b")
+    granularity: str = one_of("vector", "vector", "tensor")
+    gain: str = one_of("fitted", "unit", "fitted")
+    seed: int = whole(0, 0)
 
     @property
     @abstractmethod

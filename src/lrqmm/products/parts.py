@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from lrqmm._checks import Array
+from lrqmm._parameters import Checked
 from lrqmm._repr import Shown
 from lrqmm.products.cost import Cost
 from lrqmm.products.phases import phase
@@ -80,7 +81,7 @@ class Operand(Shown):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transform(Shown, ABC):
+class Transform(Shown, Checked, ABC):
     """A change of basis along k that leaves the product as it is: A B = (A T) (T⁻¹ B)."""
 
     calibrated: ClassVar[bool] = False
@@ -139,7 +140,7 @@ class Basis(Transform):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compensator(Shown, ABC):
+class Compensator(Shown, Checked, ABC):
     """Wins back part of what quantisation threw away; subclasses add their parameters."""
 
     calibrated: ClassVar[bool] = False

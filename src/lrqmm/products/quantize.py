@@ -24,13 +24,13 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import Checked, one_of, whole
 from lrqmm._repr import Shown
 from lrqmm.products.quantized import Quantized
 
 __all__ = ["Quantizer", "Uniform", "WeightOnly"]
 
 SCALE_BITS = 32
-ROUNDINGS = ("nearest", "truncate")
 ZERO_POINTS = (None, "integer", "float")
 LEVELS = ("odd", "signed", "even")
 SMALLEST_SCALE = 2.0**-126  # the smallest normal float32: a vector below it is quantised to zero
@@ -41,7 +41,7 @@ Encoded = tuple[Array, Array, Array | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantizer(Shown, ABC):
+class Quantizer(Shown, Checked, ABC):
     """Maps vectors to integer codes; subclasses choose the levels.
 
     Parameters
@@ -79,13 +79,13 @@ class Quantizer(Shown, ABC):
     scale_bits: ClassVar[int] = SCALE_BITS
 
     bits: int = 8
-    bits_a: int | None = None
+    bits_a: int | None = whole(None, 2, 8)
     granularity: str = "vector"
 
     def __post_init__(self) -> None:
-        _checks.integer("bits", self.bits, self.fewest_bits, 8)
-        if self.bits_a is not None:
-            _checks.integer("bits_a", self.bits_a, 2, 8)
+        super().__post_init__()
+        if self.__dataclass_fields__["bits"].init:
+            _checks.integer("bits", self.bits, self.fewest_bits, 8)
         group_length(self.granularity, 1)
 
     @property
@@ -175,17 +175,13 @@ class Uniform(Quantizer):
     ([[-8, 3, -2]], [[-0.125]])
     """
 
-    rounding: str = "nearest"
-    levels: str = "odd"
-    zero_point: str | None = None
-    zero_point_a: str | None = "same"
+    rounding: str = one_of("nearest", "nearest", "truncate")
+    levels: str = one_of("odd", *LEVELS)
+    zero_point: str | None = one_of(None, *ZERO_POINTS)
+    zero_point_a: str | None = one_of("same", "same", *ZERO_POINTS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checks.choice("rounding", self.rounding, ROUNDINGS)
-        _checks.choice("zero_point", self.zero_point, ZERO_POINTS)
-        _checks.choice("zero_point_a", self.zero_point_a, ("same", *ZERO_POINTS))
-        _checks.choice("levels", self.levels, LEVELS)
         if self.levels != "odd" and self.zero_point and self._zero_point_of_left:
             raise ValueError(
                 f"levels is {self.levels!r}; allowed: 'odd' where both operands have zero points, "
@@ -285,15 +281,7 @@ class WeightOnly(Quantizer):
 
     ahead: ClassVar[bool] = True
 
-    zero_point_a: str | None = None
-
-    def __post_init__(self) -> None:
-        _checks.choice("zero_point_a", self.zero_point_a, ZERO_POINTS)
-        if self.__dataclass_fields__["bits"].init:
-            super().__post_init__()
-            return
-        _checks.integer("bits_a", self.bits_a, 2, 8)
-        group_length(self.granularity, 1)
+    zero_point_a: str | None = one_of(None, *ZERO_POINTS)
 
     @property
     def left(self) -> Quantizer:

@@ -17,6 +17,7 @@ from array_api_compat import array_namespace
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import one_of, whole
 from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import eigh, svd
 from lrqmm.products.factors import Factors, stored
@@ -43,13 +44,8 @@ class WeightSide(Compensator):
     calibrated: ClassVar[bool] = True
     ahead: ClassVar[bool] = True
 
-    rank: int | None = None
-    factor_dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.rank is not None:
-            _checks.integer("rank", self.rank, 0)
-        _checks.choice("factor_dtype", self.factor_dtype, ("float32", "int8"))
+    rank: int | None = whole(None, 0)
+    factor_dtype: str = one_of("float32", "float32", "int8")
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         _checks.rank(self.rank, m, k, n)

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Self
 
 from lrqmm import _checks
 from lrqmm._checks import Array
+from lrqmm._parameters import Checked
 from lrqmm.products.backends import integer_route
 from lrqmm.products.method import Method, Recipe, needed
 
 
 @dataclass(frozen=True)
-class WholeProduct(Recipe, Method):
+class WholeProduct(Checked, Recipe, Method):
     """A product by a recipe of its own."""
 
     ahead: ClassVar[bool] = False
