@@ -5,15 +5,15 @@ Adding a method is adding a file; nothing else lists them.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from functools import cache
 from typing import Any
 
 from lrqmm import _checks
 from lrqmm import fused as fused  # its execution of compositions is there once it is loaded
+from lrqmm._registry import Registry
 from lrqmm.products.composition import Preset
 from lrqmm.products.method import Recipe
+
+METHODS: Registry[Recipe] = Registry(__name__, "METHOD")
 
 
 def list_methods() -> list[str]:
@@ -25,25 +25,12 @@ def list_methods() -> list[str]:
     >>> [name for name in lrqmm.list_methods() if name.startswith("lrqmm")]
     ['lrqmm', 'lrqmm_aware', 'lrqmm_first']
     """
-    return list(_names(tuple(__path__)))
-
-
-@cache
-def _names(folders: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(folders) if m.name[0] != "_"))
+    return METHODS.names()
 
 
 def preset(name: str) -> Recipe:
     """The preset of a method, or of parts joined by `+`; ValueError names the known ones."""
-    if "+" in name:
-        return _composed(name)
-    _checks.choice("method", name, list_methods())
-    recipe: Recipe = importlib.import_module(f"{__name__}.{name}").METHOD
-    if recipe.name != name:
-        raise ValueError(
-            f"methods/{name}.py defines METHOD named {recipe.name!r}; allowed: {name!r}"
-        )
-    return recipe
+    return _composed(name) if "+" in name else METHODS.get(name)
 
 
 def components() -> dict[str, dict[str, type]]:
