@@ -13,20 +13,13 @@ import torch
 
 from lrqmm._checks import Array, Unsupported
 from lrqmm.products.backends import torch as torch_backend
-
-
-def plain(name: str, x: Array) -> Array:
-    """The array itself."""
-    return x
+from lrqmm.products.backends.generic import plain as plain
+from lrqmm.products.backends.generic import written as written
 
 
 def overlap(x: Array, y: Array) -> bool:
     """Whether two arrays may share memory."""
     return bool(cupy.may_share_memory(x, y))
-
-
-def written(x: Array) -> None:
-    """Nothing keeps count of changes."""
 
 
 def as_tensor(x: Array) -> torch.Tensor:

@@ -47,11 +47,11 @@ def usual_state(x: Array, precision: str) -> AbstractContextManager[None]:
 
 
 def synchronize(x: Array) -> None:
-    """Nothing to wait for."""
+    """Nothing to wait for: calls return when the work is done."""
 
 
 def flush_cache(x: Array) -> None:
-    """Nothing is known about a cache."""
+    """A processor's cache is left as the call before it leaves it."""
 
 
 def device_name(x: Array) -> str:

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 import numpy as np
 
 from lrqmm._checks import Array, Unsupported
-from lrqmm.products.backends import _float_chunks
 from lrqmm.products.backends._processor import processor_name
+from lrqmm.products.backends.generic import flush_cache as flush_cache
+from lrqmm.products.backends.generic import integer_matmul as integer_matmul
+from lrqmm.products.backends.generic import synchronize as synchronize
+from lrqmm.products.backends.generic import written as written
 
 
 def plain(name: str, x: Array) -> Array:
@@ -34,18 +37,9 @@ def overlap(x: Array, y: Array) -> bool:
     return np.may_share_memory(x, y)
 
 
-def written(x: Array) -> None:
-    """Nothing keeps count of changes."""
-
-
 def integer_route(x: Array) -> str:
     """How integer products are computed."""
     return "exact float32 pieces (BLAS)"
-
-
-def integer_matmul(a: Array, b: Array) -> Array:
-    """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact."""
-    return _float_chunks.integer_matmul(np, a, b)
 
 
 def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
@@ -66,14 +60,6 @@ def usual_state(x: Array, precision: str) -> Iterator[None]:
 
         with torch_backend.usual_state_on("cpu", precision):
             yield
-
-
-def synchronize(x: Array) -> None:
-    """NumPy returns when the work is done."""
-
-
-def flush_cache(x: Array) -> None:
-    """A processor's cache is left as the call before it leaves it."""
 
 
 def device_name(x: Array) -> str:
