@@ -73,7 +73,7 @@ STATES = {
 }
 ROUNDED = ("one thread",)
 """States in which BLAS may add up in another order: 1e-6 there, since nothing that is rounded to
-codes may depend on it (`lrqmm.products.precision`)."""
+codes may depend on it (`lrqmm.products.scaling`)."""
 FUSED = ("direct", "mean_fix", "lrqmm", "lrqmm_aware")
 CASES = [(name, {}) for name in lrqmm.list_methods()] + [
     (name, {"execution": "fused"}) for name in FUSED

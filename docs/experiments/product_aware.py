@@ -31,9 +31,8 @@ from lrqmm.methods.lrqmm import LRQMM
 from lrqmm.methods.lrqmm_aware import LRQMMAware
 from lrqmm.methods.mean_fix import MeanFix
 from lrqmm.nn.capture import capture
-from lrqmm.products.factors import Factors, compensate
 from lrqmm.products.lowrank import LEFT, RIGHT
-from lrqmm.products.parts import Operand
+from lrqmm.products.parts import Factors, Operand, compensate
 from lrqmm.products.quantize import Uniform
 from lrqmm.products.quantized import product
 from lrqmm.products.rsvd import range_basis, sketch_matrix

@@ -10,16 +10,13 @@ Source: Wang, Sun, Sakaguchi, arXiv 2605.00140, as described; details unverified
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
-from lrqmm.methods.lowrank_first import take_out
 from lrqmm.methods.qera import QERA
 from lrqmm.products.composition import Preset
-from lrqmm.products.factors import Factors
-from lrqmm.products.parts import Operand
+from lrqmm.products.parts import Factors, Operand
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.weightside import best_low_rank
 
@@ -27,8 +24,6 @@ from lrqmm.products.weightside import best_low_rank
 @dataclass(frozen=True, kw_only=True)
 class ARHQ(QERA):
     """The metric of the activations' residual; the weight's low-rank part is taken out first."""
-
-    calibrated: ClassVar[bool] = True
 
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None
@@ -40,7 +35,8 @@ class ARHQ(QERA):
         xp = array_namespace(lost)
         metric = self.fitted_metric(lost) if bool(xp.any(lost != 0)) else None
         factors = self.stored(best_low_rank(B, rank, metric))
-        return take_out(B, factors, quantizer, calibration), factors
+        operand = Operand.quantize(B, quantizer, right=True, calibration=calibration, taken=factors)
+        return operand, factors
 
 
 METHOD = Preset("arhq", title="ARHQ", compensator=ARHQ, cites=("wang2026arhq",))

@@ -14,7 +14,6 @@ and without its Hadamard rotations.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from array_api_compat import array_namespace
 
@@ -32,8 +31,8 @@ from lrqmm.products.compression import (
     kept_bits,
     least_squares,
 )
-from lrqmm.products.factors import Factors
-from lrqmm.products.precision import in_float32, in_float64
+from lrqmm.products.parts import Factors
+from lrqmm.products.scaling import in_float32, in_float64
 from lrqmm.products.weightside import Metric, best_low_rank
 
 
@@ -51,7 +50,7 @@ class CALDERA(Compressor):
     inner_iterations : turns of L with R in each
     """
 
-    calibrated: ClassVar[bool] = True
+    calibrated = True
 
     bits: int = whole(4, 3, 8)
     granularity: str = "vector"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from lrqmm._checks import Array
 from lrqmm.products.compression import Compressed, Factorizer
 from lrqmm.products.decompose import svd
-from lrqmm.products.factors import Factors
+from lrqmm.products.parts import Factors
 from lrqmm.products.phases import phase
 
 

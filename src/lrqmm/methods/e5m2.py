@@ -11,18 +11,17 @@ Source: Micikevicius et al., arXiv 2209.05433.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lrqmm.products.composition import Preset
 from lrqmm.products.minifloat import E5M2 as FLOAT8
-from lrqmm.products.minifloat import Format, Minifloat
+from lrqmm.products.minifloat import Minifloat
 
 
 @dataclass(frozen=True, kw_only=True)
 class E5M2(Minifloat):
     """float8 with one float32 scale per vector."""
 
-    FORMAT: ClassVar[Format] = FLOAT8
+    FORMAT = FLOAT8
 
 
 METHOD = Preset("e5m2", title="E5M2", quantizer=E5M2, cites=("micikevicius2022fp8",))

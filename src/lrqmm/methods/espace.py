@@ -13,7 +13,7 @@ behind its claims are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -24,9 +24,9 @@ from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import basis
 from lrqmm.products.parts import Basis
 from lrqmm.products.phases import phase
-from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.rsvd import sketch_matrix
+from lrqmm.products.scaling import in_float32, in_float64
 from lrqmm.products.weightside import principal_directions
 
 
@@ -39,7 +39,7 @@ class ESPACE(Basis):
     share : l / k, the fraction of the directions that is kept; at least one is
     """
 
-    calibrated: ClassVar[bool] = True
+    calibrated = True
 
     share: float = number(0.5, 0.0, 1.0)
 

@@ -15,7 +15,6 @@ its further threshold on amax's slope is not known to us and left out; clippings
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -23,12 +22,11 @@ from array_api_compat import array_namespace, device
 from lrqmm._checks import Array
 from lrqmm._parameters import number, whole
 from lrqmm.methods.awq import AWQ
-from lrqmm.methods.lowrank_first import LowRankFirst, take_out
+from lrqmm.methods.lowrank_first import LowRankFirst
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
-from lrqmm.products.factors import Factors
 from lrqmm.products.lowrank import DEFAULT_RANK
-from lrqmm.products.parts import Operand
+from lrqmm.products.parts import Factors, Operand
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import energy, near_one
@@ -50,8 +48,6 @@ class FLRQ(WeightSide):
     iterations : turns after the first
     seed : of the sketches
     """
-
-    calibrated: ClassVar[bool] = True
 
     bits: int = whole(8, 1, 16)
     growth: float = number(0.2, 0.0, 1e3)
@@ -121,7 +117,9 @@ class FLRQ(WeightSide):
             factors = self.stored(self.sketch(target, rank))
             turn, smallest = None, float("inf")
             for clip in clips:
-                operand = take_out(B, factors, quantizer, calibration, clip=clip)
+                operand = Operand.quantize(
+                    B, quantizer, right=True, calibration=calibration, taken=factors, clip=clip
+                )
                 error = energy(X @ operand.residual)
                 if turn is None or error < smallest:
                     turn, smallest, clips_next = operand, error, (clip,)

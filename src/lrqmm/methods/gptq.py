@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -58,7 +58,7 @@ class GPTQ(WeightOnly):
         half of it
     """
 
-    calibrated: ClassVar[bool] = True
+    calibrated = True
 
     damping: float = number(0.01, 0.0, 1e3)
     order: str = one_of("activation", "natural", "activation", "groups")

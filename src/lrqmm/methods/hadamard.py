@@ -25,9 +25,9 @@ from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
 from lrqmm.products.parts import Transform
 from lrqmm.products.phases import phase
-from lrqmm.products.precision import summed_in_float64
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.rsvd import sketch_matrix
+from lrqmm.products.scaling import summed_in_float64
 
 LARGEST = 16
 """Largest power of two that is multiplied as one matrix."""

@@ -18,8 +18,8 @@ from types import ModuleType
 from lrqmm._checks import Array
 from lrqmm._parameters import number, one_of, whole
 from lrqmm.products.composition import Preset
-from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import SCALE_BITS, Encoded, WeightOnly, usable_scale
+from lrqmm.products.scaling import in_float32, in_float64
 
 P = 0.7
 GROWTH = 1.01

@@ -15,7 +15,7 @@ eighth here), of the blocks, and α.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -27,9 +27,8 @@ from lrqmm.methods.hadamard import Hadamard, factors
 from lrqmm.methods.qera import QERA
 from lrqmm.products.composition import Composition
 from lrqmm.products.cost import Cost
-from lrqmm.products.factors import Factors
 from lrqmm.products.lowrank import DEFAULT_RANK
-from lrqmm.products.parts import NoCompensator
+from lrqmm.products.parts import Factors, NoCompensator
 from lrqmm.products.phases import phase
 from lrqmm.products.quantized import Quantized, product
 from lrqmm.products.scaling import near_one
@@ -49,7 +48,7 @@ class LoPRo(WholeProduct):
     block, seed : of `hadamard`
     """
 
-    calibrated: ClassVar[bool] = True
+    calibrated = True
 
     bits: int = 8
     bits_a: int | None = None

@@ -11,35 +11,14 @@ Source: Li et al., SVDQuant, arXiv 2411.05007, without its smoothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lrqmm._checks import Array
 from lrqmm._parameters import whole
 from lrqmm.products.composition import Preset
-from lrqmm.products.factors import Factors
-from lrqmm.products.parts import Operand
-from lrqmm.products.phases import phase
-from lrqmm.products.quantize import Quantizer, clipped
+from lrqmm.products.parts import Factors, Operand
+from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import energy
 from lrqmm.products.weightside import Metric, WeightSide, best_low_rank
-
-
-def take_out(
-    B: Array,
-    factors: Factors,
-    quantizer: Quantizer,
-    calibration: Array | None,
-    *,
-    clip: float = 1.0,
-) -> Operand:
-    """B (k x n) with U V taken out, the rest quantised, cut at `clip` times each maximum."""
-    U, V = factors
-    with phase("residual"):
-        rest = B - U @ V
-        if clip < 1:
-            rest = clipped(rest.T, clip, quantizer.granularity).T
-    coded = Operand.quantize(rest, quantizer, right=True, calibration=calibration)
-    return Operand(B, coded.quantized, quantizer, True, factors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +30,7 @@ class LowRankFirst(WeightSide):
     iterations : turns after the first
     """
 
-    calibrated: ClassVar[bool] = False
+    calibrated = False
 
     iterations: int = whole(10, 0)
 
@@ -67,7 +46,9 @@ class LowRankFirst(WeightSide):
         best, least, target = None, float("inf"), B
         for _ in range(1 + self.iterations):
             factors = self.stored(best_low_rank(target, rank, None))
-            operand = take_out(B, factors, quantizer, calibration)
+            operand = Operand.quantize(
+                B, quantizer, right=True, calibration=calibration, taken=factors
+            )
             error = energy(operand.residual)
             if best is None or error < least:
                 best, least = operand, error

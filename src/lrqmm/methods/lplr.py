@@ -21,10 +21,10 @@ from lrqmm._checks import Array
 from lrqmm._parameters import one_of, whole
 from lrqmm.products.compression import FLOAT_BITS, Compressed, Factorizer, least_squares
 from lrqmm.products.decompose import basis
-from lrqmm.products.factors import Factors
+from lrqmm.products.parts import Factors
 from lrqmm.products.phases import phase
-from lrqmm.products.precision import in_float64
 from lrqmm.products.rsvd import sketch_matrix
+from lrqmm.products.scaling import in_float64
 
 NONZEROS = 4
 """In a row of the sparse sketch."""

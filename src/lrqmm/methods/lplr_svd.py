@@ -18,8 +18,8 @@ from lrqmm._checks import Array
 from lrqmm._parameters import one_of, whole
 from lrqmm.methods.dsvd import truncated_svd
 from lrqmm.products.compression import Compressed, Factorizer, least_squares
-from lrqmm.products.precision import in_float64
 from lrqmm.products.rsvd import sketch_matrix
+from lrqmm.products.scaling import in_float64
 
 
 @dataclass(frozen=True)

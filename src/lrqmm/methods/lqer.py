@@ -9,7 +9,6 @@ Source: Zhang et al., arXiv 2402.02446; the same correction in ZeroQuant-V2, arX
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
@@ -20,7 +19,7 @@ from lrqmm.products.weightside import Metric, WeightSide
 class LQER(WeightSide):
     """The metric is the identity."""
 
-    calibrated: ClassVar[bool] = False
+    calibrated = False
 
     def metric(self, sample: Array) -> Metric:
         return None

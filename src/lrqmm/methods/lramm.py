@@ -20,11 +20,10 @@ from lrqmm._parameters import one_of, whole
 from lrqmm.products.cost import Cost
 from lrqmm.products.lowrank import DEFAULT_RANK, LEFT, RIGHT
 from lrqmm.products.phases import phase
-from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import Uniform
 from lrqmm.products.quantized import Quantized, product
 from lrqmm.products.rsvd import SKETCHES, rsvd
-from lrqmm.products.scaling import near_one
+from lrqmm.products.scaling import in_float32, in_float64, near_one
 from lrqmm.products.wholeproduct import WholeProduct
 
 

@@ -11,14 +11,13 @@ iterations, rounding and granularity are our reading, and parameters.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
-from lrqmm.products.factors import Factors
 from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
-from lrqmm.products.parts import Operand, Span
+from lrqmm.products.parts import Factors, Operand, Span
 from lrqmm.products.rsvd import rsvd
 
 
@@ -37,9 +36,8 @@ class LRQMM(LowRank):
     def left_factors(self, A: Operand, B: Operand) -> Factors:
         return self._factors(A.residual, self.rank_of(*A.shape), LEFT)
 
-    def right_factors(self, A: Operand, B: Operand, prepared: Any) -> Factors:
-        factors: Factors = prepared
-        return factors
+    def right_factors(self, A: Operand, B: Operand, prepared: Factors) -> Factors:
+        return prepared
 
     def _factors(self, R: Array, rank: int, side: int) -> Factors:
         """U (rows x r) and V (r x columns) of R, in R's dtype."""

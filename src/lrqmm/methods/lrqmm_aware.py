@@ -17,15 +17,14 @@ Source: this project.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import svd
-from lrqmm.products.factors import Factors
 from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
-from lrqmm.products.parts import Operand, Span
+from lrqmm.products.parts import Factors, Operand
 from lrqmm.products.phases import phase
 from lrqmm.products.rsvd import range_basis, sketch_matrix
 
@@ -34,8 +33,8 @@ from lrqmm.products.rsvd import range_basis, sketch_matrix
 class LRQMMAware(LowRank):
     """Factors from the range of R_A B and the row space of Ã R_B: best in the product's norm."""
 
-    together: ClassVar[bool] = True
-    span: ClassVar[Span | None] = "product"
+    together = True
+    span = "product"
 
     def left_factors(self, A: Operand, B: Operand) -> Factors:
         Q = self._basis(A.residual, B.exact, self.rank_of(*A.shape), LEFT)

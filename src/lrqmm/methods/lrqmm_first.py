@@ -10,25 +10,22 @@ Source: this project; for stored weights the idea is SVDQuant's (arXiv 2411.0500
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from lrqmm._checks import Array
 from lrqmm.methods.lrqmm import LRQMM
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
-from lrqmm.products.factors import Factors
 from lrqmm.products.lowrank import LEFT, RIGHT
-from lrqmm.products.parts import Operand, Span
-from lrqmm.products.phases import phase
-from lrqmm.products.precision import in_float32, in_float64
+from lrqmm.products.parts import Factors, Operand
 from lrqmm.products.quantize import Quantizer
+from lrqmm.products.scaling import in_float32, in_float64
 
 
 @dataclass(frozen=True, kw_only=True)
 class LRQMMFirst(LRQMM):
     """Factors from the operands themselves, before they are quantised."""
 
-    span: ClassVar[Span | None] = None
+    span = None
 
     def _first(self, X: Array, side: int) -> Factors:
         """Factors of X, in float64 and then rounded: what they leave of X is quantised."""
@@ -38,11 +35,7 @@ class LRQMMFirst(LRQMM):
     def quantize_left(self, A: Array, quantizer: Quantizer) -> Operand:
         if self.rank == 0 or "a" not in self.sides:
             return super().quantize_left(A, quantizer)
-        factors = self._first(A, LEFT)
-        with phase("residual"):
-            rest = A - factors[0] @ factors[1]
-        coded = Operand.quantize(rest, quantizer)
-        return Operand(A, coded.quantized, quantizer, False, factors)
+        return Operand.quantize(A, quantizer, taken=self._first(A, LEFT))
 
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None
@@ -51,10 +44,8 @@ class LRQMMFirst(LRQMM):
             return Operand.quantize(B, quantizer, right=True, calibration=calibration), None
         V, U = self._first(B.T, RIGHT)
         factors = (U.T, V.T)
-        with phase("residual"):
-            rest = B - factors[0] @ factors[1]
-        coded = Operand.quantize(rest, quantizer, right=True, calibration=calibration)
-        return Operand(B, coded.quantized, quantizer, True, factors), factors
+        operand = Operand.quantize(B, quantizer, right=True, calibration=calibration, taken=factors)
+        return operand, factors
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         ra, rb, _, _ = self._widths(m, k, n)
@@ -64,10 +55,6 @@ class LRQMMFirst(LRQMM):
     def left_factors(self, A: Operand, B: Operand) -> Factors:
         assert A.taken is not None
         return A.taken
-
-    def right_factors(self, A: Operand, B: Operand, prepared: Any) -> Factors:
-        factors: Factors = prepared
-        return factors
 
 
 METHOD = Preset(

@@ -11,15 +11,13 @@ Source: this project; the same idea is folded into every affine quantiser's zero
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
-from lrqmm.products.factors import compensate
-from lrqmm.products.parts import Compensator, Operand, Span
+from lrqmm.products.parts import Compensator, Operand, compensate
 from lrqmm.products.phases import phase
 
 
@@ -27,7 +25,7 @@ from lrqmm.products.phases import phase
 class MeanFix(Compensator):
     """Compensates the mean of each row of R_A and of each column of R_B."""
 
-    span: ClassVar[Span | None] = "means"
+    span = "means"
 
     def prepare(self, B: Operand, calibration: Array | None) -> Array:
         residual = B.residual

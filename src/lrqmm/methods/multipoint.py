@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -43,7 +43,7 @@ class Multipoint(Compensator):
     tolerance : relative error of a column at which it gets no further point
     """
 
-    ahead: ClassVar[bool] = True
+    ahead = True
 
     points: int = whole(2, 1, 8)
     tolerance: float = number(0.0, 0.0, 1.0)

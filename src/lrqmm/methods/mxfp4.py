@@ -7,20 +7,18 @@ Source: OCP Microscaling Formats v1.0; Rouhani et al., arXiv 2310.10537.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 from lrqmm.products.composition import Preset
-from lrqmm.products.minifloat import E2M1, Format, Microscaling
+from lrqmm.products.minifloat import E2M1, Microscaling
 
 
 @dataclass(frozen=True, kw_only=True)
 class MXFP4(Microscaling):
     """E2M1 with block scales."""
 
-    FORMAT: ClassVar[Format] = E2M1
-
-    bits: int = field(default=4, init=False)
+    FORMAT = E2M1
+    bits = 4
 
 
 METHOD = Preset("mxfp4", title="MXFP4", quantizer=MXFP4, cites=("ocp2023mx", "rouhani2023mx"))

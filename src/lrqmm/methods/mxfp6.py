@@ -7,20 +7,18 @@ Source: OCP Microscaling Formats v1.0; Rouhani et al., arXiv 2310.10537.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 from lrqmm.products.composition import Preset
-from lrqmm.products.minifloat import E2M3, Format, Microscaling
+from lrqmm.products.minifloat import E2M3, Microscaling
 
 
 @dataclass(frozen=True, kw_only=True)
 class MXFP6(Microscaling):
     """E2M3 with block scales."""
 
-    FORMAT: ClassVar[Format] = E2M3
-
-    bits: int = field(default=6, init=False)
+    FORMAT = E2M3
+    bits = 6
 
 
 METHOD = Preset("mxfp6", title="MXFP6", quantizer=MXFP6, cites=("ocp2023mx", "rouhani2023mx"))

@@ -7,20 +7,18 @@ Source: OCP Microscaling Formats v1.0; Rouhani et al., arXiv 2310.10537.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 from lrqmm.products.composition import Preset
-from lrqmm.products.minifloat import E4M3, Format, Microscaling
+from lrqmm.products.minifloat import E4M3, Microscaling
 
 
 @dataclass(frozen=True, kw_only=True)
 class MXFP8(Microscaling):
     """E4M3 with block scales."""
 
-    FORMAT: ClassVar[Format] = E4M3
-
-    bits: int = field(default=8, init=False)
+    FORMAT = E4M3
+    bits = 8
 
 
 METHOD = Preset("mxfp8", title="MXFP8", quantizer=MXFP8, cites=("ocp2023mx", "rouhani2023mx"))

@@ -9,13 +9,12 @@ Source: NVIDIA's description of the format (Blackwell); arXiv 2509.25149.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
-from typing import ClassVar
 
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
-from lrqmm.products.minifloat import E2M1, E4M3, Format, Minifloat, to_format
+from lrqmm.products.minifloat import E2M1, E4M3, Minifloat, to_format
 from lrqmm.products.quantize import SCALE_BITS, Encoded, usable_scale
 from lrqmm.products.scaling import near_one
 
@@ -27,10 +26,10 @@ SMALLEST = 2.0**-9
 class NVFP4(Minifloat):
     """E2M1 with scales on two levels."""
 
-    FORMAT: ClassVar[Format] = E2M1
-    scale_bits: ClassVar[int] = 8
+    FORMAT = E2M1
+    scale_bits = 8
+    bits = 4
 
-    bits: int = field(default=4, init=False)
     granularity: str = "group:16"
 
     def stored_bits(self, rows: int, k: int) -> int:

@@ -9,7 +9,7 @@ Source: reordering of channels, as in Atom (Zhao et al., arXiv 2310.19102) and L
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -26,7 +26,7 @@ from lrqmm.products.scaling import near_one
 class Permutation(Transform):
     """The inner dimension in the order of A's column magnitudes."""
 
-    calibrated: ClassVar[bool] = True
+    calibrated = True
 
     def fit(self, B: Array, quantizer: Quantizer, calibration: Array | None) -> Any:
         xp = array_namespace(B)

@@ -9,7 +9,7 @@ Source: Xiao et al., arXiv 2211.10438 (α = 0.5).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -27,7 +27,7 @@ from lrqmm.products.scaling import near_one
 class Scaling(Transform):
     """A diagonal T⁻¹ = diag(s); subclasses choose s."""
 
-    calibrated: ClassVar[bool] = True
+    calibrated = True
 
     def left(self, A: Array, fitted: Any) -> Array:
         with phase("transform"):

@@ -17,12 +17,10 @@ from array_api_compat import array_namespace, device
 
 from lrqmm._checks import Array
 from lrqmm._parameters import whole
-from lrqmm.methods.lowrank_first import take_out
 from lrqmm.methods.qera import QERA
 from lrqmm.products.composition import Preset
 from lrqmm.products.decompose import singular_values
-from lrqmm.products.factors import Factors
-from lrqmm.products.parts import Operand
+from lrqmm.products.parts import Factors, Operand
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import near_one
 from lrqmm.products.weightside import Metric, apply_metric, best_low_rank
@@ -61,7 +59,7 @@ class SRR(QERA):
         metric = self.fitted_metric(calibration)
         first = self.split(B, rank, metric)
         removed = self.stored(best_low_rank(B, first, metric))
-        operand = take_out(B, removed, quantizer, calibration)
+        operand = Operand.quantize(B, quantizer, right=True, calibration=calibration, taken=removed)
         repair = self.stored(best_low_rank(operand.residual, rank - first, metric))
         return operand, (
             xp.concat([removed[0], repair[0]], axis=1),

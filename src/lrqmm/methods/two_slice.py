@@ -10,7 +10,6 @@ doi:10.1177/10943420241239588), with the library's scales.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
@@ -23,7 +22,7 @@ from lrqmm.products.quantized import Quantized
 class SecondSlice(Compensator):
     """The residuals at the operands' own bits."""
 
-    slices: ClassVar[int] = 2
+    slices = 2
 
     def prepare(self, B: Operand, calibration: Array | None) -> Quantized:
         return B.quantize_residual()

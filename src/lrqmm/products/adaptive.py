@@ -23,8 +23,7 @@ from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
 from lrqmm.products.decompose import basis
-from lrqmm.products.factors import Factors, compensate
-from lrqmm.products.parts import Operand, product_of_second_slices
+from lrqmm.products.parts import Factors, Operand, compensate, product_of_second_slices
 from lrqmm.products.phases import phase
 from lrqmm.products.quantized import product
 from lrqmm.products.rsvd import sketch_matrix

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from array_api_compat import array_namespace, device
 
@@ -17,11 +16,10 @@ from lrqmm._checks import Array
 from lrqmm._parameters import one_of, whole
 from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import pinv
-from lrqmm.products.factors import Factors
+from lrqmm.products.parts import Factors
 from lrqmm.products.phases import phase
-from lrqmm.products.precision import in_float32, in_float64
 from lrqmm.products.quantize import Uniform, group_length
-from lrqmm.products.scaling import near_one
+from lrqmm.products.scaling import in_float32, in_float64, near_one
 from lrqmm.products.wholeproduct import WholeProduct
 
 FLOAT_BITS = 32
@@ -81,7 +79,7 @@ class Compressor(WholeProduct):
         rows, or each column of a dense part) or 'group:N' of its elements
     """
 
-    ahead: ClassVar[bool] = True
+    ahead = True
 
     bits: int = whole(4, 1, 8)
     granularity: str = "tensor"

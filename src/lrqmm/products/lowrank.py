@@ -20,8 +20,7 @@ from lrqmm._checks import Array
 from lrqmm._parameters import one_of, whole
 from lrqmm.products import adaptive
 from lrqmm.products.cost import Cost
-from lrqmm.products.factors import Factors, compensate, stored
-from lrqmm.products.parts import Compensator, Operand
+from lrqmm.products.parts import Compensator, Factors, Operand, compensate, stored
 from lrqmm.products.rsvd import SKETCHES
 
 DEFAULT_RANK = 16

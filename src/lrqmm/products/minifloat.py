@@ -50,7 +50,7 @@ def to_format(xp: ModuleType, x: Array, kind: Format) -> Array:
 class Minifloat(Quantizer):
     """Numbers of a narrow float format, times a float32 scale: max|x| becomes the largest."""
 
-    integer: ClassVar[bool] = False
+    integer = False
     FORMAT: ClassVar[Format]
 
     bits: int = field(default=8, init=False)
@@ -75,7 +75,7 @@ class Microscaling(Minifloat):
         squared error, block by block
     """
 
-    scale_bits: ClassVar[int] = 8
+    scale_bits = 8
 
     granularity: str = "group:32"
     scale_rule: str = one_of("ceil", "ceil", "floor", "best")

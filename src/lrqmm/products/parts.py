@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from array_api_compat import array_namespace
+
 from lrqmm._checks import Array
 from lrqmm._parameters import Checked
 from lrqmm._repr import Shown
 from lrqmm.products.cost import Cost
 from lrqmm.products.phases import phase
-from lrqmm.products.precision import summed_in_float64
-from lrqmm.products.quantize import Quantizer
+from lrqmm.products.quantize import Quantizer, Uniform, clipped
 from lrqmm.products.quantized import Quantized, product
+from lrqmm.products.scaling import summed_in_float64
 
 Span = Literal["nothing", "means", "residual", "product"]
+Factors = tuple[Array, Array]
+"""(U, V): thin factors whose product is the low-rank part of a matrix."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Operand(Shown):
     quantized: Quantized
     quantizer: Quantizer
     transposed: bool
-    taken: tuple[Array, Array] | None = None
+    taken: Factors | None = None
 
     @classmethod
     def quantize(
@@ -45,12 +49,21 @@ class Operand(Shown):
         *,
         right: bool = False,
         calibration: Array | None = None,
+        taken: Factors | None = None,
+        clip: float = 1.0,
     ) -> Operand:
-        """Quantise a left (m x k) or right (k x n) operand along k."""
+        """Quantise a left (m x k) or right (k x n) operand along k; where factors are taken out of
+        it what is left, cut at `clip` times the largest magnitude of each vector or group."""
+        rest = X
+        if taken is not None:
+            with phase("residual"):
+                rest = X - taken[0] @ taken[1]
         options = {"calibration": calibration} if quantizer.calibrated else {}
         with phase("quantize"):
-            quantized = quantizer.quantize(X.T if right else X, **options)
-        return cls(X, quantized, quantizer, right)
+            along = rest.T if right else rest
+            if clip < 1:
+                along = clipped(along, clip, quantizer.granularity)
+            return cls(X, quantizer.quantize(along, **options), quantizer, right, taken)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -200,7 +213,7 @@ class Compensator(Shown, Checked, ABC):
 class NoCompensator(Compensator):
     """Nothing is won back: the direct product."""
 
-    span: ClassVar[Span | None] = "nothing"
+    span = "nothing"
 
     def correct(self, A: Operand, B: Operand, prepared: Any) -> Array | None:
         return None
@@ -214,3 +227,33 @@ def product_of_second_slices(A: Operand, B: Operand, second_of_B: Quantized) -> 
     second_of_A = A.quantize_residual()
     with phase("product"):
         return product(A.quantized, second_of_B) + product(second_of_A, B.quantized)
+
+
+def compensate(
+    A: Operand, B: Operand, left: Factors | None, right: Factors | None, terms: str
+) -> Array:
+    """The correction of Ã B̃ as one product of thin matrices, (m x 2r) by (2r x n)."""
+    xp = array_namespace(A.exact)
+    with phase("correct"):
+        columns, rows = [], []
+        if right is not None:
+            U_B, V_B = right
+            thin = A.approx @ U_B
+            if terms == "full" and left is not None:
+                thin = thin + left[0] @ (left[1] @ U_B)
+            columns.append(thin)
+            rows.append(V_B)
+        if left is not None:
+            U_A, V_A = left
+            columns.append(U_A)
+            rows.append(V_A @ (B.exact if terms == "exact" else B.approx))
+        return xp.concat(columns, axis=1) @ xp.concat(rows, axis=0)
+
+
+def stored(factors: Factors, dtype: str) -> Factors:
+    """The factors as they are kept: in 'int8' the columns of U and the rows of V are rounded."""
+    U, V = factors
+    if dtype == "float32" or 0 in U.shape:
+        return factors
+    U, V = (Uniform().quantize(X).dequantize() for X in (U.T, V))
+    return U.T, V

@@ -279,7 +279,7 @@ class WeightOnly(Quantizer):
     Uniform()
     """
 
-    ahead: ClassVar[bool] = True
+    ahead = True
 
     zero_point_a: str | None = one_of(None, *ZERO_POINTS)
 

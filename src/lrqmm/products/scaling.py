@@ -1,8 +1,13 @@
-"""Powers of two, exactly: what keeps squares, norms and sums of any operand in range.
+"""Powers of two, exactly, and sums in float64: what keeps numbers in range and reproducible.
 
 Operands may be as small as 2^-119 and as large as 2^120, and float32 does not hold their squares,
 nor long sums of the largest. What needs those works on X / p, with p a power of two, and multiplies
 its answer by p: that rounds nothing, so a method does to s A and t B what it does to A and B.
+
+The order in which a library adds up changes with its number of threads, and with it the last bits
+of a float32 sum or decomposition. That is harmless in an answer. Before a rounding it is not: one
+bit turns a code to its neighbour, and the answer by 10⁻⁴ or more. Summed in float64 and rounded to
+float32, the numbers that are quantised are the same for any number of threads.
 """
 
 from __future__ import annotations
@@ -68,3 +73,20 @@ def energy(X: Array) -> float:
     """The sum of X's squares, which float64 holds for every operand."""
     xp = array_namespace(X)
     return float(xp.sum(xp.astype(X, xp.float64) ** 2))
+
+
+def in_float32(X: Array) -> Array:
+    """X rounded to float32; X itself where it is."""
+    xp = array_namespace(X)
+    return xp.astype(X, xp.float32, copy=False)
+
+
+def in_float64(X: Array) -> Array:
+    """X in float64; X itself where it is."""
+    xp = array_namespace(X)
+    return xp.astype(X, xp.float64, copy=False)
+
+
+def summed_in_float64(X: Array, Y: Array) -> Array:
+    """X Y (m x n), summed in float64 and rounded to float32."""
+    return in_float32(in_float64(X) @ in_float64(Y))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -20,12 +20,10 @@ from lrqmm._checks import Array
 from lrqmm._parameters import one_of, whole
 from lrqmm.products.cost import Cost
 from lrqmm.products.decompose import eigh, svd
-from lrqmm.products.factors import Factors, stored
 from lrqmm.products.lowrank import DEFAULT_RANK
-from lrqmm.products.parts import Compensator, Operand
+from lrqmm.products.parts import Compensator, Factors, Operand, stored
 from lrqmm.products.phases import phase
-from lrqmm.products.precision import in_float64
-from lrqmm.products.scaling import near_one
+from lrqmm.products.scaling import in_float64, near_one
 
 Metric = tuple[Array, Array] | None
 """S and S⁻¹ (k x k), or their diagonals (k,), float64; None is the identity."""
@@ -41,8 +39,8 @@ class WeightSide(Compensator):
     factor_dtype : 'float32', or 'int8' (each factor column rounded to 8 bits)
     """
 
-    calibrated: ClassVar[bool] = True
-    ahead: ClassVar[bool] = True
+    calibrated = True
+    ahead = True
 
     rank: int | None = whole(None, 0)
     factor_dtype: str = one_of("float32", "float32", "int8")
