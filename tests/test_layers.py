@@ -9,15 +9,10 @@ from torch import nn
 
 import lrqmm
 from lrqmm.nn import ranks as layers
+from lrqmm.nn.im2col import im2col, weight_matrix
+from lrqmm.nn.left import gemm_layers
 from lrqmm.nn.ranks import choose_ranks, layer_errors, total_cost
-from lrqmm.nn.replace import (
-    Product,
-    gemm_layers,
-    im2col,
-    products,
-    replace_layers,
-    weight_matrix,
-)
+from lrqmm.nn.replace import Product, products, replace_layers
 
 
 @pytest.fixture

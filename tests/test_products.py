@@ -6,14 +6,9 @@ import torch
 from torch import nn
 
 import lrqmm
-from lrqmm.nn.replace import (
-    Product,
-    gemm_layers,
-    im2col,
-    products,
-    replace_layers,
-    weight_matrix,
-)
+from lrqmm.nn.im2col import im2col, weight_matrix
+from lrqmm.nn.left import gemm_layers
+from lrqmm.nn.replace import Product, products, replace_layers
 
 
 def small(seed=0):

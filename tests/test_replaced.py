@@ -12,16 +12,10 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import lrqmm
 from lrqmm.bench.compare import compare
 from lrqmm.nn import Linear
+from lrqmm.nn.im2col import im2col, weight_matrix
+from lrqmm.nn.left import gemm_layers, left_out
 from lrqmm.nn.ranks import choose_ranks, layer_errors, total_cost, weight_bits
-from lrqmm.nn.replace import (
-    Product,
-    gemm_layers,
-    im2col,
-    left_out,
-    products,
-    replace_layers,
-    weight_matrix,
-)
+from lrqmm.nn.replace import Product, products, replace_layers
 
 
 def error(y, exact):

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lrqmm.method import Method
-from lrqmm.nn.replace import Product, named_or_given
+from lrqmm.nn.layer import Product
+from lrqmm.nn.replace import named_or_given
 
 __all__ = ["Linear"]
 

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lrqmm.nn.im2col import im2col, weight_matrix
-from lrqmm.nn.replace import first_input
+from lrqmm.nn.im2col import Layer, im2col, watched, weight_matrix
 
 Matrix = NDArray[np.float32]
 
@@ -33,30 +32,17 @@ def capture(model: nn.Module, batch: Tensor) -> Iterator[LayerProduct]:
     Only the layers' inputs are held, each until its product is made: they are up to kh * kw
     times smaller than the products' matrices, of which one pair exists at a time.
     """
-    inputs: list[tuple[str, nn.Conv2d | nn.Linear, Tensor]] = []
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda layer, args, kwargs, name=name: inputs.append(
-                (name, layer, first_input(args, kwargs))
-            ),
-            with_kwargs=True,
-        )
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layers = {name: it for name, it in model.named_modules() if isinstance(it, Layer)}
+    inputs: list[tuple[str, Tensor]] = []
+    with torch.no_grad(), watched(layers, lambda name, x, y: inputs.append((name, x))):
+        model(batch)
     inputs.reverse()
     while inputs:
-        name, layer, x = inputs.pop()
-        yield LayerProduct(name, *operands(layer, x))
+        name, x = inputs.pop()
+        yield LayerProduct(name, *operands(layers[name], x))
 
 
-def operands(layer: nn.Conv2d | nn.Linear, x: Tensor) -> tuple[Matrix, Matrix]:
+def operands(layer: Layer, x: Tensor) -> tuple[Matrix, Matrix]:
     """The matrix product that a layer does with its input `x`.
 
     Parameters

@@ -7,12 +7,16 @@ linear layer  Y = X Wᵀ + b             a row of X for each picture or token
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Layer = nn.Conv2d | nn.Linear
+Key = TypeVar("Key")
 
 PADDING = {"zeros": "constant", **{name: name for name in ("reflect", "replicate", "circular")}}
 """`nn.Conv2d`'s names of paddings, and `F.pad`'s."""
@@ -149,3 +153,33 @@ def _padding(layer: nn.Conv2d) -> tuple[int, int, int, int]:
         return left, horizontal - left, top, vertical - top
     down, right = (int(size) for size in layer.padding)
     return right, right, down, down
+
+
+def first_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What a layer was called on, by position or by name."""
+    return (*args, *kwargs.values())[0]
+
+
+@contextmanager
+def watched(
+    layers: Mapping[Key, nn.Module], see: Callable[[Key, Tensor, Tensor], None]
+) -> Iterator[None]:
+    """Call see(key, input, output) whenever a layer runs, with the output of the layer itself,
+    before hooks of others change it."""
+
+    def watcher(key: Key) -> Callable[..., None]:
+        def watch(_: nn.Module, args: Any, kwargs: Any, y: Any) -> None:
+            if isinstance(y, Tensor):
+                see(key, dense(first_input(args, kwargs)), dense(y))
+
+        return watch
+
+    hooks = [
+        layer.register_forward_hook(watcher(key), prepend=True, with_kwargs=True)
+        for key, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

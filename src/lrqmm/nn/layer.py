@@ -118,18 +118,16 @@ class Product(Counted, Replaced, nn.Module):
 
     def multiply(self, x: Tensor) -> Tensor:
         """The layer's output."""
-        y, shape = self._multiplied(x)
+        y, shape = self._outputs(x)
         self.tally.add(shape)
         return y
 
     def aside(self, x: Tensor) -> Tensor:
         """The layer's output, which counts nowhere."""
-        return self._multiplied(x)[0]
+        return self._outputs(x)[0]
 
-    def _multiplied(self, x: Tensor) -> tuple[Tensor, Shape]:
-        with torch.inference_mode(False), torch.no_grad():  # what it holds is used outside of both
-            return self._outputs(x)
-
+    @torch.inference_mode(False)  # what it holds is used outside of both
+    @torch.no_grad()
     def _outputs(self, x: Tensor) -> tuple[Tensor, Shape]:
         layer = self.layer
         if not isinstance(x, Tensor):

@@ -71,12 +71,12 @@ def left_out(model: nn.Module) -> dict[str, str]:
         for _, module, _ in walk(model)
         if isinstance(module, nn.MultiheadAttention)
     }
-    reasons: dict[nn.Module, str] = {}
-    names: dict[nn.Module, str] = {}
+    seen: set[nn.Module] = set()
+    reasons: dict[str, str] = {}
     for name, module, _ in walk(model):
-        if module in names or isinstance(module, Replaced | ParametrizationList):
+        if module in seen or isinstance(module, Replaced | ParametrizationList):
             continue
-        names[module] = name
+        seen.add(module)
         if module in attended:
             reason: str | None = ATTENTION
         elif isinstance(module, Layer):
@@ -85,8 +85,8 @@ def left_out(model: nn.Module) -> dict[str, str]:
         else:
             reason = _other_kind(module)
         if reason is not None:
-            reasons[module] = reason
-    return {names[module]: reason for module, reason in reasons.items()}
+            reasons[name] = reason
+    return reasons
 
 
 def why_not(layer: Layer) -> str | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lrqmm.method import Method, get_method
-from lrqmm.nn.im2col import Layer, dense, im2col, weight_matrix
+from lrqmm.nn.im2col import Layer, first_input, im2col, watched, weight_matrix
+from lrqmm.nn.layer import Product
 from lrqmm.nn.left import gemm_layers, left_out
-from lrqmm.nn.replace import Product, Run, call, first_input, products
+from lrqmm.nn.replace import Run, call, products
 from lrqmm.products.cost import Cost
 
 
@@ -83,9 +83,9 @@ def layer_errors(
 
     called = {n: it if isinstance(it, Product) else it.layer for n, it in replaced.items()}
     for batch in batches:
-        with _watched({name: float_layers[name] for name in replaced}, alone):
+        with watched({name: float_layers[name] for name in replaced}, alone):
             run(reference, batch)
-        with _watched(called, beside):
+        with watched(called, beside):
             run(low, batch)
     return {
         name: LayerError(*(_ratio(*totals[i : i + 2]) for i in (0, 2, 4)))
@@ -95,31 +95,6 @@ def layer_errors(
 
 def _ratio(error: float, size: float) -> float:
     return math.sqrt(error / size) if size else 0.0
-
-
-@contextmanager
-def _watched(
-    layers: Mapping[str, nn.Module], see: Callable[[str, Tensor, Tensor], None]
-) -> Iterator[None]:
-    """Calls see(name, input, output) whenever a layer runs, with the output of the layer itself,
-    before hooks of others change it."""
-
-    def watcher(name: str) -> Callable[..., None]:
-        def watch(_: nn.Module, args: Any, kwargs: Any, y: Any) -> None:
-            if isinstance(y, Tensor):
-                see(name, dense(first_input(args, kwargs)), dense(y))
-
-        return watch
-
-    hooks = [
-        layer.register_forward_hook(watcher(name), prepend=True, with_kwargs=True)
-        for name, layer in layers.items()
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @dataclass(frozen=True)
@@ -283,7 +258,7 @@ def _options(
             elements = groups * (m * k + k * n)
             options.setdefault(name, []).append(_Option(rank, relative, bits, elements))
 
-    with _watched(layers, measure):
+    with watched(layers, measure):
         run()
     return options
 
@@ -312,7 +287,7 @@ def total_cost(low: nn.Module) -> tuple[Cost, float]:
 
     Every product since the network was last called counts, those of kept layers in float too, and a
     layer that runs twice counts twice. Products that are no `nn.Conv2d`'s or `nn.Linear`'s do not
-    count: those of attention and of other kinds of layer (`lrqmm.nn.replace.left_out`).
+    count: those of attention and of other kinds of layer (`lrqmm.nn.left.left_out`).
 
     Parameters
     ----------

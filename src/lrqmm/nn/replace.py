@@ -19,21 +19,9 @@ from torch.nn.parameter import is_lazy
 
 from lrqmm.method import Method, get_method
 from lrqmm.nn.counting import Kept, KeptHook, Passes, Tally, forget, kept
-from lrqmm.nn.im2col import Layer, dense, im2col, weight_matrix
+from lrqmm.nn.im2col import Layer, im2col, watched
 from lrqmm.nn.layer import Product
-from lrqmm.nn.left import ATTENTION, gemm_layers, left_out, walk
-
-__all__ = [
-    "Layer",
-    "Product",
-    "call",
-    "gemm_layers",
-    "im2col",
-    "left_out",
-    "products",
-    "replace_layers",
-    "weight_matrix",
-]
+from lrqmm.nn.left import ATTENTION, left_out, walk
 
 Run = Callable[[nn.Module, Any], Any]
 """How a network takes a batch."""
@@ -121,9 +109,7 @@ def replace_layers(
         raise ValueError("calibration is given; allowed with a method that calibrates")
     replaced = _copy(model)
     plan = _plan(replaced, chosen, tuple(keep))
-    samples: dict[Layer, Tensor] = {}
-    if calibration is not None:
-        samples = _samples(replaced, plan, calibration, run)
+    samples = {} if calibration is None else _samples(replaced, plan, calibration, run)
     passes = Passes()
     product_of: dict[nn.Module, Product] = {}
     for layer, chosen_method in plan.methods.items():
@@ -262,10 +248,10 @@ def _samples(model: nn.Module, plan: _Plan, batch: Any, run: Run) -> dict[Layer,
     """Rows of the left operands of layers that calibrate, at random, as a layer first runs."""
     samples: dict[Layer, Tensor] = {}
 
-    def keep(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor) -> None:
+    def keep(layer: Layer, x: Tensor, y: Tensor) -> None:
         if layer in samples:
             return
-        A = im2col(layer, dense(first_input(args, kwargs)))[0]
+        A = im2col(layer, x)[0]
         if A.ndim == 3:
             raise ValueError(
                 f"layer {plan.name(layer)!r} is a grouped convolution; allowed with a "
@@ -277,12 +263,8 @@ def _samples(model: nn.Module, plan: _Plan, batch: Any, run: Run) -> dict[Layer,
         samples[layer] = A[rows.to(A.device)]
 
     layers = [layer for layer, method in plan.methods.items() if method.calibrated]
-    hooks = [layer.register_forward_hook(keep, with_kwargs=True) for layer in layers]
-    try:
+    with watched({layer: layer for layer in layers}, keep):
         run(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     without = [plan.name(layer) for layer in layers if layer not in samples]
     if without:
         warnings.warn(
@@ -291,11 +273,6 @@ def _samples(model: nn.Module, plan: _Plan, batch: Any, run: Run) -> dict[Layer,
             stacklevel=3,
         )
     return samples
-
-
-def first_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """What a layer was called on, by position or by name."""
-    return (*args, *kwargs.values())[0]
 
 
 def products(model: nn.Module) -> dict[str, Product | Kept]:
