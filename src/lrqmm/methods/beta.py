@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrqmm._parameters import number, whole
-from lrqmm.products.noiseshaping import NoiseShaped
+from lrqmm._parameters import number
+from lrqmm.methods.sigma_delta import SigmaDelta
 
 
 @dataclass(frozen=True)
-class Beta(NoiseShaped):
+class Beta(SigmaDelta):
     """Feedback of more than the whole error.
 
     Parameters
@@ -27,16 +27,11 @@ class Beta(NoiseShaped):
     """
 
     bits: int = 2
-    condense: int = whole(1, 1)
     beta: float = number(1.2, 1.0, 1.9)
 
     @property
     def feedback(self) -> float:
         return self.beta
-
-    @property
-    def block(self) -> int:
-        return self.condense
 
 
 METHOD = Beta("beta", title="beta encoding", cites=("zhang2021noiseshaping",))

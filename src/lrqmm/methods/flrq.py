@@ -30,7 +30,7 @@ from lrqmm.products.parts import Factors, Operand
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import energy, near_one
-from lrqmm.products.weightside import Metric, WeightSide
+from lrqmm.products.weightside import WeightSide
 
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 """Largest magnitudes that are kept, of a vector's (group's) own; tried in the first turn."""
@@ -54,9 +54,6 @@ class FLRQ(WeightSide):
     power_iterations: int = whole(2, 0)
     iterations: int = whole(20, 0)
     seed: int = whole(0, 0)
-
-    def metric(self, sample: Array) -> Metric:
-        return None
 
     def sketch(self, X: Array, rank: int) -> Factors:
         """Rank-1 parts of X (k x n), one after another: U (k x rank), V (rank x n)."""
@@ -106,7 +103,6 @@ class FLRQ(WeightSide):
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None
     ) -> tuple[Operand, Factors | None]:
-        assert calibration is not None
         xp = array_namespace(B)
         rank = self.rank_that_pays(B)
         X, _ = near_one(calibration)

@@ -134,25 +134,18 @@ class GPTQ(WeightOnly):
 
     def _grid(self, xp: ModuleType, X: Array) -> tuple[Array, Array | None, int]:
         """Scales, offsets and the length of a group; cut where the squared error is least."""
+        power, axes = 1.0, shared_axes(self.granularity)
+        if self.clip:
+            X, power = near_one(X)
         plain = self._uniform.quantize(X)
-        if not self.clip:
-            return plain.scale, plain.offset, plain.group
-        X, power = near_one(X)
-        axes, best = shared_axes(self.granularity), None
-        for share in SHARES:
+        scale, offset, least = plain.scale, plain.offset, xp.full_like(plain.scale, float("inf"))
+        for share in SHARES if self.clip else ():
             cut = self._uniform.quantize(clipped(X, share, self.granularity))
             missed = blocks(xp, X - cut.dequantize(), cut.group) ** 2
             error = xp.sum(missed, axis=axes, keepdims=True)[:, :, 0]
-            if best is None:
-                best = [error, cut.scale, cut.offset]
-                continue
-            better = error < best[0]
-            best = [
-                None if old is None else xp.where(better, new, old)
-                for new, old in zip((error, cut.scale, cut.offset), best, strict=True)
-            ]
-        assert best is not None
-        _, scale, offset = best
+            better = error < least
+            least, scale = xp.where(better, error, least), xp.where(better, cut.scale, scale)
+            offset = None if offset is None else xp.where(better, cut.offset, offset)
         return power * scale, None if offset is None else power * offset, plain.group
 
     def _second_moments(self, xp: ModuleType, calibration: Array) -> Array:

@@ -77,9 +77,8 @@ class HQQ(WeightOnly):
             beta *= GROWTH
         if self.ends_on == "mean":
             best = z
-        offset = xp.where(
-            scale > 0, in_float32(-scale * best), low
-        )  # a constant group is its value
+        # a constant group is its value
+        offset = xp.where(scale > 0, in_float32(-scale * best), low)
         return xp.where(scale > 0, in_float32(codes(best)), xp.zeros_like(x)), scale, offset
 
 

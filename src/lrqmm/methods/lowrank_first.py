@@ -18,7 +18,7 @@ from lrqmm.products.composition import Preset
 from lrqmm.products.parts import Factors, Operand
 from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import energy
-from lrqmm.products.weightside import Metric, WeightSide, best_low_rank
+from lrqmm.products.weightside import WeightSide, best_low_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,6 @@ class LowRankFirst(WeightSide):
     calibrated = False
 
     iterations: int = whole(10, 0)
-
-    def metric(self, sample: Array) -> Metric:
-        return None
 
     def quantize_right(
         self, B: Array, quantizer: Quantizer, calibration: Array | None

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
-from lrqmm.products.weightside import Metric, WeightSide
+from lrqmm.products.weightside import WeightSide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +19,6 @@ class LQER(WeightSide):
     """The metric is the identity."""
 
     calibrated = False
-
-    def metric(self, sample: Array) -> Metric:
-        return None
 
 
 METHOD = Preset("lqer", title="LQER", compensator=LQER, cites=("zhang2024lqer", "yao2023zeroquant"))

@@ -66,7 +66,10 @@ class LRAMM(WholeProduct):
         U, s, Vt = self._svd(B, RIGHT)
         s, power = near_one(s[None, :])
         with phase("quantize"):
-            L_B, R_B = self._quantized((U * s).T, self.d2), self._quantized(Vt.T, self.d3)
+            L_B, R_B = (
+                self._uniform(self.d2).quantize((U * s).T),
+                self._uniform(self.d3).quantize(Vt.T),
+            )
             return L_B, replace(R_B, scale=R_B.scale * power)
 
     def _multiply(
@@ -76,12 +79,13 @@ class LRAMM(WholeProduct):
         U, s, Vt = self._svd(A, LEFT)
         s, power = near_one(s[None, :])
         with phase("quantize"):
-            L_A = self._quantized(U, self.d0)
-            R_A = self._quantized(s.T * Vt, self.d1)
+            L_A = self._uniform(self.d0).quantize(U)
+            R_A = self._uniform(self.d1).quantize(s.T * Vt)
+        between = self._uniform(self.bits_between)
         with phase("product"):
             middle = product(R_A, L_B)  # (r, r)
-            left = product(L_A, self._quantized(middle.T, self.bits_between))  # (m, r)
-            return product(self._quantized(left * power, self.bits_between), R_B)
+            left = product(L_A, between.quantize(middle.T))  # (m, r)
+            return product(between.quantize(left * power), R_B)
 
     def _svd(self, X: Array, side: int) -> tuple[Array, Array, Array]:
         """In float64, since the factors are quantised; rounded to float32."""
@@ -94,9 +98,6 @@ class LRAMM(WholeProduct):
             seed=(self.seed, side),
         )
         return in_float32(U), in_float32(s), in_float32(Vt)
-
-    def _quantized(self, X: Array, bits: int | None) -> Quantized:
-        return self._uniform(bits).quantize(X)
 
     def _uniform(self, bits: int | None) -> Uniform:
         return Uniform(bits=self.bits if bits is None else bits, granularity=self.granularity)

@@ -64,10 +64,9 @@ class LRQMMAware(LowRank):
     def cost(self, m: int, k: int, n: int) -> Cost:
         if self.rank == 0:
             return Cost()
-        _, _, wide_a, wide_b = self._widths(m, k, n)
-        passes = 2 * self.power_iterations + 1 + (1 if self.oversampling else 0)
+        ra, rb, wide_a, wide_b = self._widths(m, k, n)
+        passes = 2 * self.power_iterations + 1 + bool(self.oversampling)
         both = m * k + k * n
-        ra, rb, _, _ = self._widths(m, k, n)
         sketches = 2 * passes * both * (wide_a + wide_b) + 2 * (m * k * ra + k * n * rb)
         moved = 9 * both + 4 * (2 * passes + 1) * both
         return Cost(float_operations=sketches, bytes=moved) + self._update_cost(m, k, n)

@@ -48,7 +48,7 @@ class LRQMMFirst(LRQMM):
         return operand, factors
 
     def cost(self, m: int, k: int, n: int) -> Cost:
-        ra, rb, _, _ = self._widths(m, k, n)
+        ra, rb = self.ranks(m, k, n)
         taking = Cost(float_operations=2 * (m * k * ra + k * n * rb))
         return super().cost(m, k, n) + (taking if self.rank != 0 else Cost())
 

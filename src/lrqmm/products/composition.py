@@ -162,16 +162,13 @@ class Preset(Recipe):
     def defaults(self) -> dict[str, Any]:
         types = [getattr(self, part) for part in self.parts]
         parameters = {field.name: field.default for part in types for field in _own(part)}
-        return {**parameters, "execution": "plain"} if self._executions else parameters
+        choice = has_executions(self.transform, self.quantizer, self.compensator)
+        return {**parameters, "execution": "plain"} if choice else parameters
 
     @property
     def changed(self) -> list[str]:
         """The kinds of its parts that are others than those of `direct`."""
         return [kind for kind in self.parts if getattr(self, kind) != getattr(Preset, kind)]
-
-    @property
-    def _executions(self) -> bool:
-        return has_executions(self.transform, self.quantizer, self.compensator)
 
     @property
     def needs(self) -> str:

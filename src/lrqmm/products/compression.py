@@ -56,16 +56,11 @@ class Compressed:
         return C
 
     def times(self, power: float) -> Compressed:
-        """B̂ times a number. It goes into the left factors, so that A L has the product's size."""
-        factors = tuple((power * L, R) for L, R in self.factors)
-        dense = None if self.dense is None else power * self.dense
+        """B̂ times a number, in float32, as it is multiplied. The number goes into the left factors,
+        so that A L has the product's size."""
+        factors = tuple((in_float32(power * L), in_float32(R)) for L, R in self.factors)
+        dense = None if self.dense is None else in_float32(power * self.dense)
         return replace(self, factors=factors, dense=dense, shift=power * self.shift)
-
-    def in_float32(self) -> Compressed:
-        """The same with float32 arrays, as they are multiplied."""
-        factors = tuple((in_float32(L), in_float32(R)) for L, R in self.factors)
-        dense = None if self.dense is None else in_float32(self.dense)
-        return replace(self, factors=factors, dense=dense)
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ class Compressor(WholeProduct):
     def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Compressed:
         near, power = near_one(B)  # squares and half precision have their range too
         compressed = self.compress(in_float64(near), calibration)
-        return compressed.times(float(power[0, 0])).in_float32()
+        return compressed.times(float(power[0, 0]))
 
     def _multiply(self, A: Array, prepared: Compressed, out: Array | None) -> Array:
         with phase("product"):

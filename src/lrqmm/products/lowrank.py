@@ -96,11 +96,9 @@ class LowRank(Compensator):
     def _both_factors(
         self, A: Operand, B: Operand, prepared: Any
     ) -> tuple[Factors | None, Factors | None]:
-        left = right = None
-        if "a" in self.sides:
-            left = stored(self.left_factors(A, B), self.factor_dtype)
-        if "b" in self.sides:
-            right = stored(self.right_factors(A, B, prepared), self.factor_dtype)
+        sides, dtype = self.sides, self.factor_dtype
+        left = stored(self.left_factors(A, B), dtype) if "a" in sides else None
+        right = stored(self.right_factors(A, B, prepared), dtype) if "b" in sides else None
         return left, right
 
     @abstractmethod
@@ -127,15 +125,12 @@ class LowRank(Compensator):
     def _widths(self, m: int, k: int, n: int) -> tuple[int, int, int, int]:
         """Ranks and sketch widths of the two sides, for the cost model."""
         ra, rb = self.ranks(m, k, n)
-        wide_a, wide_b = (
-            min(rank + self.oversampling, *shape) if rank else 0
-            for rank, shape in ((ra, (m, k)), (rb, (k, n)))
-        )
-        return ra, rb, wide_a, wide_b
+        wide_a = min(ra + self.oversampling, m, k) if ra else 0
+        return ra, rb, wide_a, min(rb + self.oversampling, k, n) if rb else 0
 
     def _update_cost(self, m: int, k: int, n: int) -> Cost:
         """Products of `compensate`; the two residuals and the factors are read, C is updated."""
-        ra, rb, _, _ = self._widths(m, k, n)
+        ra, rb = self.ranks(m, k, n)
         operations = 2 * (m * k * rb + ra * k * n + m * (ra + rb) * n)
         if self.terms == "full":
             operations += 2 * ra * rb * (k + m)

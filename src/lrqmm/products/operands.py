@@ -170,14 +170,11 @@ def check_out(
     contiguous = out.is_contiguous() if library == "torch" else out.flags.c_contiguous
     if not contiguous:
         raise ValueError("out has strides of its own; allowed: a contiguous array")
-    if library == "numpy":
-        backend_of(out).plain("out", out)
-        if not out.flags.writeable or not out.flags.aligned:
-            raise ValueError("out is read-only or not aligned; allowed: memory to write to")
-    if library == "torch":
-        backend_of(out).plain("out", out)
-        if out.requires_grad or out.is_neg():
-            raise ValueError("out asks for a gradient or is a negated view; allowed: neither")
+    backend_of(out).plain("out", out)
+    if library == "numpy" and not (out.flags.writeable and out.flags.aligned):
+        raise ValueError("out is read-only or not aligned; allowed: memory to write to")
+    if library == "torch" and (out.requires_grad or out.is_neg()):
+        raise ValueError("out asks for a gradient or is a negated view; allowed: neither")
     for name, X in (("A", A.array), ("B", B.array)):
         if backend_of(out).overlap(out, X):
             raise ValueError(f"out shares memory with {name}; allowed: memory of its own")

@@ -9,7 +9,6 @@ metric S says which errors of B matter, from a sample X of left operands. R_A is
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from lrqmm.products.decompose import eigh, svd
 from lrqmm.products.lowrank import DEFAULT_RANK
 from lrqmm.products.parts import Compensator, Factors, Operand, stored
 from lrqmm.products.phases import phase
-from lrqmm.products.scaling import in_float64, near_one
+from lrqmm.products.scaling import in_float32, in_float64, near_one
 
 Metric = tuple[Array, Array] | None
 """S and S⁻¹ (k x k), or their diagonals (k,), float64; None is the identity."""
@@ -48,10 +47,10 @@ class WeightSide(Compensator):
     def check_shape(self, m: int, k: int, n: int) -> None:
         _checks.rank(self.rank, m, k, n)
 
-    @abstractmethod
     def metric(self, sample: Array) -> Metric:
         """S and its inverse from left operands, (s, k) float64, whose largest magnitude is near 1:
-        only ratios of S matter."""
+        only ratios of S matter. The identity unless a subclass chooses another."""
+        return None
 
     def rank_of(self, k: int, n: int) -> int:
         """The rank at which an operand (k x n) is compensated."""
@@ -67,9 +66,8 @@ class WeightSide(Compensator):
         """The metric of a calibration sample (s, k) float32; the identity where none is needed."""
         if calibration is None:
             return None
-        xp = array_namespace(calibration)
         with phase("factorize"):
-            return self.metric(near_one(xp.astype(calibration, xp.float64))[0])
+            return self.metric(near_one(in_float64(calibration))[0])
 
     def stored(self, factors: Factors) -> Factors:
         """The factors as they are kept."""
@@ -94,13 +92,12 @@ class WeightSide(Compensator):
 
 def best_low_rank(T: Array, rank: int, metric: Metric) -> Factors:
     """U (k x r), V (r x n) float32: the L of rank r with the smallest ‖S (T - L)‖, T (k x n)."""
-    xp = array_namespace(T)
     with phase("factorize"):
-        target = apply_metric(metric[0], xp.astype(T, xp.float64)) if metric else T
-        W, s, Vt = svd(xp.astype(target, xp.float64))
+        T = in_float64(T)
+        W, s, Vt = svd(apply_metric(metric[0], T) if metric else T)
         U = W[:, :rank] * s[:rank]
         U = apply_metric(metric[1], U) if metric else U
-        return xp.astype(U, xp.float32), xp.astype(Vt[:rank, :], xp.float32)
+        return in_float32(U), in_float32(Vt[:rank, :])
 
 
 def apply_metric(S: Array, X: Array) -> Array:

@@ -128,7 +128,8 @@ PRECISIONS = {"ieee": ("ieee", "ieee"), "tf32": ("tf32", "ieee"), "bf16": ("ieee
 
 
 class _Float32Precision:
-    """Torch's precision of float32 products: one setting of the process, shared by its threads.
+    """Float32 products in 'ieee', 'tf32' (on a GPU) or 'bf16' (on a CPU, where it has it) inside
+    the block, whatever the user's setting, which is one of the process, shared by its threads.
 
     The first block to enter sets it, the last one to leave restores what it found. Blocks of the
     same precision run side by side; one of another precision waits for them, and inside one of
@@ -143,7 +144,7 @@ class _Float32Precision:
         self._before: list[str] = []
 
     @contextmanager
-    def __call__(self, precision: str) -> Iterator[None]:
+    def __call__(self, precision: str = "ieee") -> Iterator[None]:
         settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
         outer = getattr(self._inside, "precision", None)
         if outer not in (None, precision):
@@ -169,16 +170,7 @@ class _Float32Precision:
                     self._changed.notify_all()
 
 
-_float32_precision = _Float32Precision()
-
-
-def exact_float32(precision: str = "ieee") -> AbstractContextManager[None]:
-    """Float32 products in 'ieee', 'tf32' (on a GPU) or 'bf16' (on a CPU, where it has it) inside
-    the block, whatever the user's setting.
-
-    A block inside another one must ask for the same precision.
-    """
-    return _float32_precision(precision)
+exact_float32 = _Float32Precision()
 
 
 def usual_state(x: Array, precision: str) -> AbstractContextManager[None]:
