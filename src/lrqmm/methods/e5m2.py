@@ -3,8 +3,7 @@ per vector.
 
     x ≈ scale f,    scale = max|x| / 57344,  f the nearest float8
 
-It composes with transforms and compensators; `fp8` is the product that hardware runs. The product
-of the codes is imitated in float32, so its time is refused.
+It composes with transforms and compensators; `fp8` is the product that hardware runs.
 Source: Micikevicius et al., arXiv 2209.05433.
 """
 

@@ -66,10 +66,8 @@ class LRAMM(WholeProduct):
         U, s, Vt = self._svd(B, RIGHT)
         s, power = near_one(s[None, :])
         with phase("quantize"):
-            L_B, R_B = (
-                self._uniform(self.d2).quantize((U * s).T),
-                self._uniform(self.d3).quantize(Vt.T),
-            )
+            L_B = self._uniform(self.d2).quantize((U * s).T)
+            R_B = self._uniform(self.d3).quantize(Vt.T)
             return L_B, replace(R_B, scale=R_B.scale * power)
 
     def _multiply(

@@ -1,7 +1,5 @@
 """MXFP6: six-bit floats (E2M3) in blocks of 32 with a power of two as scale.
 
-No integers: the product of the codes is imitated in float32, so its error means something and its
-time is refused.
 Source: OCP Microscaling Formats v1.0; Rouhani et al., arXiv 2310.10537.
 """
 

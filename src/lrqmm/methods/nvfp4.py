@@ -2,8 +2,7 @@
 
     s = max|X| / (6 · 448) for the matrix,    s_block = E4M3(max|x| / (6 s)),    x ≈ s s_block f
 
-A block whose scale would round to zero takes the smallest float8 instead. The product is imitated
-in float32, so its time is refused.
+A block whose scale would round to zero takes the smallest float8 instead.
 Source: NVIDIA's description of the format (Blackwell); arXiv 2509.25149.
 """
 

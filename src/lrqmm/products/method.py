@@ -324,7 +324,9 @@ class Method(ABC):
         return xp.reshape(xp.stack(products), (*batch, *products[0].shape))
 
     def _usual_state(self, like: Array) -> AbstractContextManager[None]:
-        return backend_of(like).usual_state(like, self.float32_precision)
+        state: AbstractContextManager[None]
+        state = backend_of(like).usual_state(like, self.float32_precision)
+        return state
 
     def _refuse(self, calibration: Array) -> None:
         if not self.calibrated:

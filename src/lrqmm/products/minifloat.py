@@ -1,7 +1,8 @@
 """Narrow floating-point formats as quantisers: their levels exactly, their products in float32.
 
 A format with m mantissa bits, smallest exponent `low` and largest value `most` has the levels
-±f 2^e, f in [1, 2) in steps of 2^-m, e ≥ low, and below 2^low the same steps down to zero.
+±f 2^e, f in [1, 2) in steps of 2^-m, e ≥ low, and below 2^low the same steps down to zero. Products
+of codes are imitated in float32: their error means something, and their time is refused.
 
 Source: OCP Microscaling Formats (MX) v1.0 for the formats below 8 bits and the block scales;
 Micikevicius et al. (arXiv 2209.05433) for E4M3 and E5M2.

@@ -1,16 +1,15 @@
 """What differs between array libraries: integer products, float precisions, synchronisation.
 
-Everything else in `lrqmm` is array-API code, written once. `Backend` is what a backend's module
-has; `backend_of` finds the one that an array belongs to.
+Everything else in `lrqmm` is array-API code, written once. A backend is a module here with the
+functions of `generic`; `backend_of` finds the one that an array belongs to.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any
 
 import array_api_compat as compat
 import numpy as np
@@ -46,49 +45,11 @@ def library_of(x: Array) -> str:
     return str(compat.array_namespace(x).__name__)
 
 
-class Backend(Protocol):
-    """What a module of this package has, by which a library's arrays are multiplied."""
-
-    def plain(self, name: str, x: Array) -> Array:
-        """A plain array of the library with the values of x, whose memory compiled code may walk
-        over; a copy only where needed. TypeError, which speaks of `name`, where there is none."""
-
-    def overlap(self, x: Array, y: Array) -> bool:
-        """Whether two arrays may share memory."""
-
-    def written(self, x: Array) -> None:
-        """Tell the library that compiled code has changed an array in place."""
-
-    def usual_state(self, x: Array, precision: str) -> AbstractContextManager[None]:
-        """A context in which no setting of the user's changes a product of arrays like x; float32
-        products run in `precision`, 'ieee' or 'tf32'."""
-
-    def integer_route(self, x: Array) -> str:
-        """How integer products are computed."""
-
-    def integer_matmul(self, a: Array, b: Array) -> Array:
-        """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact."""
-
-    def float_matmul(self, A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
-        """A @ B of float32 arrays in 'float32', 'tf32' or 'bfloat16', float32; Unsupported where
-        the library or device has no such product."""
-
-    def synchronize(self, x: Array) -> None:
-        """Wait for the device's queue."""
-
-    def flush_cache(self, x: Array) -> None:
-        """Overwrite a GPU's cache, or a product would find its operands there."""
-
-    def device_name(self, x: Array) -> str:
-        """The GPU's or processor's name."""
-
-
-def backend_of(x: Array) -> Backend:
+def backend_of(x: Array) -> Any:
     """The backend of an array's library."""
     library = library_of(x)
     name = library if library in LIBRARIES else "generic"
-    module = importlib.import_module(f"{__name__}.{name}")  # imports the library only if used
-    return cast("Backend", module)
+    return importlib.import_module(f"{__name__}.{name}")  # imports the library only if used
 
 
 def from_numpy(x: NDArray[np.float32], library: str, device: str = "auto") -> Array:

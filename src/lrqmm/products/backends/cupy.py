@@ -18,7 +18,6 @@ from lrqmm.products.backends.generic import written as written
 
 
 def overlap(x: Array, y: Array) -> bool:
-    """Whether two arrays may share memory."""
     return bool(cupy.may_share_memory(x, y))
 
 
@@ -35,38 +34,31 @@ def of_tensor(x: torch.Tensor) -> Array:
 
 
 def integer_route(x: Array) -> str:
-    """How integer products are computed."""
     return "torch._int_mm (cuda)"
 
 
 def integer_matmul(a: Array, b: Array) -> Array:
-    """(m, k) int8 by (k, n) int8 -> (m, n) int32, exact."""
     return of_tensor(torch_backend.integer_matmul(as_tensor(a), as_tensor(b)))
 
 
 def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
-    """A @ B of float32 arrays in 'float32', 'tf32' or 'bfloat16'; the answer is float32."""
     into = None if out is None else as_tensor(out)
     C = torch_backend.float_matmul(as_tensor(A), as_tensor(B), precision, into)
     return of_tensor(C) if out is None else out
 
 
 def usual_state(x: Array, precision: str) -> AbstractContextManager[None]:
-    """Torch as it is when nobody has changed it."""
     return torch_backend.usual_state_on("cuda", precision)
 
 
 def synchronize(x: Array) -> None:
-    """Wait for the device's queue."""
     cupy.cuda.get_current_stream().synchronize()
 
 
 def flush_cache(x: Array) -> None:
-    """Overwrite the L2 cache, or a product would find its operands there."""
     cupy.zeros(2 * x.device.attributes["L2CacheSize"], dtype=cupy.int8)
 
 
 def device_name(x: Array) -> str:
-    """The GPU's name."""
     properties: dict[str, Any] = cupy.cuda.runtime.getDeviceProperties(x.device.id)
     return str(properties["name"].decode())

@@ -1,4 +1,7 @@
-"""Any other array-API library (array-api-strict in the tests): correct, not fast."""
+"""Any other array-API library (array-api-strict in the tests): correct, not fast.
+
+What these functions do is said here; those of the other backends do the same.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from lrqmm.products.backends import _float_chunks
 
 
 def plain(name: str, x: Array) -> Array:
-    """The array itself."""
+    """A plain array of the library with the values of x, whose memory compiled code may walk over;
+    a copy only where needed. TypeError, which speaks of `name`, where there is none."""
     return x
 
 
@@ -21,7 +25,7 @@ def overlap(x: Array, y: Array) -> bool:
 
 
 def written(x: Array) -> None:
-    """Nothing keeps count of changes."""
+    """Tell the library that compiled code has changed an array in place; here nothing counts."""
 
 
 def integer_route(x: Array) -> str:
@@ -35,25 +39,27 @@ def integer_matmul(a: Array, b: Array) -> Array:
 
 
 def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
-    """Float product in float32."""
+    """A @ B of float32 arrays in 'float32', 'tf32' or 'bfloat16', float32; Unsupported where the
+    library or device has no such product."""
     if precision != "float32":
         raise Unsupported(f"{array_namespace(A).__name__} has no {precision} product")
     return A @ B
 
 
 def usual_state(x: Array, precision: str) -> AbstractContextManager[None]:
-    """No setting of the library changes what a product is."""
+    """A context in which no setting of the user's changes a product of arrays like x; float32
+    products run in `precision`, 'ieee' or 'tf32'. This library has no such setting."""
     return nullcontext()
 
 
 def synchronize(x: Array) -> None:
-    """Nothing to wait for: calls return when the work is done."""
+    """Wait for the device's queue; here calls return when the work is done."""
 
 
 def flush_cache(x: Array) -> None:
-    """A processor's cache is left as the call before it leaves it."""
+    """Overwrite a GPU's cache, or a product would find its operands there; no CPU's."""
 
 
 def device_name(x: Array) -> str:
-    """The library's own word for the device."""
+    """The GPU's or processor's name; here the library's own word for the device."""
     return str(x.device)

@@ -33,17 +33,14 @@ def plain(name: str, x: Array) -> Array:
 
 
 def overlap(x: Array, y: Array) -> bool:
-    """Whether two arrays may share memory."""
     return np.may_share_memory(x, y)
 
 
 def integer_route(x: Array) -> str:
-    """How integer products are computed."""
     return "exact float32 pieces (BLAS)"
 
 
 def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
-    """Float product; NumPy has float32 only."""
     if precision != "float32":
         raise Unsupported(f"NumPy has no {precision} product")
     return np.matmul(A, B, out=out)
@@ -63,5 +60,4 @@ def usual_state(x: Array, precision: str) -> Iterator[None]:
 
 
 def device_name(x: Array) -> str:
-    """The processor's name."""
     return processor_name()

@@ -66,7 +66,6 @@ def cpu_int_mm_refused() -> str:
 
 
 def overlap(x: Array, y: Array) -> bool:
-    """Whether two arrays may share memory."""
     mine, other = x.untyped_storage().data_ptr(), y.untyped_storage().data_ptr()
     return bool(mine == other != 0)
 
@@ -78,7 +77,6 @@ def written(x: Array) -> None:
 
 
 def integer_route(x: Array) -> str:
-    """How integer products are computed."""
     if x.device.type == "cuda" or (x.device.type == "cpu" and not cpu_int_mm_refused()):
         return f"torch._int_mm ({x.device.type})"
     reason = cpu_int_mm_refused() if x.device.type == "cpu" else "no int8 dot product"
@@ -197,7 +195,6 @@ def usual_state_on(kind: str, precision: str) -> Iterator[None]:
 
 
 def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -> Array:
-    """A @ B of float32 tensors in 'float32', 'tf32' or 'bfloat16'; the answer is float32."""
     if precision == "tf32" and (
         A.device.type != "cuda" or torch.cuda.get_device_capability(A.device) < (8, 0)
     ):
@@ -210,20 +207,17 @@ def float_matmul(A: Array, B: Array, precision: str, out: Array | None = None) -
 
 
 def synchronize(x: Array) -> None:
-    """Wait for the device's queue."""
     if x.device.type == "cuda":
         torch.cuda.synchronize(x.device)
 
 
 def flush_cache(x: Array) -> None:
-    """Overwrite a GPU's L2 cache, or a product would find its operands there; no CPU's."""
     if x.device.type == "cuda":
         size = torch.cuda.get_device_properties(x.device).L2_cache_size
         torch.empty(2 * size, dtype=torch.int8, device=x.device).zero_()
 
 
 def device_name(x: Array) -> str:
-    """The GPU's or processor's name."""
     if x.device.type == "cuda":
         return str(torch.cuda.get_device_name(x.device))
     return processor_name()
