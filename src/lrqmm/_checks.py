@@ -1,7 +1,5 @@
 """The one validation layer: every public argument is checked here, at the door."""
 
-from __future__ import annotations
-
 import difflib
 import operator
 from collections.abc import Iterable, Iterator, Sequence

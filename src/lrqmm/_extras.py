@@ -1,7 +1,5 @@
 """What the library does without, by the extra that installs it: `pip install 'lrqmm[bench]'`."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 EXTRAS = {

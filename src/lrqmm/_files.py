@@ -1,7 +1,5 @@
 """SHA-256 of files, and files and folders that are written whole or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

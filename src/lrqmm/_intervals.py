@@ -1,7 +1,5 @@
 """95% confidence intervals. Both take the observations as independent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

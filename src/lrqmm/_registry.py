@@ -1,7 +1,5 @@
 """One object per file: the modules of a package each define one, and nothing lists them."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import sys

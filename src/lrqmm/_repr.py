@@ -1,7 +1,5 @@
 """How public objects show themselves: as the call that makes them, defaults left out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any

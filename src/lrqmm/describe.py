@@ -3,8 +3,6 @@
 `python -m lrqmm.describe > docs/methods.md` writes the page.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """What a machine has for measuring, and what is missing: `lrqmm doctor`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The error of a product."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

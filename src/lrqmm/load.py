@@ -1,7 +1,5 @@
 """Whether other processes used the machine while something was measured."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Methods by name, and `matmul`, which multiplies by one."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Timing: products interleaved round by round, every sample kept, wall and processor time."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar

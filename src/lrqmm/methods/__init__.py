@@ -3,8 +3,6 @@
 Adding a method is adding a file; nothing else lists them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from lrqmm import _checks

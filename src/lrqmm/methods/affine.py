@@ -6,8 +6,6 @@
 Source: Jacob et al., arXiv 1712.05877.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm.products.composition import Preset

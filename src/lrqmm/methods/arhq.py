@@ -7,8 +7,6 @@ image of the term R_A B that LRQMM compensates, chosen offline.
 Source: Wang, Sun, Sakaguchi, arXiv 2605.00140, as described; details unverified.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace

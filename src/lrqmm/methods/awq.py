@@ -7,8 +7,6 @@ root is at least 2^-20 of the maximum.
 Source: Lin et al., arXiv 2306.00978 (weight-only there; here A diag(1/s) is quantised as well).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace

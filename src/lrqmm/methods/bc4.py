@@ -6,8 +6,6 @@ The thresholds are the odd multiples of max|w| / 15. Activations are uniform at 
 Source: Yin et al., BCGD, arXiv 1808.05240 (its quantiser; the training method is another matter).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from types import ModuleType
 

@@ -8,8 +8,6 @@ Cost: one pass along k, element by element.
 Source: Zhang, Kannan, Cloninger, Saab, arXiv 2106.02614.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm._parameters import number

@@ -10,8 +10,6 @@ float32 `out_dtype`; this has never been run on a GPU. Small products torch may 
 Source: the format is described by Kalamkar et al., arXiv 1905.12322; the product is torch's.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Any

@@ -6,8 +6,6 @@ The best scale for these signs in the mean square. Activations are uniform at `b
 Source: Rastegari et al., XNOR-Net, arXiv 1603.05279; as in BCGD, Yin et al., arXiv 1808.05240.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from types import ModuleType
 

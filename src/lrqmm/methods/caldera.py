@@ -11,8 +11,6 @@ Source: Saha et al., arXiv 2405.18886, with a scalar quantiser in the place of i
 and without its Hadamard rotations.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace

@@ -7,8 +7,6 @@ Cost: one exact SVD, O(k n min(k, n)), a weight; 2mr(k + n) a product.
 Source: the baseline of Saha, Srivastava, Pilanci, arXiv 2310.11028.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm._checks import Array

@@ -7,8 +7,6 @@ It composes with transforms and compensators; `fp8` is the product that hardware
 Source: Micikevicius et al., arXiv 2209.05433.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm.products.composition import Preset

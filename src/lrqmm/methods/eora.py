@@ -6,8 +6,6 @@ The objective is QERA-exact's, with another root of the same matrix, so the prod
 Source: Liu et al., arXiv 2410.21271.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm._checks import Array

@@ -10,8 +10,6 @@ choice of P. Its other five (normalised, weighted by the output's gradient) and 
 behind its claims are left out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -12,8 +12,6 @@ Source: Gu et al., arXiv 2601.05684, from its description. Unverified: amax is t
 its further threshold on amax's slope is not known to us and left out; clippings are of our grid.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,8 +6,6 @@ Costs two float products, so it is no method to use: it shows what a rank short 
 Source: arXiv 2403.06924 starts from the full residual before it makes it sparse.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -13,8 +13,6 @@ authors' own code where it is asked for), or that inside whole groups, which com
 ("group-aware", GPTQModel). As scales are fixed before, the order is not stored.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any

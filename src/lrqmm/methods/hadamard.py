@@ -9,8 +9,6 @@ Cost: 2 (m + n) k Σ f operations for the factors f of k (at most 16 among the p
 Source: QuaRot (Ashkboos et al., arXiv 2404.00456); cosine transform for odd sizes: this project.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any

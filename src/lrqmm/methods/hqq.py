@@ -10,8 +10,6 @@ they are, so what it does depends on their size: the smaller they are, the neare
 that only makes residuals average out. Here they are divided by the scale first, and β is small.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import ModuleType
 

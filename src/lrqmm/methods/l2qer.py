@@ -5,8 +5,6 @@
 Source: Zhang et al., "LQER", arXiv 2402.02446 (there the largest mean of several batches).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace

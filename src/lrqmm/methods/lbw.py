@@ -11,8 +11,6 @@ Activations are uniform at `bits_a`.
 Source: Yin, Zhang, Qi, Xin, "LBW-Net", arXiv 1612.06052; the exhaustive rules: this project.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import ModuleType
 

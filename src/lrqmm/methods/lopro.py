@@ -12,8 +12,6 @@ Source: arXiv 2601.19675, from its description. Unverified: the size of the part
 eighth here), of the blocks, and α.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

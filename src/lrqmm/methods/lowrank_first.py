@@ -8,8 +8,6 @@ SVDQuant. Data-free. Cost: one SVD per turn, once per weight.
 Source: Li et al., SVDQuant, arXiv 2411.05007, without its smoothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm._checks import Array

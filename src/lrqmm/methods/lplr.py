@@ -10,8 +10,6 @@ Source: Saha, Srivastava, Pilanci, arXiv 2310.11028. There a power iteration is 
 orthonormal in between; here it is, for without it rounding loses all but the largest directions.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

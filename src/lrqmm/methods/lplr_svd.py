@@ -8,8 +8,6 @@ Cost: one exact SVD per weight; 2mr(k + n) a product.
 Source: Saha, Srivastava, Pilanci, arXiv 2310.11028.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace

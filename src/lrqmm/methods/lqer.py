@@ -6,8 +6,6 @@ Data-free, best in ‖R_B - L‖. Factors in float32, or in 8 bits by column (MX
 Source: Zhang et al., arXiv 2402.02446; the same correction in ZeroQuant-V2, arXiv 2303.08302.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm.products.composition import Preset

@@ -11,8 +11,6 @@ Source: Gu, arXiv 2405.16917, of which the three products and four widths d0 to 
 to us. Unverified: which factor has which width, where Σ goes, and how the middle is rounded.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from lrqmm._checks import Array

@@ -8,8 +8,6 @@ Source: Gu, "LRQMM", arXiv 2409.18772. Its full text was not available to us: te
 iterations, rounding and granularity are our reading, and parameters.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -14,8 +14,6 @@ by a sketch of the product instead of a k x k eigendecomposition.
 Source: this project.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -7,8 +7,6 @@ smaller, while `lrqmm` repairs what the range of the whole has cost. Data-free, 
 Source: this project; for stored weights the idea is SVDQuant's (arXiv 2411.05007).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm._checks import Array

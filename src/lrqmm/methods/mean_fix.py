@@ -8,8 +8,6 @@ it is the honest baseline of `lrqmm` at small ranks. Cost: sums, and one rank-tw
 Source: this project; the same idea is folded into every affine quantiser's zero point.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace

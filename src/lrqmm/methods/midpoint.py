@@ -9,8 +9,6 @@ has 2^b levels, the odd integers ±(2t + 1), and none of them is zero: an exact 
 Source: classical (the mid-rise quantiser).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import ModuleType
 

@@ -10,8 +10,6 @@ A is quantised once: its residual stays. Cost: n integer products.
 Source: Liu, Ye, Zhou, Liu, arXiv 2002.09049; the error there is that of the output on a sample.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any

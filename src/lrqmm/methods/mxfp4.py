@@ -3,8 +3,6 @@
 Source: OCP Microscaling Formats v1.0; Rouhani et al., arXiv 2310.10537.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm.products.composition import Preset

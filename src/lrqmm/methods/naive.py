@@ -6,8 +6,6 @@ The baseline of the factorisers at an equal budget.
 Source: NQ of Saha, Srivastava, Pilanci, arXiv 2310.11028.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm._checks import Array

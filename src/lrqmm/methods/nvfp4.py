@@ -6,8 +6,6 @@ A block whose scale would round to zero takes the smallest float8 instead.
 Source: NVIDIA's description of the format (Blackwell); arXiv 2509.25149.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import ModuleType
 

@@ -7,8 +7,6 @@ sum. The printed one has 4^-b / 3 for a grid of 2^b + 1 levels; this is the same
 Source: Sakr et al., arXiv 2206.06501; at most 25 steps.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import ModuleType
 

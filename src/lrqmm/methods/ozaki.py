@@ -9,8 +9,6 @@ the products are summed in float64 from the smallest.
 Source: Ootomo, Ozaki, Yokota, doi:10.1177/10943420241239588 (there 7 bits a slice as well).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

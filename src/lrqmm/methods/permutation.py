@@ -6,8 +6,6 @@ Changes nothing with one scale per row; meant for granularity='group:N'.
 Source: reordering of channels, as in Atom (Zhao et al., arXiv 2310.19102) and LoPRo.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -7,8 +7,6 @@ Cost: an eigendecomposition k x k and an SVD, once per weight.
 Source: Zhang et al., arXiv 2410.06040 (QERA-exact and QERA-approx).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace

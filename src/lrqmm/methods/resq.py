@@ -10,8 +10,6 @@ Cost: 2mk² operations in float64 for the change of basis; eigenvectors once per
 Source: Saxena et al., arXiv 2412.14363.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

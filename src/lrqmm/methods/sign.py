@@ -8,8 +8,6 @@ Source: the memoryless scalar quantiser of Zhang, Kannan, Cloninger, Saab,
 arXiv 2106.02614; gain: this project.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm.products.noiseshaping import NoiseShaped

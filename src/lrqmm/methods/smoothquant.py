@@ -6,8 +6,6 @@ Calibrated: the columns' maxima are those of the sample.
 Source: Xiao et al., arXiv 2211.10438 (α = 0.5).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -7,8 +7,6 @@ so their time is an upper bound; the modelled operations count S's entries only.
 Source: Gu, arXiv 2403.06924 (there by a threshold on the relative error; here by density).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace

@@ -8,8 +8,6 @@ the error of each k from one SVD of S B and one of a random E.
 Source: arXiv 2602.02001, from its description; its code was not available to us.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,8 +7,6 @@ its variance is up to six times that of rounding to nearest.
 Source: classical; Gupta et al., arXiv 1502.02551.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import ModuleType
 

@@ -7,8 +7,6 @@ of two) see `lbw` at 2 bits.
 Source: Li, Zhang, Liu, "Ternary weight networks", arXiv 1605.04711; as in BCGD, arXiv 1808.05240.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from types import ModuleType
 

@@ -7,8 +7,6 @@ Source: the leading terms of Ozaki-style split-integer products (Ootomo, Ozaki, 
 doi:10.1177/10943420241239588), with the library's scales.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from lrqmm._checks import Array

@@ -1,7 +1,5 @@
 """What the layers of a replaced network multiplied, since it was last called as a whole."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import dataclass

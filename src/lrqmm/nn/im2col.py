@@ -4,8 +4,6 @@ convolution   Y = im2col(X) Wᵀ + b     a row of im2col(X) for each place of th
 linear layer  Y = X Wᵀ + b             a row of X for each picture or token
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Which layers of a network a product can take the place of, and why the others stay in float."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

@@ -1,7 +1,5 @@
 """Where a network on low-bit products goes wrong: errors by layer, and ranks that follow them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ A forward pass multiplies all rows of its batch in one GEMM per layer, so ten pi
 a batch of ten. Products of two activations (attention scores) stay in float.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping

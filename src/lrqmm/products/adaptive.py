@@ -12,8 +12,6 @@ ones) and is met exactly; the P columns of X are Gaussian, orthogonal to it.
 Source: this project; probes as in Hutchinson's estimator of a norm.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from dataclasses import dataclass

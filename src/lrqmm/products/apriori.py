@@ -12,8 +12,6 @@ sqrt((‖D‖² + V) / ‖A B‖²). The textbook's s²/12 for each residual hol
 Source: this project.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from array_api_compat import array_namespace

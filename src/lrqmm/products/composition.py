@@ -4,8 +4,6 @@ A composed method has the parameters of all its parts. A named method (`lrqmm`, 
 preset of such parts; by which code a composition runs is its execution.
 """
 
-from __future__ import annotations
-
 from dataclasses import Field, dataclass, fields, replace
 from typing import Any, ClassVar
 

@@ -5,8 +5,6 @@ Some raise an error of their own for NaN; with `check_finite=False` the answer f
 undefined, but there is one.
 """
 
-from __future__ import annotations
-
 from array_api_compat import array_namespace, device
 
 from lrqmm._checks import Array

@@ -1,7 +1,5 @@
 """Float products, the baselines: one GEMM in float32, TF32 or bfloat16, nothing quantised."""
 
-from __future__ import annotations
-
 from dataclasses import Field, dataclass
 from typing import Any
 

@@ -9,8 +9,6 @@ With L_A = U_A V_A and L_B = U_B V_B the low-rank parts of R_A = A - Ã and R_B 
 Which terms the paper keeps is not known to us; `full` is the default.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any

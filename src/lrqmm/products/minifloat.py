@@ -8,8 +8,6 @@ Source: OCP Microscaling Formats (MX) v1.0 for the formats below 8 bits and the 
 Micikevicius et al. (arXiv 2209.05433) for E4M3 and E5M2.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from types import ModuleType

@@ -17,8 +17,6 @@ Source: Zhang, Kannan, Cloninger, Saab, arXiv 2106.02614 (sigma-delta and distri
 for random features); Shao et al., arXiv 1903.03319 (one-bit precoding). Scales: this project.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any

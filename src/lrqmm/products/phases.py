@@ -3,8 +3,6 @@
 Outside a `record()` block a phase costs one context-variable read and measures nothing.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

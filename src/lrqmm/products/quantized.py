@@ -1,7 +1,5 @@
 """An operand as a low-precision GEMM is given it: codes with scales; the exact product of two."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import ModuleType
 

@@ -5,8 +5,6 @@ column of the sketch may be all ones: our addition, it catches the mean, which i
 where quantisation leaves a residual of one sign.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 

@@ -10,8 +10,6 @@ bit turns a code to its neighbour, and the answer by 10⁻⁴ or more. Summed in
 float32, the numbers that are quantised are the same for any number of threads.
 """
 
-from __future__ import annotations
-
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array

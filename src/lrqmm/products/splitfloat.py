@@ -3,8 +3,6 @@
 A ≈ A₁ + A₂,  A₁ = rd(A), A₂ = rd(A - A₁);    C ≈ A₁ B₁ + (A₁ B₂ + A₂ B₁),  sums in float32
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -7,8 +7,6 @@ metric S says which errors of B matter, from a sample X of left operands. R_A is
 `A L` runs on the float A, as in these papers, whose activations stay in high precision there.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -4,8 +4,6 @@ One is a frozen dataclass whose fields, but for those of every recipe, are its p
 object that its file defines is the method at its defaults, and builds the others.
 """
 
-from __future__ import annotations
-
 from dataclasses import Field, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 

@@ -6,8 +6,6 @@ Rows of A and columns of B are vectors of length k, and both operands are treate
 vectors X (count x k): X = A or Bᵀ (`vectors.py`). `lowrank.py` finds the low-rank parts L.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Iterator

@@ -12,8 +12,6 @@ residual of rounding has. For a sketch 'ones+...' the first column of lrqmm's P 
 catches the mean of every vector of R, and rank 1 is mean_fix.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Everything else in `lrqmm` is array-API code, written once. A backend is a modul
 functions of `generic`; `backend_of` finds the one that an array belongs to.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from types import ModuleType

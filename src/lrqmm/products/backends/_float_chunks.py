@@ -4,8 +4,6 @@ A float32 product of integers is exact while every partial sum stays within 2^24
 dimension is cut into pieces short enough for that: 1024 columns at 8 bits, over 300,000 at 4 bits.
 """
 
-from __future__ import annotations
-
 from types import ModuleType
 
 from lrqmm._checks import Array

@@ -1,7 +1,5 @@
 """The processor, and what it has for low-bit products."""
 
-from __future__ import annotations
-
 import platform
 
 FLAGS = {

@@ -3,8 +3,6 @@
 What these functions do is said here; those of the other backends do the same.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 
 from array_api_compat import array_namespace

@@ -1,7 +1,5 @@
 """NumPy: BLAS has no integer GEMM and NumPy's own is a plain loop, so float32 pieces are used."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

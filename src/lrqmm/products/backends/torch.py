@@ -1,7 +1,5 @@
 """torch on CPU and CUDA: `torch._int_mm`, and float products in float32, TF32 and bfloat16."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager

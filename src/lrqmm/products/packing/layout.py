@@ -1,7 +1,5 @@
 """How packed codes lie in memory; `lrqmm.products.packing` has the format."""
 
-from __future__ import annotations
-
 LANES = 8
 WIDTH = 64
 BLOCK = LANES * WIDTH

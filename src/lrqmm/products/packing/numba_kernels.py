@@ -5,8 +5,6 @@ whole one. There it is worked on as 64-bit words, eight codes side by side in ea
 arithmetic made of shifts and masks, which compilers turn into vector instructions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import cache
