@@ -1,5 +1,6 @@
 """Low-bit matrix products with low-rank error compensation, their rivals, honest measurement."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lrqmm._checks import Unsupported
@@ -31,17 +32,15 @@ __all__ = [
     "replace_layers",
 ]
 
+LATER = {"advise": "lrqmm.advice", "replace_layers": "lrqmm.nn.replace"}
+"""What is imported when it is asked for: the second brings torch, which takes seconds."""
+
 
 def __getattr__(name: str) -> Any:
-    if name == "advise":  # which not everyone waits for
-        from lrqmm.advice import advise
-
-        return advise
-    if name == "replace_layers":  # with torch, which takes seconds to import
-        from lrqmm.nn.replace import replace_layers
-
-        return replace_layers
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(module), name)
 
 
 def __dir__() -> list[str]:

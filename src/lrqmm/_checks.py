@@ -114,14 +114,9 @@ def suggestion(value: Any, allowed: Iterable[Any]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def rank_limit(m: int, k: int, n: int) -> int:
-    """Largest meaningful rank of a compensated m x k by k x n product."""
-    return max(min(m, k), min(k, n))
-
-
 def rank(value: int | None, m: int, k: int, n: int) -> None:
     """Raise ValueError if an explicit rank exceeds the limit of an m x k by k x n product."""
-    limit = rank_limit(m, k, n)
+    limit = max(min(m, k), min(k, n))
     if value is not None and value > limit:
         raise ValueError(
             f"rank is {value}; allowed: 0 to max(min(m, k), min(k, n)) = {limit} "

@@ -70,14 +70,15 @@ class LBW(WeightOnly):
     def _exponents(self, xp: ModuleType, x: Array) -> Encoded:
         n = self.octaves
         top = power_of_two(xp.max(xp.abs(x), axis=2, keepdims=True))
-        best, chosen, least = xp.zeros_like(x), xp.ones_like(top), None
+        best, chosen = xp.zeros_like(x), xp.ones_like(top)
+        least = xp.full_like(top, float("inf"))
         for step in range(2, -n - 2, -1):
             scale = top * 2.0**step
             divisor = xp.where(scale > 0, scale, xp.ones_like(scale))
             levels = _nearest_power(xp, xp.astype(x, xp.float64) / divisor, n)
             error = xp.sum((x - scale * levels) ** 2, axis=2, keepdims=True)
-            better = error < (least if least is not None else xp.full_like(error, float("inf")))
-            least = xp.where(better, error, error if least is None else least)
+            better = error < least
+            least = xp.where(better, error, least)
             best = xp.where(better, xp.astype(levels, x.dtype), best)
             chosen = xp.where(better, scale, chosen)
         return best * 2 ** (n - 1), xp.astype(chosen * 2.0 ** (1 - n), xp.float32), None

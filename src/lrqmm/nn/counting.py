@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -109,9 +108,9 @@ class Counted:
         return self._groups * (m * k + k * n)
 
 
-@dataclass
 class Kept(Counted):
-    """A float layer of a replaced network as what it multiplies by: method 'sgemm'.
+    """A float layer of a replaced network as what it multiplies by, method 'sgemm'; and the forward
+    hook that counts its products, and changes nothing.
 
     Attributes
     ----------
@@ -119,44 +118,31 @@ class Kept(Counted):
     reason : why it was not replaced
     """
 
-    layer: Layer
-    reason: str
-    tally: Tally
+    def __init__(self, layer: Layer, reason: str, tally: Tally) -> None:
+        self.layer = layer
+        self.reason = reason
+        self.tally = tally
 
     @property
     def method(self) -> Method:  # type: ignore[override]
         return get_method("sgemm")
 
-
-class KeptHook:
-    """A forward hook that counts the products of a layer that stays in float, and changes nothing.
-
-    It is on the layer for as long as it is part of a replaced network.
-    """
-
-    def __init__(self, reason: str, tally: Tally) -> None:
-        self.reason = reason
-        self.tally = tally
-
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, layer: Layer, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor):
             k, n = _weight_shape(layer)
-            outputs = n * getattr(layer, "groups", 1)
+            outputs = n * self._groups
             self.tally.add((dense(output).numel() // outputs if outputs else 0, k, n))
 
 
 def counts(hook: Any) -> bool:
     """Whether a hook is one of these."""
-    return isinstance(hook, KeptHook | Passes)
+    return isinstance(hook, Kept | Passes)
 
 
 def kept(layer: Layer) -> Kept | None:
     """The count of a float layer of a replaced network; None of another network's."""
-    for hook in layer._forward_hooks.values():
-        if isinstance(hook, KeptHook):
-            return Kept(layer, hook.reason, hook.tally)
-    return None
+    return next((hook for hook in layer._forward_hooks.values() if isinstance(hook, Kept)), None)
 
 
 def forget(network: nn.Module) -> None:

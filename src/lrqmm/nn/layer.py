@@ -53,15 +53,8 @@ class Product(Counted, Replaced, nn.Module):
     """A convolution or linear layer that multiplies by a method; its weight is prepared once.
 
     It takes and gives what the float layer does, and has its attributes and its forward hooks,
-    which are given the product. A weight that changed, in place, by `load_state_dict` or by a move,
-    is prepared anew at the next call, but for one that was calibrated, which then raises
-    RuntimeError. What torch does not count, as `weight.data.mul_(2)`, needs `prepare_again`.
-
-    Rows of the operand that hold NaN, infinity or values beyond 2^120 are multiplied in float, and
-    no other row sees them.
-
-    For inference: RuntimeError in training mode, and where a gradient is asked for. `torch.compile`
-    leaves it as it is and compiles what is around it.
+    which are given the product. What `lrqmm.nn.Linear` says of changed weights, of values that are
+    not finite and of training holds here too; `torch.compile` compiles what is around it.
 
     Parameters
     ----------

@@ -117,14 +117,9 @@ def _other_kind(module: nn.Module) -> str | None:
         return None
     if isinstance(module, OTHER_KINDS):
         return f"a {type(module).__name__}, which is not replaced"
-    bare = [name for name, tensor in module._parameters.items() if _is_matrix(tensor)]
+    own = ((name, tensor) for name, tensor in module._parameters.items() if tensor is not None)
+    bare = [name for name, tensor in own if is_lazy(tensor) or tensor.ndim > 1]
     bare += getattr(module, "parametrizations", {})
     if not bare:
         return None
     return f"a {type(module).__name__} with parameters of its own ({', '.join(bare)})"
-
-
-def _is_matrix(tensor: Tensor | None) -> bool:
-    if tensor is None:
-        return False
-    return is_lazy(tensor) or tensor.ndim > 1

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lrqmm.method import Method, get_method
-from lrqmm.nn.counting import Kept, KeptHook, Passes, Tally, forget, kept
+from lrqmm.nn.counting import Kept, Passes, Tally, forget, kept
 from lrqmm.nn.im2col import Layer, im2col, watched
 from lrqmm.nn.layer import Product
 from lrqmm.nn.left import ATTENTION, left_out, walk
@@ -118,7 +118,7 @@ def replace_layers(
             raise kind(f"layer {plan.name(layer)!r}: {error}") from error
     for layer, reason in plan.in_float.items():
         if reason != ATTENTION:  # it is never called
-            layer.register_forward_hook(KeptHook(reason, Tally(passes)))
+            layer.register_forward_hook(Kept(layer, reason, Tally(passes)))
     for name, module, parent in list(walk(replaced)):
         if module in product_of and parent is None:
             return product_of[module]
@@ -182,12 +182,11 @@ def _plan(model: nn.Module, chosen: Mapping[str, Method], keep: tuple[str, ...])
 
     for layer in layers:
         name = plan.name(layer)
-        if left.get(name) == ATTENTION:
-            plan.in_float[layer] = ATTENTION
-        elif kept(layer):
-            plan.in_float[layer] = "kept"
-        elif name in left:
-            plan.in_float[layer] = left[name]
+        reason = left.get(name)
+        if kept(layer) and reason != ATTENTION:
+            reason = "kept"
+        if reason is not None:
+            plan.in_float[layer] = reason
         else:
             fitting = [method for pattern, method in chosen.items() if plan.fits(layer, pattern)]
             if not fitting:

@@ -116,11 +116,9 @@ class Search:
 
     def at(self, rank: int) -> tuple[Array, float]:
         """C_r and its estimated relative error."""
-        left, right = (
-            None if f is None else (f[0][:, :rank], f[1][:rank, :]) for f in (self.left, self.right)
-        )
         C = self.C
         if rank:
+            left, right = (f and (f[0][:, :rank], f[1][:rank, :]) for f in (self.left, self.right))
             C = C + compensate(self.A, self.B, left, right, self.terms)
         return C, self.error_of(C)
 

@@ -101,7 +101,9 @@ class NoiseShaped(WholeProduct):
         xp = array_namespace(X)
         axes = (0, 1) if self.granularity == "tensor" else (1,)
         largest = xp.max(xp.abs(X), axis=axes, keepdims=True)
-        scale, divisor = usable_scale(xp, largest / self._headroom())
+        # the largest |x| in units of the scale for which |u| stays below 1: |x| + β ≤ 2^b
+        headroom = min(float(self.levels), 2.0**self.bits - self.feedback)
+        scale, divisor = usable_scale(xp, largest / headroom)
         columns = (X / divisor).T  # (k, rows): one element of every vector is contiguous
         codes = xp.empty_like(columns)
         u = xp.zeros_like(columns[0, :])
@@ -113,11 +115,6 @@ class NoiseShaped(WholeProduct):
             codes[i, :] = q
             u = v - q
         return codes.T, scale
-
-    def _headroom(self) -> float:
-        """The largest |x| in units of the scale for which |u| stays below 1 without overload:
-        |x| + β ≤ 2^b."""
-        return min(float(self.levels), 2.0**self.bits - self.feedback)
 
     def weights(self, length: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """v · sqrt(λ) / ‖v‖ of a block of this length; ones where β = 1."""

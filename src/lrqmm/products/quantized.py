@@ -107,9 +107,10 @@ def product(left: Quantized, right: Quantized) -> Array:
         if left.offset is not None:
             sums = sums + left.offset * _group_sums(left, ones=True)
         thin.append((sums, right.offset))
-    for x, y in thin:
-        x, y = (xp.astype(_a_row_each(*pair), xp.float64) for pair in ((left, x), (right, y)))
-        total += xp.astype(x @ y.T, xp.float32)
+    for x, y in thin:  # those of a whole tensor, (1, groups), are repeated for each row
+        x = xp.broadcast_to(x, (left.codes.shape[0], x.shape[1]))
+        y = xp.broadcast_to(y, (right.codes.shape[0], y.shape[1]))
+        total += xp.astype(xp.astype(x, xp.float64) @ xp.astype(y, xp.float64).T, xp.float32)
     return total
 
 
@@ -123,12 +124,6 @@ def _group_sums(x: Quantized, *, ones: bool = False) -> Array:
         for start in range(0, k, x.group)
     ]
     return xp.astype(xp.concat(sums, axis=1), xp.float32)
-
-
-def _a_row_each(x: Quantized, values: Array) -> Array:
-    """Values of a whole tensor, (1, groups), repeated for each row."""
-    shape = (x.codes.shape[0], values.shape[1])
-    return array_namespace(values).broadcast_to(values, shape)
 
 
 def _per_column(xp: ModuleType, x: Array, group: int, k: int) -> Array:
