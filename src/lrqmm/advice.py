@@ -193,17 +193,17 @@ def advise(
         raise ValueError(f"A and B have {A.ndim} and {B.ndim} dimensions; allowed: 2")
     progress("multiplying by sgemm", 0.0)
     get_method("sgemm").matmul(A, B)  # the checks at the door
-    sample = _Sample.draw(A, B, seed, values)
+    trial = _Trial(A, B, prepared, seed, values)
     measured: dict[str, Measured] = {}
     left_out: dict[str, str] = {}
     tried = list(candidates(A))
     price: Price = "low" if goal == "time" else PRICES[goal]  # the least is what noise spares
     with watch_load() as load:
-        for number, candidate in enumerate(tried):
-            name = _name(*candidate)
+        for number, (method, parameters) in enumerate(tried):
+            name = " ".join([method, *(f"{key}={value}" for key, value in parameters.items())])
             progress(name, 0.6 * number / len(tried))
             try:
-                measured[name] = _on_sample(candidate, A, B, sample, prepared, max_error)
+                measured[name] = trial.on_sample(method, parameters, max_error)
             except Exception as reason:  # one that fails is no reason to drop the others
                 left_out[name] = _checks.in_words(reason)
         while keep := {name: it for name, it in measured.items() if it["keeps"]}:
@@ -212,7 +212,7 @@ def advise(
             cheapest = sorted(keep, key=lambda name: (keep[name][price], keep[name]["low"]))
             contenders = {name: keep[name] for name in cheapest[:CONTENDERS]}
             progress(f"{len(contenders)} contenders", 0.6)
-            again, failed = _on_whole(contenders, A, B, sample, prepared, max_error, seconds)
+            again, failed = trial.on_whole(contenders, max_error, seconds)
             left_out.update(failed)
             measured = {name: it for name, it in measured.items() if name not in failed} | again
     best_first = sorted(
@@ -238,34 +238,30 @@ def candidates(like: Array) -> Iterator[Candidate]:
                 yield name, {"bits": bits, "rank": rank, **fast}
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Rows of A, columns of B, and their exact product."""
+class _Trial:
+    """Two matrices; rows of A and columns of B as a sample of them, and its exact product."""
 
-    rows: np.ndarray[Any, np.dtype[np.int64]]
-    columns: np.ndarray[Any, np.dtype[np.int64]]
-    A: Array
-    B: Array
-    exact: np.ndarray[Any, np.dtype[np.float64]]
-
-    @classmethod
-    def draw(
-        cls, A: Array, B: Array, seed: int, values: tuple[Values, Values] | None = None
-    ) -> _Sample:
+    def __init__(
+        self, A: Array, B: Array, prepared: bool, seed: int, values: tuple[Values, Values] | None
+    ) -> None:
         xp = compat.array_namespace(A)
         random = np.random.Generator(np.random.Philox(seed))
-        rows, columns = (
+        self.A, self.B, self.prepared = A, B, prepared
+        self.rows, self.columns = (
             np.sort(random.permutation(size)[:SAMPLE]) for size in (A.shape[0], B.shape[1])
         )
-        left, right = (
+        self.sample = [
             xp.take(X, xp.asarray(at, device=compat.device(X)), axis=axis)
-            for axis, (X, at) in enumerate(((A, rows), (B, columns)))
-        )
+            for axis, (X, at) in enumerate(((A, self.rows), (B, self.columns)))
+        ]
         if values is None:
-            exact = exact_product(to_numpy(left), to_numpy(right))
+            self.exact = exact_product(*map(to_numpy, self.sample))
         else:
-            exact = exact_product(values[0][rows], values[1][:, columns])
-        return cls(rows, columns, left, right, exact)
+            self.exact = exact_product(values[0][self.rows], values[1][:, self.columns])
+
+    def product(self, method: Method, A: Array, B: Array) -> Callable[[], Array]:
+        right = method.prepare(B) if self.prepared else B
+        return partial(method.matmul, A, right, check_finite=False)
 
     def error(self, C: Array) -> float:
         """Of a product of the sample, or of the whole matrices over the sampled entries."""
@@ -274,79 +270,64 @@ class _Sample:
             entries = entries[np.ix_(self.rows, self.columns)]
         return relative_error(entries, self.exact)
 
-
-def _name(method: str, parameters: Mapping[str, Any]) -> str:
-    return " ".join([method, *(f"{key}={value}" for key, value in parameters.items())])
-
-
-def _on_sample(
-    candidate: Candidate, A: Array, B: Array, sample: _Sample, prepared: bool, max_error: float
-) -> Measured:
-    name, parameters = candidate
-    method = get_method(name, **parameters)
-    if method.emulated(A):
-        raise Unsupported("imitated on this device: its time means nothing")
-    (m, k), n = A.shape, B.shape[1]
-    method.check_shape(m, k, n)
-    product = _product(method, sample.A, sample.B, prepared)
-    error = sample.error(product())
-    walls = []
-    for _ in range(SCREENING):
-        start = time.perf_counter()
-        product()
-        backend_of(A).synchronize(A)
-        walls.append(time.perf_counter() - start)
-    return {
-        "method": name,
-        "parameters": parameters,
-        "error": error,
-        **_spread(walls),
-        "bits": method.cost(m, k, n).operand_bits / (m * k + k * n),
-        "megabytes": method.cost(0, k, n).operand_bits / 8e6,
-        "whole": False,
-        "keeps": error <= max_error,
-    }
-
-
-def _on_whole(
-    contenders: Mapping[str, Measured],
-    A: Array,
-    B: Array,
-    sample: _Sample,
-    prepared: bool,
-    max_error: float,
-    seconds: float,
-) -> tuple[dict[str, Measured], dict[str, str]]:
-    """Candidates measured on the whole matrices, by name, and why others of them failed."""
-    products, errors, failed = {}, {}, {}
-    spent = 0.0
-    for name, it in contenders.items():
-        try:
-            product = _product(get_method(it["method"], **it["parameters"]), A, B, prepared)
+    def on_sample(self, name: str, parameters: dict[str, Any], max_error: float) -> Measured:
+        """One candidate measured on the sample."""
+        method = get_method(name, **parameters)
+        if method.emulated(self.A):
+            raise Unsupported("imitated on this device: its time means nothing")
+        (m, k), n = self.A.shape, self.B.shape[1]
+        method.check_shape(m, k, n)
+        product = self.product(method, *self.sample)
+        error = self.error(product())
+        walls = []
+        for _ in range(SCREENING):
             start = time.perf_counter()
-            errors[name] = sample.error(product())
-            spent += time.perf_counter() - start
-            products[name] = product
-        except Exception as reason:  # as on the sample
-            failed[name] = _checks.in_words(reason)
-    backend = backend_of(A)
-    times = time_products(
-        products,
-        min(max(int(seconds / max(spent, 1e-9)), 3), 15),
-        partial(backend.synchronize, A),
-        partial(backend.flush_cache, A),
-    )
-    measured: dict[str, Measured] = {
-        name: {
-            **contenders[name],
-            **_spread([wall for wall, _ in samples]),
-            "error": errors[name],
-            "whole": True,
-            "keeps": errors[name] <= max_error,
+            product()
+            backend_of(self.A).synchronize(self.A)
+            walls.append(time.perf_counter() - start)
+        return {
+            "method": name,
+            "parameters": parameters,
+            "error": error,
+            **_spread(walls),
+            "bits": method.cost(m, k, n).operand_bits / (m * k + k * n),
+            "megabytes": method.cost(0, k, n).operand_bits / 8e6,
+            "whole": False,
+            "keeps": error <= max_error,
         }
-        for name, samples in times.items()
-    }
-    return measured, failed
+
+    def on_whole(
+        self, contenders: Mapping[str, Measured], max_error: float, seconds: float
+    ) -> tuple[dict[str, Measured], dict[str, str]]:
+        """Candidates measured on the whole matrices, by name, and why others of them failed."""
+        products, errors, failed = {}, {}, {}
+        spent = 0.0
+        for name, it in contenders.items():
+            try:
+                method = get_method(it["method"], **it["parameters"])
+                product = self.product(method, self.A, self.B)
+                start = time.perf_counter()
+                errors[name] = self.error(product())
+                spent += time.perf_counter() - start
+                products[name] = product
+            except Exception as reason:  # as on the sample
+                failed[name] = _checks.in_words(reason)
+        backend, rounds = backend_of(self.A), int(seconds / max(spent, 1e-9))
+        synchronize, flush = (
+            partial(call, self.A) for call in (backend.synchronize, backend.flush_cache)
+        )
+        times = time_products(products, min(max(rounds, 3), 15), synchronize, flush)
+        measured: dict[str, Measured] = {
+            name: {
+                **contenders[name],
+                **_spread([wall for wall, _ in samples]),
+                "error": errors[name],
+                "whole": True,
+                "keeps": errors[name] <= max_error,
+            }
+            for name, samples in times.items()
+        }
+        return measured, failed
 
 
 def _spread(walls: list[float]) -> Spread:
@@ -356,8 +337,3 @@ def _spread(walls: list[float]) -> Spread:
         "high": max(walls),
         "samples": len(walls),
     }
-
-
-def _product(method: Method, A: Array, B: Array, prepared: bool) -> Callable[[], Array]:
-    right = method.prepare(B) if prepared else B
-    return partial(method.matmul, A, right, check_finite=False)
