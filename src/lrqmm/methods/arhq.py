@@ -7,8 +7,6 @@ image of the term R_A B that LRQMM compensates, chosen offline.
 Source: Wang, Sun, Sakaguchi, arXiv 2605.00140, as described; details unverified.
 """
 
-from dataclasses import dataclass
-
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
@@ -19,7 +17,6 @@ from lrqmm.products.quantize import Quantizer
 from lrqmm.products.weightside import best_low_rank
 
 
-@dataclass(frozen=True, kw_only=True)
 class ARHQ(QERA):
     """The metric of the activations' residual; the weight's low-rank part is taken out first."""
 

@@ -10,7 +10,6 @@ float32 `out_dtype`; this has never been run on a GPU. Small products torch may 
 Source: the format is described by Kalamkar et al., arXiv 1905.12322; the product is torch's.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -29,7 +28,6 @@ def cpu_rounds() -> bool:
     return bool((A @ A.T == 256).all())
 
 
-@dataclass(frozen=True)
 class BFloat16Operands(FloatProduct):
     """C = A B with operands in bfloat16."""
 

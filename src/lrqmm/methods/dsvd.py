@@ -7,8 +7,6 @@ Cost: one exact SVD, O(k n min(k, n)), a weight; 2mr(k + n) a product.
 Source: the baseline of Saha, Srivastava, Pilanci, arXiv 2310.11028.
 """
 
-from dataclasses import dataclass
-
 from lrqmm._checks import Array
 from lrqmm.products.compression import Compressed, Factorizer
 from lrqmm.products.decompose import svd
@@ -23,7 +21,6 @@ def truncated_svd(B: Array, rank: int) -> Factors:
         return U[:, :rank], s[:rank, None] * Vt[:rank, :]
 
 
-@dataclass(frozen=True)
 class DirectSVD(Factorizer):
     """L and R of the exact SVD."""
 

@@ -7,14 +7,11 @@ It composes with transforms and compensators; `fp8` is the product that hardware
 Source: Micikevicius et al., arXiv 2209.05433.
 """
 
-from dataclasses import dataclass
-
 from lrqmm.products.composition import Preset
 from lrqmm.products.minifloat import E5M2 as FLOAT8
 from lrqmm.products.minifloat import Minifloat
 
 
-@dataclass(frozen=True, kw_only=True)
 class E5M2(Minifloat):
     """float8 with one float32 scale per vector."""
 

@@ -6,14 +6,11 @@ The objective is QERA-exact's, with another root of the same matrix, so the prod
 Source: Liu et al., arXiv 2410.21271.
 """
 
-from dataclasses import dataclass
-
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
 from lrqmm.products.weightside import Metric, WeightSide, second_moment
 
 
-@dataclass(frozen=True, kw_only=True)
 class EoRA(WeightSide):
     """The metric Λ^(1/2) Qᵀ."""
 

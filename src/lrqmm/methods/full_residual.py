@@ -6,7 +6,6 @@ Costs two float products, so it is no method to use: it shows what a rank short 
 Source: arXiv 2403.06924 starts from the full residual before it makes it sparse.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from lrqmm._checks import Array
@@ -16,7 +15,6 @@ from lrqmm.products.parts import Compensator, Operand
 from lrqmm.products.phases import phase
 
 
-@dataclass(frozen=True, kw_only=True)
 class FullResidual(Compensator):
     """First-order compensation with the residuals themselves."""
 

@@ -5,8 +5,6 @@
 Source: Zhang et al., "LQER", arXiv 2402.02446 (there the largest mean of several batches).
 """
 
-from dataclasses import dataclass
-
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
@@ -14,7 +12,6 @@ from lrqmm.products.composition import Preset
 from lrqmm.products.weightside import Metric, WeightSide
 
 
-@dataclass(frozen=True, kw_only=True)
 class L2QER(WeightSide):
     """A diagonal metric of mean magnitudes."""
 

@@ -6,13 +6,10 @@ Data-free, best in ‖R_B - L‖. Factors in float32, or in 8 bits by column (MX
 Source: Zhang et al., arXiv 2402.02446; the same correction in ZeroQuant-V2, arXiv 2303.08302.
 """
 
-from dataclasses import dataclass
-
 from lrqmm.products.composition import Preset
 from lrqmm.products.weightside import WeightSide
 
 
-@dataclass(frozen=True, kw_only=True)
 class LQER(WeightSide):
     """The metric is the identity."""
 

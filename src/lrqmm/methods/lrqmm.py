@@ -8,7 +8,6 @@ Source: Gu, "LRQMM", arXiv 2409.18772. Its full text was not available to us: te
 iterations, rounding and granularity are our reading, and parameters.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from lrqmm._checks import Array
@@ -19,7 +18,6 @@ from lrqmm.products.parts import Factors, Operand, Span
 from lrqmm.products.rsvd import rsvd
 
 
-@dataclass(frozen=True, kw_only=True)
 class LRQMM(LowRank):
     """Factors from the residuals themselves: best in ‖R - L‖."""
 

@@ -14,7 +14,6 @@ by a sketch of the product instead of a k x k eigendecomposition.
 Source: this project.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from lrqmm._checks import Array
@@ -27,7 +26,6 @@ from lrqmm.products.phases import phase
 from lrqmm.products.rsvd import range_basis, sketch_matrix
 
 
-@dataclass(frozen=True, kw_only=True)
 class LRQMMAware(LowRank):
     """Factors from the range of R_A B and the row space of Ã R_B: best in the product's norm."""
 

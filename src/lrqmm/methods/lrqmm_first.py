@@ -7,8 +7,6 @@ smaller, while `lrqmm` repairs what the range of the whole has cost. Data-free, 
 Source: this project; for stored weights the idea is SVDQuant's (arXiv 2411.05007).
 """
 
-from dataclasses import dataclass
-
 from lrqmm._checks import Array
 from lrqmm.methods.lrqmm import LRQMM
 from lrqmm.products.composition import Preset
@@ -19,7 +17,6 @@ from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import in_float32, in_float64
 
 
-@dataclass(frozen=True, kw_only=True)
 class LRQMMFirst(LRQMM):
     """Factors from the operands themselves, before they are quantised."""
 

@@ -8,8 +8,6 @@ it is the honest baseline of `lrqmm` at small ranks. Cost: sums, and one rank-tw
 Source: this project; the same idea is folded into every affine quantiser's zero point.
 """
 
-from dataclasses import dataclass
-
 from array_api_compat import array_namespace
 
 from lrqmm._checks import Array
@@ -19,7 +17,6 @@ from lrqmm.products.parts import Compensator, Operand, compensate
 from lrqmm.products.phases import phase
 
 
-@dataclass(frozen=True, kw_only=True)
 class MeanFix(Compensator):
     """Compensates the mean of each row of R_A and of each column of R_B."""
 

@@ -9,7 +9,6 @@ has 2^b levels, the odd integers ±(2t + 1), and none of them is zero: an exact 
 Source: classical (the mid-rise quantiser).
 """
 
-from dataclasses import dataclass
 from types import ModuleType
 
 from lrqmm._checks import Array
@@ -17,7 +16,6 @@ from lrqmm.products.composition import Preset
 from lrqmm.products.quantize import Encoded, Quantizer, scale_to_top, truncate
 
 
-@dataclass(frozen=True, kw_only=True)
 class Midpoint(Quantizer):
     """Symmetric, truncating; dequantises to the middle of the interval that a code covers."""
 

@@ -3,13 +3,10 @@
 Source: OCP Microscaling Formats v1.0; Rouhani et al., arXiv 2310.10537.
 """
 
-from dataclasses import dataclass
-
 from lrqmm.products.composition import Preset
 from lrqmm.products.minifloat import E2M3, Microscaling
 
 
-@dataclass(frozen=True, kw_only=True)
 class MXFP6(Microscaling):
     """E2M3 with block scales."""
 

@@ -3,13 +3,10 @@
 Source: OCP Microscaling Formats v1.0; Rouhani et al., arXiv 2310.10537.
 """
 
-from dataclasses import dataclass
-
 from lrqmm.products.composition import Preset
 from lrqmm.products.minifloat import E4M3, Microscaling
 
 
-@dataclass(frozen=True, kw_only=True)
 class MXFP8(Microscaling):
     """E4M3 with block scales."""
 

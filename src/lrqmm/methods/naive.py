@@ -6,13 +6,10 @@ The baseline of the factorisers at an equal budget.
 Source: NQ of Saha, Srivastava, Pilanci, arXiv 2310.11028.
 """
 
-from dataclasses import dataclass
-
 from lrqmm._checks import Array
 from lrqmm.products.compression import Compressed, Compressor, kept, kept_bits
 
 
-@dataclass(frozen=True)
 class Naive(Compressor):
     """B̂ is dense; a vector is a column."""
 

@@ -7,7 +7,6 @@ sum. The printed one has 4^-b / 3 for a grid of 2^b + 1 levels; this is the same
 Source: Sakr et al., arXiv 2206.06501; at most 25 steps.
 """
 
-from dataclasses import dataclass
 from types import ModuleType
 
 from lrqmm._checks import Array
@@ -18,7 +17,6 @@ from lrqmm.products.scaling import near_one
 STEPS = 25
 
 
-@dataclass(frozen=True, kw_only=True)
 class Octav(Quantizer):
     """Symmetric levels up to the best clipping instead of the maximum; to nearest."""
 

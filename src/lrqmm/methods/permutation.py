@@ -6,7 +6,6 @@ Changes nothing with one scale per row; meant for granularity='group:N'.
 Source: reordering of channels, as in Atom (Zhao et al., arXiv 2310.19102) and LoPRo.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -20,7 +19,6 @@ from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import near_one
 
 
-@dataclass(frozen=True, kw_only=True)
 class Permutation(Transform):
     """The inner dimension in the order of A's column magnitudes."""
 

@@ -8,12 +8,9 @@ Source: the memoryless scalar quantiser of Zhang, Kannan, Cloninger, Saab,
 arXiv 2106.02614; gain: this project.
 """
 
-from dataclasses import dataclass
-
 from lrqmm.products.noiseshaping import NoiseShaped
 
 
-@dataclass(frozen=True)
 class Sign(NoiseShaped):
     """Every element for itself."""
 

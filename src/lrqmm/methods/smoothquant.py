@@ -21,7 +21,6 @@ from lrqmm.products.quantize import Quantizer
 from lrqmm.products.scaling import near_one
 
 
-@dataclass(frozen=True, kw_only=True)
 class Scaling(Transform):
     """A diagonal T⁻¹ = diag(s); subclasses choose s."""
 

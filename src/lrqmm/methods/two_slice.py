@@ -7,8 +7,6 @@ Source: the leading terms of Ozaki-style split-integer products (Ootomo, Ozaki, 
 doi:10.1177/10943420241239588), with the library's scales.
 """
 
-from dataclasses import dataclass
-
 from lrqmm._checks import Array
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
@@ -16,7 +14,6 @@ from lrqmm.products.parts import Compensator, Operand, product_of_second_slices
 from lrqmm.products.quantized import Quantized
 
 
-@dataclass(frozen=True, kw_only=True)
 class SecondSlice(Compensator):
     """The residuals at the operands' own bits."""
 

@@ -1,6 +1,7 @@
 """The parts of a composed product: what a quantised operand is, transforms and compensators.
 
-Each part is a small frozen dataclass, whose fields are parameters of the methods that it is in.
+Each part is a small frozen dataclass, whose fields are parameters of the methods that it is in; a
+class that adds none needs no decorator.
 """
 
 from __future__ import annotations
@@ -125,7 +126,6 @@ class Transform(Shown, Checked, ABC):
         """Cost on top of the direct product's."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoTransform(Transform):
     """The operands as they are."""
 
@@ -139,7 +139,6 @@ class NoTransform(Transform):
         return Cost()
 
 
-@dataclass(frozen=True, kw_only=True)
 class Basis(Transform):
     """T (k x l) with orthonormal columns, which is what `fit` returns; T⁻¹ is Tᵀ."""
 
@@ -209,7 +208,6 @@ class Compensator(Shown, Checked, ABC):
         """Cost on top of the direct product's."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class NoCompensator(Compensator):
     """Nothing is won back: the direct product."""
 

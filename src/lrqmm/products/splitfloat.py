@@ -3,7 +3,6 @@
 A ≈ A₁ + A₂,  A₁ = rd(A), A₂ = rd(A - A₁);    C ≈ A₁ B₁ + (A₁ B₂ + A₂ B₁),  sums in float32
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -23,7 +22,6 @@ ROUNDED = {
 Parts = tuple[Array, Array]
 
 
-@dataclass(frozen=True)
 class SplitProduct(FloatProduct):
     """Three products of rounded parts. The parts are float32 numbers that the narrow format holds,
     multiplied in float32, which only imitates the hardware's products: no time is measured."""

@@ -4,7 +4,7 @@ One is a frozen dataclass whose fields, but for those of every recipe, are its p
 object that its file defines is the method at its defaults, and builds the others.
 """
 
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import Field, fields, replace
 from typing import Any, ClassVar, Self
 
 from lrqmm import _checks
@@ -14,7 +14,6 @@ from lrqmm.products.backends import integer_route
 from lrqmm.products.method import Method, Recipe, needed
 
 
-@dataclass(frozen=True)
 class WholeProduct(Checked, Recipe, Method):
     """A product by a recipe of its own."""
 
