@@ -26,7 +26,7 @@ from lrqmm.methods.qera import QERA
 from lrqmm.products.composition import Composition
 from lrqmm.products.cost import Cost
 from lrqmm.products.lowrank import DEFAULT_RANK
-from lrqmm.products.parts import Factors, NoCompensator
+from lrqmm.products.parts import Factors, NoCompensator, stored
 from lrqmm.products.phases import phase
 from lrqmm.products.quantized import Quantized, product
 from lrqmm.products.scaling import near_one
@@ -141,11 +141,7 @@ class LoPRo(WholeProduct):
 
 def in_float8(low_rank: Factors) -> Factors:
     """The columns of U and the rows of V, each in E4M3 with a scale."""
-    U, V = low_rank
-    if not U.shape[1]:
-        return low_rank
-    U, V = (E4M3().quantize(X).dequantize() for X in (U.T, V))
-    return U.T, V
+    return stored(low_rank, E4M3())
 
 
 METHOD = LoPRo("lopro", title="LoPRo", cites=("gu2026lopro",))

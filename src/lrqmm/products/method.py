@@ -22,7 +22,7 @@ from lrqmm.products.cost import Cost
 from lrqmm.products.operands import (
     CheckedOperand,
     broadcast,
-    broadcast_index,
+    broadcast_pairs,
     check_out,
     check_pair,
     check_range,
@@ -312,11 +312,7 @@ class Method(ABC):
         lefts = left.matrices()
         if out is not None:
             return self._product(lefts[0], states[0], out)
-        pairs = zip(
-            broadcast_index(left.array.shape[:-2], batch),
-            broadcast_index(right.array.shape[:-2], batch),
-            strict=True,
-        )
+        pairs = broadcast_pairs(left.array.shape[:-2], right.array.shape[:-2], batch)
         products = [self._product(lefts[i], states[j], None) for i, j in pairs]
         if not batch:
             return products[0]

@@ -190,10 +190,13 @@ def broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
         ) from None
 
 
-def broadcast_index(shape: tuple[int, ...], batch: tuple[int, ...]) -> list[int]:
-    """For each matrix of the broadcast batch, its index in a batch of `shape`."""
-    numbers = np.arange(math.prod(shape)).reshape(shape)
-    return [int(i) for i in np.broadcast_to(numbers, batch).ravel()]
+def broadcast_pairs(
+    left: tuple[int, ...], right: tuple[int, ...], batch: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """For each matrix of the broadcast batch, its indices in batches of the two shapes."""
+    numbers = (np.arange(math.prod(shape)).reshape(shape) for shape in (left, right))
+    i, j = (np.broadcast_to(each, batch).ravel().tolist() for each in numbers)
+    return list(zip(i, j, strict=True))
 
 
 def times_power(C: Array, exponent: int, dtype: Any) -> Array:

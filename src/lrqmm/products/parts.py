@@ -248,10 +248,12 @@ def compensate(
         return xp.concat(columns, axis=1) @ xp.concat(rows, axis=0)
 
 
-def stored(factors: Factors, dtype: str) -> Factors:
-    """The factors as they are kept: in 'int8' the columns of U and the rows of V are rounded."""
+def stored(factors: Factors, dtype: str | Quantizer) -> Factors:
+    """The factors as they are kept: in 'int8', or by a quantiser of its own, the columns of U and
+    the rows of V are rounded."""
     U, V = factors
     if dtype == "float32" or 0 in U.shape:
         return factors
-    U, V = (Uniform().quantize(X).dequantize() for X in (U.T, V))
+    quantizer = Uniform() if isinstance(dtype, str) else dtype
+    U, V = (quantizer.quantize(X).dequantize() for X in (U.T, V))
     return U.T, V

@@ -6,11 +6,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from itertools import product
 
-import array_api_compat.torch as xp
 import torch
 
 from lrqmm._checks import Array, Unsupported
-from lrqmm.products.backends import _float_chunks
+from lrqmm.products.backends import generic
 from lrqmm.products.backends._processor import processor_name
 
 
@@ -95,7 +94,7 @@ def integer_matmul(a: Array, b: Array, out: Array | None = None) -> Array:
         product = _cuda_int_mm(a, b)
     else:
         with usual_state(a, "ieee"):
-            product = _float_chunks.integer_matmul(xp, a, b)
+            product = generic.integer_matmul(a, b)
     return product if out is None else out.copy_(product)
 
 
