@@ -48,13 +48,13 @@ def examine(progress: Report = silent) -> list[Finding]:
 def _machine(record: Mapping[str, Any]) -> Iterator[Finding]:
     memory = record["memory_bytes"] / 2**30
     small = memory < 8
-    advice = "The networks of the study need about 8 GiB." if small else ""
     yield Finding("processor", "ok", f"{record['machine']}, {record['cpu_capability']}")
     sets = ", ".join(record["instruction_sets"]) or "unknown"
     yield Finding("instruction sets", "ok", sets)
     held = os.environ.get(ISA_VARIABLE)
     advice = "Products are slower than this processor's." if held else ""
     yield Finding("oneDNN", "note" if held else "ok", record["onednn"], advice)
+    advice = "The networks of the study need about 8 GiB." if small else ""
     yield Finding("memory", "note" if small else "ok", f"{memory:.0f} GiB", advice)
     yield Finding("system", "ok", f"{record['system']}, Python {record['python']}")
     limits = {name: value for name, value in record["threads"].items() if value}
@@ -62,12 +62,9 @@ def _machine(record: Mapping[str, Any]) -> Iterator[Finding]:
     busy = os.getloadavg()[0] > 0.1 * record["cores"] if hasattr(os, "getloadavg") else False
     advice = "Rows record it." if limits else ""
     yield Finding("threads", "note" if limits else "ok", listed, advice)
-    yield Finding(
-        "load",
-        "note" if busy else "ok",
-        "others are computing" if busy else "idle",
-        "Times would be marked as loaded." if busy else "",
-    )
+    found = "others are computing" if busy else "idle"
+    advice = "Times would be marked as loaded." if busy else ""
+    yield Finding("load", "note" if busy else "ok", found, advice)
     yield Finding("allocator", "ok", record["allocator"])
 
 

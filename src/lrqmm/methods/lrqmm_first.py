@@ -44,8 +44,7 @@ class LRQMMFirst(LRQMM):
 
     def cost(self, m: int, k: int, n: int) -> Cost:
         ra, rb = self.ranks(m, k, n)
-        taking = Cost(float_operations=2 * (m * k * ra + k * n * rb))
-        return super().cost(m, k, n) + (taking if self.rank != 0 else Cost())
+        return super().cost(m, k, n) + Cost(float_operations=2 * (m * k * ra + k * n * rb))
 
     def left_factors(self, A: Operand, B: Operand) -> Factors:
         assert A.taken is not None

@@ -55,7 +55,7 @@ class Multipoint(Compensator):
         top = 2 ** (B.quantizer.bits - 1) - 1
         exact, power = near_one(B.exact.T, 1)  # a column of B, so that its squares stay in range
         rest, norms = B.residual.T / power, xp.linalg.vector_norm(exact, axis=1)
-        points = []
+        points, groups = [], B.quantized.scale.shape[1]
         with phase("quantize"):
             for number in range(1, self.points):
                 wanted = xp.linalg.vector_norm(rest, axis=1) > self.tolerance * norms
@@ -63,12 +63,9 @@ class Multipoint(Compensator):
                 fractions = CLIPPINGS if number == self.points - 1 else (1.0,)
                 codes, scale = _best_point(xp, rest, top, fractions)
                 rest = rest - scale * codes
-                scales = xp.broadcast_to(
-                    power * scale, (scale.shape[0], B.quantized.scale.shape[1])
-                )
-                points.append(
-                    Quantized(stored_codes(xp, codes, xp.int8), scales, None, B.quantized.group)
-                )
+                scales = xp.broadcast_to(power * scale, (scale.shape[0], groups))
+                codes = stored_codes(xp, codes, xp.int8)
+                points.append(Quantized(codes, scales, None, B.quantized.group))
         return points
 
     def correct(self, A: Operand, B: Operand, prepared: list[Quantized]) -> Array | None:

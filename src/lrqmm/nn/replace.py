@@ -256,8 +256,7 @@ def _samples(model: nn.Module, plan: _Plan, batch: Any, run: Run) -> dict[Layer,
             )
         chances = torch.Generator("cpu").manual_seed(0)
         rows = torch.randperm(A.shape[0], generator=chances, device="cpu")[:SAMPLE_ROWS]
-        rows = rows.sort().values
-        samples[layer] = A[rows.to(A.device)]
+        samples[layer] = A[rows.sort().values.to(A.device)]
 
     layers = [layer for layer, method in plan.methods.items() if method.calibrated]
     with watched({layer: layer for layer in layers}, keep):

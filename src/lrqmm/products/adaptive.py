@@ -88,8 +88,7 @@ class Search:
                 directions.append(self.right[1].T)
             if self.left is not None:
                 directions.append(self.B.approx.T @ self.left[1][:4, :].T)
-            W = xp.concat(directions, axis=1)[:, :n]
-            W = basis(W)
+            W = basis(xp.concat(directions, axis=1)[:, :n])
             probes = PROBES * max(1, n // PROBES_UP_TO)
             X = sketch_matrix(W, n, probes, "gaussian", (self.seed, 4))
             X = X - W @ (W.T @ X)

@@ -68,9 +68,8 @@ def prediction(
 ) -> float | None:
     """The same for a composition, or None: it needs uniform levels, a transform that is not
     calibrated, and no correction but one of the means."""
-    if type(quantizer) is not Uniform or transform.calibrated:
-        return None
-    if compensator.span not in ("nothing", "means"):
+    known = compensator.span in ("nothing", "means")
+    if type(quantizer) is not Uniform or transform.calibrated or not known:
         return None
     fitted = transform.fit(B, quantizer, None)
     A, B = transform.left(A, fitted), transform.right(B, fitted)

@@ -96,8 +96,7 @@ def matmul(
             f"memory_limit is {memory_limit} bytes, and the result alone takes {held}; "
             "allowed: more, or out= with the path of a .npy file to write it to"
         )
-    shape = (m, k, n)
-    sizes = _sizes(built, shape, memory_limit, held) if 0 not in shape else None
+    sizes = _sizes(built, (m, k, n), memory_limit, held) if 0 not in (m, k, n) else None
     left, right = replace(left, sizes=sizes), replace(right, sizes=sizes)
     with backend_of(np.empty(0)).usual_state(None, "ieee"), _result(out, (m, n), dtype) as C:
         if sizes is None:

@@ -39,14 +39,6 @@ class LowRankPart:
         return residual @ self.V if self.U is None else self.U[index]
 
 
-def _times(X: Vectors, part: Part, G: Floats) -> Floats:
-    """part(X) G, (count, w): one pass."""
-    Y = np.empty((X.X.shape[0], G.shape[1]), np.float32)
-    for i, x in X.blocks():
-        Y[i] = part(x) @ G
-    return Y
-
-
 def _transposed_times(X: Vectors, part: Part, rows: Rows, width: int) -> Floats:
     """part(X)ᵀ H, (k, w): one pass; `rows` gives the rows of H, which are asked for in order."""
     S = np.zeros((X.X.shape[1], width), np.float32)
@@ -89,7 +81,10 @@ def _aware_part(
     (count, k), others = X.X.shape, Z.X.shape[0]
     width = min(rank + c.oversampling, count, k, others)
     G = _transposed_times(Z, part, _drawn(width, c.sketch, (c.seed, side)), width)
-    Q = _leading(_times(X, X.residual, G), rank)
+    Y = np.empty((count, width), np.float32)
+    for i, x in X.blocks():
+        Y[i] = X.residual(x) @ G
+    Q = _leading(Y, rank)
     return LowRankPart(_transposed_times(X, X.residual, Q.__getitem__, Q.shape[1]), Q)
 
 

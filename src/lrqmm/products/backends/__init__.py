@@ -15,16 +15,6 @@ from numpy.typing import NDArray
 
 from lrqmm._checks import Array
 
-__all__ = [
-    "backend_of",
-    "from_numpy",
-    "integer_matmul",
-    "integer_route",
-    "is_array",
-    "library_of",
-    "to_numpy",
-]
-
 LIBRARIES = {"numpy": "ndarray", "torch": "Tensor", "cupy": "ndarray"}
 INT32_LIMIT = 2**31 - 1
 
