@@ -40,14 +40,13 @@ class BFloat16Operands(FloatProduct):
 
         if library_of(A) != "torch":
             raise Unsupported(f"{library_of(A)} has no bfloat16; torch has it")
-        B = prepared
         with phase("product"):
             if A.device.type == "cuda":
-                C = torch.mm(A.bfloat16(), B.bfloat16(), out_dtype=torch.float32)
+                C = torch.mm(A.bfloat16(), prepared.bfloat16(), out_dtype=torch.float32)
                 return C if out is None else out.copy_(C)
             if not self.emulated(A):
-                return torch.mm(A, B, out=out)
-            return torch.mm(A.bfloat16().float(), B.bfloat16().float(), out=out)
+                return torch.mm(A, prepared, out=out)
+            return torch.mm(A.bfloat16().float(), prepared.bfloat16().float(), out=out)
 
     def emulated(self, like: Any) -> bool:
         from lrqmm.products.backends.torch import exact_float32

@@ -82,7 +82,6 @@ class CALDERA(Compressor):
         return affordable_rank(left, k, n, self.bits_left, self.bits_right)
 
     def compress(self, B: Array, calibration: Array | None) -> Compressed:
-        assert calibration is not None
         xp = array_namespace(B)
         metric = QERA().fitted_metric(calibration)
         assert metric is not None

@@ -86,7 +86,6 @@ class LoPRo(WholeProduct):
         return int(self.quantizer.code_bits)
 
     def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Any:
-        assert calibration is not None
         xp = array_namespace(B)
         rank = min(DEFAULT_RANK if self.rank is None else self.rank, *map(int, B.shape))
         metric = QERA(moments="diagonal").fitted_metric(calibration)

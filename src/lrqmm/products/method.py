@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
@@ -319,10 +318,8 @@ class Method(ABC):
         xp = compat.array_namespace(*products)
         return xp.reshape(xp.stack(products), (*batch, *products[0].shape))
 
-    def _usual_state(self, like: Array) -> AbstractContextManager[None]:
-        state: AbstractContextManager[None]
-        state = backend_of(like).usual_state(like, self.float32_precision)
-        return state
+    def _usual_state(self, like: Array) -> Any:
+        return backend_of(like).usual_state(like, self.float32_precision)
 
     def _refuse(self, calibration: Array) -> None:
         if not self.calibrated:

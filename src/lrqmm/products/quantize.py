@@ -54,7 +54,7 @@ class Quantizer(Shown, Checked, ABC):
     Raises
     ------
     TypeError : bits that are no integer
-    ValueError : bits out of range, another value of any parameter, a subclass's included
+    ValueError : bits out of range, another granularity
 
     Examples
     --------
@@ -153,6 +153,11 @@ class Uniform(Quantizer):
         is cut half a level or more below that magnitude. 'even': 2^b, the one more below zero,
         scale = max|X| / (2^(b-1) - 1/2), which cuts half a level of a positive extreme.
     zero_point_a : of the left operand; 'same' as the right one's
+
+    Raises
+    ------
+    TypeError : bits that are no integer
+    ValueError : bits out of range; another rounding, zero point or granularity
 
     Examples
     --------
@@ -261,6 +266,11 @@ class WeightOnly(Quantizer):
     Parameters
     ----------
     zero_point_a : of the left operand: None, 'integer' or 'float', as in `Uniform`
+
+    Raises
+    ------
+    TypeError : bits that are no integer
+    ValueError : bits out of range; another zero point or granularity
 
     Examples
     --------

@@ -133,9 +133,6 @@ def covers(recipe: Recipe) -> bool:
     return type(recipe) is FloatProduct and recipe.precision == "float32"
 
 
-# memory
-
-
 def _sizes(built: Method, shape: tuple[int, int, int], limit: int, held: int) -> Sizes:
     """How much to take at once, so that all buffers stay within `limit` bytes.
 
@@ -193,9 +190,6 @@ def _result(
                 os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
         yield C
         C.flush()
-
-
-# the sweep
 
 
 def _sweep(
