@@ -201,6 +201,31 @@ def variants(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(variant=table["method"] + zero_point + levels + truncated)
 
 
+def apart(table: pd.DataFrame) -> pd.Series:
+    """Of each row, in words, how its setting differs from the first one of its method in the table:
+    ', signed levels'; of the first ones an empty text."""
+    first: dict[tuple[str, str], object] = {}
+    words: dict[tuple[str, str], str] = {}
+    ordered = table.sort_values("setting", kind="stable")
+    for method, text in ordered[["method", "parameters"]].drop_duplicates().itertuples(index=False):
+        words[method, text] = "".join(
+            f", {_in_words(name, value)}"
+            for name, value in json.loads(text).items()
+            if value != first.setdefault((method, name), value)  # older runs lack parameters
+        )
+    pairs = zip(table["method"], table["parameters"], strict=True)
+    return pd.Series([words[pair] for pair in pairs], table.index, dtype="string")
+
+
+def _in_words(name: str, value: object) -> str:
+    """A parameter and its value: '8 bits', 'groups of 128', 'signed levels', 'scale rule floor'."""
+    if name == "granularity" and str(value).startswith("group:"):
+        return f"groups of {str(value).partition(':')[2]}"
+    if name in ("bits", "levels"):
+        return f"{value} {name}"
+    return f"{name.replace('_', ' ')} {value}"
+
+
 def time_variants(table: pd.DataFrame) -> pd.DataFrame:
     """Rows with a column `variant`: ', q=1' and ', r=16' where a method was timed with several
     numbers of power iterations or ranks in a panel."""

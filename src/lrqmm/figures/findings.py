@@ -128,13 +128,13 @@ def contests(run: Run) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _product(run: Run, table: pd.DataFrame, x: str) -> pd.DataFrame:
-    names = table["method"].map(_style.short_label)
-    return table.assign(where=table["input"].map(run.title), name=names, x=table[x])
+    return table.assign(where=table["input"].map(run.title), x=table[x])
 
 
 def _pareto(run: Run) -> pd.DataFrame:
     table = pareto.points(run)
-    named = _product(run, table.assign(calibration="none"), "slowness")
+    names = table["method"].map(_style.short_label)
+    named = _product(run, table.assign(calibration="none", name=names), "slowness")
     bits = table["bits"].astype("string")
     return named.assign(
         where=named["where"] + ", n = " + table["n"].astype("string"),
