@@ -146,6 +146,8 @@ def test_columns_multiplied_apart_are_refused():
         (dict(rank="auto"), TypeError, "tolerance is None; allowed: a number"),
         (dict(rank="auto", tolerance=2.0), ValueError, r"tolerance is 2.0; allowed: a number from"),
         (dict(rank=3, tolerance=0.1), ValueError, "allowed: with rank='auto'"),
+        (dict(rank=3, on_unreachable="raise"), ValueError, "rank 3; allowed: with rank='auto'"),
+        (dict(on_unreachable="slices"), ValueError, "rank None; allowed: with rank='auto'"),
         (dict(rank="much"), TypeError, "rank is 'much'; allowed: an integer"),
         (dict(on_unreachable="x"), ValueError, "'x'; allowed: 'warn', 'slices', 'raise'"),
         (

@@ -271,6 +271,18 @@ def test_gptq_in_every_order_with_every_kind_of_levels(order, kind, granularity)
     assert quantizer.offsets == ("zero_point" in kind)
 
 
+def test_gptq_has_levels_or_zero_points():
+    W, X = floats(0, 12, 40), floats(1, 99, 40)
+    usual, signed = (gptq.GPTQ(bits=4, **kind) for kind in ({}, {"levels": "signed"}))
+    codes = [each.quantize(W, calibration=X).codes for each in (usual, signed)]
+    np.testing.assert_array_equal(*codes)
+    for kind in ("odd", "signed", "even"):
+        with pytest.raises(ValueError, match=f"levels is '{kind}'; allowed: None where"):
+            gptq.GPTQ(levels=kind, zero_point="integer")
+    with pytest.raises(ValueError, match=r"levels is 'sined'.*allowed: None, 'odd', 'signed'"):
+        gptq.GPTQ(levels="sined", zero_point="float")
+
+
 def test_gptq_with_few_outlier_columns_rounds_them_first():
     rng = np.random.default_rng(0)
     X, W = rng.standard_normal((256, 512)), rng.standard_normal((512, 384))

@@ -51,18 +51,31 @@ class GPTQ(WeightOnly):
     damping : λ in means of the diagonal of XᵀX
     order : of the columns of the weight: 'natural'; 'activation', the largest diag(H) first;
         'groups', whole groups, those with the largest diag(H) first, and inside them likewise
-    levels, zero_point : of the weight, as in `Uniform`
+    zero_point : of the weight, as in `Uniform`
+    levels : of a weight without a zero point, as in `Uniform`; None is 'signed'
     clip : whether each vector or group is cut where its squared error is least, from all of it to
         half of it
+
+    Raises
+    ------
+    TypeError, ValueError : a parameter that is not allowed; levels beside a zero point
     """
 
     calibrated = True
 
     damping: float = number(0.01, 0.0, 1e3)
     order: str = one_of("activation", "natural", "activation", "groups")
-    levels: str = one_of("signed", *LEVELS)
+    levels: str | None = one_of(None, *LEVELS)
     zero_point: str | None = one_of(None, *ZERO_POINTS)
     clip: bool = one_of(False, False, True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.levels is not None and self.zero_point is not None:
+            raise ValueError(
+                f"levels is {self.levels!r}; allowed: None where the weight has a zero point, "
+                "and so all 2^b levels"
+            )
 
     @property
     def offsets(self) -> bool:
@@ -73,11 +86,11 @@ class GPTQ(WeightOnly):
 
     @property
     def _uniform(self) -> Uniform:
-        levels = "odd" if self.zero_point else self.levels
+        kind = "odd" if self.zero_point else self.levels or "signed"
         return Uniform(
             bits=self.bits,
             granularity=self.granularity,
-            levels=levels,
+            levels=kind,
             zero_point=self.zero_point,
         )
 

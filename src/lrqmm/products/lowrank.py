@@ -65,6 +65,11 @@ class LowRank(Compensator):
             )
         elif self.rank is not None:
             _checks.integer("rank", self.rank, 0)
+        if self.on_unreachable != "warn" and self.rank != "auto":
+            raise ValueError(
+                f"on_unreachable is {self.on_unreachable!r} with rank {self.rank}; allowed: with "
+                "rank='auto'"
+            )
 
     def check_shape(self, m: int, k: int, n: int) -> None:
         if self.rank != "auto":
