@@ -90,6 +90,7 @@ def test_usual_settings_have_one_line_a_method(run):
         {"keep": "conv1"}, {"ranks_within": 5.0}, {"sides": "b"}, {"rounding": "truncate"},
         {"granularity": "tensor"}, {"zero_point_a": "integer"}, {"bits_a": 8}, {"per_gemm": 1},
         {"data": "others"}, {"reference": "mine: float32"}, {"parameters": "{}"},
+        {"levels": "signed"},
     )  # fmt: skip
     want = _data.usual(_data.networks(run, "own_error"))
     for how in extras:
@@ -130,6 +131,34 @@ def test_rivals_in_networks_are_points_with_names():
     assert (point.name, point.calibration) == ("LoPRo r=16", "held_out")
     names = {text.get_text() for axis in make("rivals_networks", run).axes for text in axis.texts}
     assert {"direct", "LRQMM r=16", "product-aware r=16", "LoPRo r=16"} <= names
+
+
+def test_signed_levels_are_points_of_their_own(run, study):
+    more = changed(run, resnet50, levels="signed", parameters="{}")
+    before, after = (rivals_networks.points(each) for each in (run, more))
+    assert set(after["name"]) - set(before["name"]) == {"LRQMM r=16, signed levels"}
+    words = {text.get_text() for axis in make("figure8_accuracy", more).axes for text in axis.texts}
+    assert {"16", "16, signed"} <= words
+
+    table = study.measurements
+    own = table.query("bits == 4 and method == 'lrqmm' and rounding == 'nearest'")
+    own = own[own["experiment"].isin(["rank", "resnet50"])]
+    signed = own.assign(levels="signed", value=own["value"] / 7)
+    more = replace(study, measurements=pd.concat([table, signed], ignore_index=True))
+    usual, other = "LRQMM (paper)", "LRQMM (paper), signed levels"
+    with_both = lines(make("figure3a_rank", more).axes[0])
+    np.testing.assert_array_equal(
+        with_both[usual], lines(make("figure3a_rank", study).axes[0])[usual]
+    )
+    np.testing.assert_allclose(with_both[other][1], with_both[usual][1] / 7)
+    layers = lines(make("figure4_layers", more).axes[0])
+    np.testing.assert_allclose(layers["LRQMM + signed levels"][1], layers["LRQMM"][1] / 7)
+    rows = make("table4_layers", more).set_index(["bits", "method"])["median"]
+    assert rows[4, "lrqmm + signed levels"] == pytest.approx(rows[4, "lrqmm"] / 7)
+
+
+def lines(axis):
+    return {line.get_label(): np.array(line.get_data(), float) for line in axis.get_lines()}
 
 
 def test_ranks_of_table_2_are_columns_of_their_own(study):

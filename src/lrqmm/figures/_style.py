@@ -228,9 +228,10 @@ def bar_look(method: str, hollow: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def level(axis: Axes, method: str, height: float) -> None:
+def level(axis: Axes, method: str, height: float, **more: Any) -> None:
     """A dashed line across a panel for a method that the x axis says nothing of."""
-    axis.axhline(height, color=colour(method), label=label(method), ls="--", lw=1)
+    look = {"color": colour(method), "label": label(method), "ls": "--", "lw": 1}
+    axis.axhline(height, **look | more)
 
 
 def order(names: Any) -> list[str]:

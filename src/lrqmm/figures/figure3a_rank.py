@@ -12,7 +12,7 @@ NEEDS = ("rank",)
 
 def draw(run: Run) -> Figure:
     """One panel per rounding and bits; lines are medians over seeds, bands from least to
-    largest."""
+    largest; dotted: other levels than the usual odd number."""
     table = _data.errors(run, "rank")
     bits = sorted(table["bits"].dropna().unique())
     roundings = sorted(table["rounding"].dropna().unique())
@@ -32,11 +32,16 @@ def draw(run: Run) -> Figure:
 
 
 def _panel(axis: Axes, table: pd.DataFrame) -> None:
-    for method, rows in _style.by_method(table):
-        if rows["rank"].isna().all():
-            _style.level(axis, method, rows["value"].median())
-        else:
-            _style.spread_line(axis, method, rows.groupby("rank")["value"])
+    kinds = table["levels"].fillna("odd")
+    words = (", " + kinds + " levels").where(kinds != "odd", "")
+    for method, of_method in _style.by_method(table):
+        for apart, rows in of_method.groupby(words.loc[of_method.index]):
+            look = {"label": _style.label(method) + str(apart)}
+            look |= {"ls": ":", "marker": ""} if apart else {}
+            if rows["rank"].isna().all():
+                _style.level(axis, method, rows["value"].median(), **look)
+            else:
+                _style.spread_line(axis, method, rows.groupby("rank")["value"], **look)
     _style.log(axis, "y")
     axis.set_xscale("symlog", linthresh=1, linscale=0.5)
     ticks = [0, 1, 2, 5, 10, 20, 50, 200]

@@ -23,10 +23,12 @@ def draw(run: Run) -> Figure:
             for variant, line in of_method.groupby("variant"):
                 line = line.assign(x=line["layer"].map(position)).sort_values("x")
                 usual = variant == method
+                dashes = {"truncated": ":", "levels": "-."}
+                other = [ls for word, ls in dashes.items() if word in str(variant)]
                 axis.plot(
                     line["x"], line["value"], color=_style.colour(method),
                     marker=_style.marker(method) if usual else None, ms=2.5, lw=0.9,
-                    ls="-" if usual else (":" if "truncated" in str(variant) else "--"),
+                    ls="-" if usual else [*other, "--"][0],
                     label=str(variant).replace(method, _style.short_label(method), 1),
                 )  # fmt: skip
         axis.set_title(f"ResNet-50, {_data.setting(panel)}")

@@ -72,7 +72,8 @@ def draw(run: Run) -> Figure:
         data = ", ".join(settings["data"].dropna().unique())
         row[0].set_title(f"{run.title(network)}, {data}{omitted}", loc="left")
     figure.supxlabel(
-        "bars: 95% intervals; numbers: ranks; filled: up to 4 bits, hollow: more; ring: zero points"
+        "bars: 95% intervals; numbers: ranks, signed: levels; filled: up to 4 bits, hollow: more; "
+        "ring: zero points"
     )
     _style.figure_legend(figure, axes.flat)
     return figure
@@ -93,8 +94,10 @@ def _mark(axis: Axes, point: Mapping[Hashable, Any], across: str, metric: str) -
         )  # fmt: skip
     ranks = "" if pd.isna(rank) else f"{rank:g}"
     ranks = ranks if pd.isna(point["ranks_within"]) else "by layer"
-    if ranks:
+    kind = "" if pd.isna(point["levels"]) or point["levels"] == "odd" else point["levels"]
+    words = ", ".join(filter(None, (ranks, kind)))
+    if words:
         axis.annotate(
-            ranks, (point[across], point[metric]), xytext=(3, 3), fontsize=_style.SMALL,
+            words, (point[across], point[metric]), xytext=(3, 3), fontsize=_style.SMALL,
             textcoords="offset points", color=_style.colour(method),
         )  # fmt: skip

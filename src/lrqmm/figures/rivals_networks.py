@@ -20,7 +20,7 @@ def points(run: Run, price: str = "average_bits") -> pd.DataFrame:
     table = table[table["layer"].isna() & ~(table["bits"] > 4).fillna(False)]
     table = table[~table["granularity"].eq("tensor").fillna(False)]
     table = table[table["per_gemm"] == table.groupby("network")["per_gemm"].transform("max")]
-    key = [*_data.NETWORK_SETTING, "method", "variant", "bits", "bits_a", "rank", "sides"]
+    key = [*_data.NETWORK_SETTING, "method", "variant", "bits", "bits_a", "levels", "rank", "sides"]
     groups = table.groupby([*key, "calibration", "metric"], dropna=False, observed=True)
     by_metric = groups[["value", "low", "high"]].first().unstack("metric")
     wide = by_metric["value"].reindex(columns=[price, "relative_error"]).dropna()
@@ -36,14 +36,16 @@ def points(run: Run, price: str = "average_bits") -> pd.DataFrame:
 
 
 def _names(table: pd.DataFrame) -> pd.Series:
-    """The method, its rank, bits of the left operand where they differ, zero points where the same
-    setting has none too."""
+    """The method, its rank, bits of the left operand where they differ, its levels if they are not
+    the usual odd number, zero points where the same setting has none too."""
     short = table["method"].map(_style.short_label).astype("string")
     ranked = short.where(table["rank"].isna(), short + " r=" + table["rank"].astype("string"))
     names = ranked.where(table["ranks_within"].isna(), short + " by layer")
     other = (table["bits_a"] != table["bits"]).fillna(False)
     names = names.mask(other, names + ", left " + table["bits_a"].astype("string") + " bits")
     names = names.mask(table["sides"].eq("b").fillna(False), names + ", weights only")
+    kinds = table["levels"].fillna("odd")
+    names = names.where(kinds == "odd", names + ", " + kinds + " levels")
     twice = table.assign(name=names).duplicated(["network", "data", "name"], keep=False)
     return names.mask(twice & table["variant"].str.contains("zero point"), names + ", zero point")
 
