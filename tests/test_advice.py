@@ -45,6 +45,20 @@ def test_every_candidate_is_measured_or_left_out_with_a_reason():
         assert np.isclose(distance(C, exact), row.error, rtol=1e-2, atol=1e-7), row
 
 
+def test_signed_levels_are_tried_at_few_bits():
+    A, B = matrices("normal", (128, 256, 128))
+    exact = product(A.numpy(), B.numpy())
+    odd, signed = (
+        distance(lrqmm.matmul(A, B, "direct", bits=4, levels=kind).numpy(), exact)
+        for kind in ("odd", "signed")
+    )
+    assert signed < 0.95 * odd
+    found = lrqmm.advise(A, B, max_error=0.98 * odd, goal="bits", seconds=0.1)
+    assert found.best["parameters"]["levels"] == "signed"
+    assert "levels='signed'" in found.python
+    assert {p.get("bits", 8) for _, p in advice.candidates(A) if "levels" in p} == {4}
+
+
 def test_what_the_sample_flatters_is_found_out(monkeypatch):
     """On eight rows rank 4 wins half of everything; on all of them next to nothing."""
     monkeypatch.setattr(advice, "SAMPLE", 8)

@@ -1,6 +1,7 @@
 """The explorer in a real browser: what it shows, keeps, gives away, and asks of nobody."""
 
 import csv
+import json
 import shutil
 import time
 from collections import defaultdict
@@ -317,6 +318,27 @@ def test_seeds_are_distinct_inputs(runs):
     )
     assert once["seeds"].max() > 1
     pd.testing.assert_series_equal(once["seeds"], twice["seeds"])
+
+
+@browsing
+def test_levels_are_a_filter(runs, show):
+    table = timed(runs[0]).measurements
+    own = table[table["method"] == "direct"]
+    texts = [json.dumps({**json.loads(text), "levels": "signed"}) for text in own["parameters"]]
+    both = pd.concat([table, own.assign(parameters=texts, levels="signed")])
+    page = show(replace(timed(runs[0]), measurements=both))
+    assert page.input_value("select[name=levels]") == "odd"  # of a run older than the parameter
+    for name in ("bits", "rounding"):
+        select(page, name, "all")
+    signed = page.locator("#rows tr", has_text="levels signed")
+    assert signed.count() == 0
+    for value, every in (("signed", False), ("all", True)):
+        select(page, "levels", value)
+        assert f"levels={value}" in page.url
+        assert signed.count() == own["parameters"].nunique()
+        names = page.locator("#rows tr td:first-child").all_inner_texts()
+        assert ("LRQMM (paper)" in names) == every
+        assert (names.count("direct") > signed.count()) == every
 
 
 @browsing

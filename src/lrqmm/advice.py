@@ -39,6 +39,8 @@ SCREENING = 3
 """Times a candidate multiplies the sample."""
 CONTENDERS = 16
 BITS = (4, 6, 8)
+FEW_BITS = 4
+"""Up to these 16 levels in place of 15 are tried too (`levels='signed'`)."""
 RANKS = (4, 16, 64)
 FLOATS = ("sgemm", "tf32", "bf16", "fp8")
 Price = Literal["seconds", "low", "bits", "megabytes"]
@@ -223,19 +225,21 @@ def advise(
 
 
 def candidates(like: Array) -> Iterator[Candidate]:
-    """What is tried on arrays like this one: float products, and `BITS` by `RANKS`, by the fast
-    path where it was measured (on a CPU)."""
+    """What is tried on arrays like this one: float products, and `BITS` by `RANKS`, with signed
+    levels too up to `FEW_BITS`, by the fast path where it was measured (on a CPU)."""
     fast = {"execution": "fused"} if str(compat.device(like)) == "cpu" else {}
     for name in FLOATS:
         yield name, {}
     for bits in BITS:
-        yield "direct", {"bits": bits, **fast}
         yield "direct", {"bits": bits, "zero_point": "integer"}
-        yield "mean_fix", {"bits": bits, **fast}
         yield "two_slice", {"bits": bits}
-        for rank in RANKS:
-            for name in ("lrqmm", "lrqmm_aware"):
-                yield name, {"bits": bits, "rank": rank, **fast}
+        for levels in ({}, {"levels": "signed"}) if bits <= FEW_BITS else ({},):
+            setting = {"bits": bits, **levels, **fast}
+            yield "direct", setting
+            yield "mean_fix", setting
+            for rank in RANKS:
+                for name in ("lrqmm", "lrqmm_aware"):
+                    yield name, {**setting, "rank": rank}
 
 
 class _Trial:

@@ -39,8 +39,9 @@ def rows(run: Run) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame: input, layer, m, k, n, method, calibration, bits, rank, rounding, `words` (the other
-    parameters that are not the method's defaults), `error` with `error_low`, `error_high` and
+    DataFrame: input, layer, m, k, n, method, calibration, bits, rank, rounding, levels (of runs
+    older than the parameter the method's default), `words` (the other parameters that are not the
+    method's defaults), `error` with `error_low`, `error_high` and
     `seeds`, the number of distinct inputs; `ms` of a product and `ms_prepared` where B was
     prepared, each a median with `_low`, `_high` and `_loaded`, whether others used the machine
     during any of its samples; `each`, bits of an element of both operands. Of a whole network the
@@ -51,6 +52,9 @@ def rows(run: Run) -> pd.DataFrame:
     parameters = [json.loads(text) for text in wide["parameters"]]
     for name in FILTERS:
         wide[name] = [p.get(name) for p in parameters]
+    usual = {method: _defaults(method).get("levels") for method in wide["method"].unique()}
+    pairs = zip(wide["method"], parameters, strict=True)
+    wide["levels"] = [p.get("levels", usual[method]) for method, p in pairs]
     wide["words"] = [_words(*each) for each in zip(wide["method"], parameters, strict=True)]
     return wide.drop(columns="parameters")
 
@@ -123,16 +127,20 @@ def _spread(table: pd.DataFrame, name: str, unit: float) -> pd.DataFrame:
 
 
 def _words(method: str, parameters: dict[str, Any]) -> str:
-    """The parameters that are not the method's defaults, but for `OWN` and the seed."""
-    try:
-        defaults = methods.preset(method).defaults
-    except ValueError:  # of other people's runs
-        defaults = {}
+    """The parameters that are not the method's defaults, but for `FILTERS` and the seed."""
+    defaults = _defaults(method)
     return ", ".join(
         f"{name} {value}"
         for name, value in parameters.items()
         if name not in (*FILTERS, "seed") and value != defaults.get(name)
     )
+
+
+def _defaults(method: str) -> dict[str, Any]:
+    try:
+        return methods.preset(method).defaults
+    except ValueError:  # of other people's runs
+        return {}
 
 
 def page(runs: Sequence[Run]) -> str:

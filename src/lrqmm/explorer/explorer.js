@@ -26,21 +26,21 @@ const FLOAT = 1e-5; // errors below are float32's own
 const NAMED = 15; // points; of more, names would hide each other
 const distinct = (values) => [...new Set(values)];
 const byNumber = (a, b) => parseFloat(a) - parseFloat(b);
-const ORDER = { size: byNumber, bits: byNumber, rounding: undefined }; // inputs stay as they come
+const PARAMETERS = ["bits", "rounding", "levels"];
+const ORDER = { size: byNumber, bits: byNumber, rounding: undefined, levels: undefined }; // inputs stay as they come
 const agrees = (row, view) =>
-  ["bits", "rounding"].every((name) => row[name] === null || view[name] === "all" || String(row[name]) === view[name]);
+  PARAMETERS.every((name) => row[name] === null || view[name] === "all" || String(row[name]) === view[name]);
 const views = [...Map.groupBy(rows, (row) => `${row.input}|${size(row)}`).values()].flatMap((here) => {
   const usual = here.filter((row) => about.usual.includes(row.method));
-  const [bits, roundings] = ["bits", "rounding"].map((name) => {
-    const found = distinct(here.map((row) => row[name]).filter((x) => x !== null));
-    return found.length ? found.map(String) : ["all"];
-  });
-  return bits.flatMap((bits) =>
-    roundings.map((rounding) => {
-      const view = { input: here[0].input, size: size(here[0]), bits, rounding };
-      return { ...view, worth: worth(usual.filter((row) => agrees(row, view))) };
-    }),
+  const grid = PARAMETERS.reduce(
+    (grid, name) => {
+      const found = distinct(here.map((row) => row[name]).filter((x) => x !== null));
+      const values = found.length ? found.map(String) : ["all"];
+      return grid.flatMap((view) => values.map((value) => ({ ...view, [name]: value })));
+    },
+    [{ input: here[0].input, size: size(here[0]) }],
   );
+  return grid.map((view) => ({ ...view, worth: worth(usual.filter((row) => agrees(row, view))) }));
 });
 let drawn = [];
 let state = start();
@@ -70,6 +70,7 @@ function start() {
     size: asked.get("size"),
     bits: asked.get("bits"),
     rounding: asked.get("rounding"),
+    levels: asked.get("levels"),
     prepared: ["no", "yes"].includes(asked.get("prepared")) ? asked.get("prepared") : "either",
     runs: list("runs", runs, runs),
     methods: list("methods", methods, about.usual),
@@ -85,14 +86,13 @@ function settle() {
     const most = left.reduce((best, view) => (above(view.worth, best.worth) ? view : best));
     const values = distinct(left.map((view) => view[name]));
     if (name in ORDER) values.sort(ORDER[name]);
-    if (["bits", "rounding"].includes(name)) values.push("all");
+    if (PARAMETERS.includes(name)) values.push("all");
     state[name] = options(name, distinct(values), words, most[name]);
     if (state[name] !== "all") left = left.filter((view) => view[name] === state[name]);
   };
   choose("input", (name) => about.inputs[name]);
   choose("size");
-  choose("bits");
-  choose("rounding");
+  PARAMETERS.forEach((name) => choose(name));
   const here = rows.filter((row) => row.input === state.input && size(row) === state.size);
   form.elements.prepared.value = state.prepared;
   for (const [name, wanted] of [["run", state.runs], ["method", state.methods]])
@@ -304,7 +304,7 @@ function light(method) {
 
 // Rows, and what is taken away
 
-const COLUMNS = ["run", "input", "layer", "m", "k", "n", "method", "bits", "rank", "rounding", "words", "calibration",
+const COLUMNS = ["run", "input", "layer", "m", "k", "n", "method", "bits", "rank", "rounding", "levels", "words", "calibration",
   "error", "error_low", "error_high", "seeds", "ms", "ms_low", "ms_high", "ms_loaded", "ms_prepared", "ms_prepared_low", "ms_prepared_high", "ms_prepared_loaded", "each"];
 
 function table(values) {
@@ -334,7 +334,7 @@ function csv() {
 }
 
 function remember() {
-  const words = new URLSearchParams({ input: state.input, size: state.size, bits: state.bits, rounding: state.rounding, prepared: state.prepared, methods: state.methods.join(",") });
+  const words = new URLSearchParams({ input: state.input, size: state.size, bits: state.bits, rounding: state.rounding, levels: state.levels, prepared: state.prepared, methods: state.methods.join(",") });
   if (state.runs.length < about.runs.length) words.set("runs", state.runs.join(","));
   if (state.lit !== null) words.set("lit", state.lit);
   history.replaceState(null, "", `#${words}`);
@@ -350,7 +350,7 @@ document.getElementById("runs").textContent = `Measured on ${distinct(about.runs
 boxes("machines", "run", about.runs.map((run) => run.name), String);
 boxes("methods", "method", methods, (name) => about.labels[name], (name) => about.colours[name]);
 form.addEventListener("change", () => {
-  for (const name of ["input", "size", "bits", "rounding", "prepared"]) state[name] = form.elements[name].value;
+  for (const name of ["input", "size", ...PARAMETERS, "prepared"]) state[name] = form.elements[name].value;
   const checked = (name) => [...form.querySelectorAll(`input[name=${name}]:checked`)].map((box) => box.value);
   Object.assign(state, { runs: checked("run"), methods: checked("method") });
   draw();
