@@ -191,6 +191,35 @@ def test_ranks_and_bits_of_figure_5b_are_told_apart(study):
         assert text.get_window_extent().x1 <= width + 1, text.get_text()
 
 
+def test_whole_calls_are_beside_the_times_without_them(study):
+    table = study.measurements
+    one = table[(table["experiment"] == "time") & (table["n"] == 1024)]
+    own = one[(one["metric"] == "seconds") & one["phase"].isna() & (one["method"] == "lrqmm")]
+    calls = own.assign(metric="call_seconds", value=2 * own["value"])
+    more = replace(study, measurements=pd.concat([one, calls], ignore_index=True))
+    before = make("table5_speed", replace(study, measurements=one)).set_index(
+        ["method", "B prepared"]
+    )
+    after = make("table5_speed", more).set_index(["method", "B prepared"])
+    assert not [name for name in before if "called" in name]
+    assert after["as called, ms"].loc["direct"].isna().all()
+    core = after.loc["lrqmm", "ms"]
+    np.testing.assert_allclose(after.loc["lrqmm", "as called, ms"], 2 * core)
+    for prepared in (False, True):
+        whole, alone = (
+            float(after.loc[("lrqmm", prepared), f"{how}times SGEMM's speed"].split()[0])
+            for how in ("as called, ", "")
+        )
+        assert whole == pytest.approx(alone / 2, abs=0.01)
+    (panel,) = make("figure5b_speed", more).axes
+    handles, labels = panel.get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    names = ("LRQMM (paper)", "LRQMM (paper), as called")
+    speeds = [np.array(found[name].lines[0].get_ydata(), float) for name in names]
+    np.testing.assert_allclose(speeds[0], 2 * speeds[1])
+    assert "direct, as called" not in found
+
+
 def test_figure_8_leaves_rivals_to_their_own(run):
     found = make("figure8_accuracy", read_run(COMPOSITIONS))
     shown = {label for axis in found.axes for label in axis.get_legend_handles_labels()[1]}

@@ -32,6 +32,7 @@ from lrqmm.products import phases
 from lrqmm.products.apriori import predicted_error
 from lrqmm.products.composition import Preset
 from lrqmm.products.cost import Cost
+from lrqmm.products.operands import CheckedOperand
 from lrqmm.products.parts import Compensator
 from lrqmm.products.quantize import Uniform
 from lrqmm.run import read as store
@@ -370,6 +371,35 @@ def test_float_products_have_nothing_to_prepare(files):
     whole = table[(table["metric"] == "seconds") & table["phase"].isna()]
     assert set(whole.groupby("method")["b_prepared"].agg(tuple).loc["bf16"]) == {False}
     assert set(whole.groupby("method")["b_prepared"].agg(tuple).loc["direct"]) == {False, True}
+
+
+def test_products_are_timed_as_they_are_called(files, monkeypatch):
+    looked = []
+    of = CheckedOperand.of
+
+    def watched(name, X, check_finite):
+        looked.append(check_finite)
+        return of(name, X, check_finite)
+
+    monkeypatch.setattr(CheckedOperand, "of", watched)
+    how = {"prepared": [False, True], "baselines": ["sgemm", "direct"]}
+    counts = {}
+    for called in (False, True):
+        looked.clear()
+        table = measured(files[:1], "lrqmm", "time", as_called=called, **how)
+        counts[called] = sum(looked)
+    # both operands in every round, and A alone where B is ready: 3 samples
+    assert counts[True] - counts[False] == 3 * (WARM_UP + 3)
+    found = table[table["metric"] == "call_seconds"]
+    assert set(found["method"]) == {"lrqmm"}
+    assert found.groupby("b_prepared")["sample"].agg(list).to_dict() == {
+        False: [0, 1, 2],
+        True: [0, 1, 2],
+    }
+    assert (found["value"] > 0).all()
+    assert found["setting"].eq(0).all()
+    seconds = table[(table["metric"] == "seconds") & table["phase"].isna()]
+    assert seconds.groupby(["method", "b_prepared"]).size().eq(3).all()
 
 
 @pytest.mark.parametrize("library", ["torch", "numpy"])

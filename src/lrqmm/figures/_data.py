@@ -181,6 +181,15 @@ def speed_ratios(table: pd.DataFrame, baseline: str = "sgemm") -> pd.DataFrame:
     return joined.assign(ratio=joined["value_baseline"] / joined["value"])
 
 
+def called_ratios(run: Run, *experiments: str) -> pd.DataFrame:
+    """As `speed_ratios`, of products as users call them: time of SGEMM over that of the whole call.
+    Empty where the run has none."""
+    table = ok(run, *experiments)
+    called = table["metric"] == "call_seconds"
+    sgemm = (table["metric"] == "seconds") & (table["method"] == "sgemm")
+    return speed_ratios(table[called | sgemm]).query("metric == 'call_seconds'")
+
+
 def slowness(ratios: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     """Of rows of `speed_ratios`, by key: `slowness`, the median of the method's time over the
     baseline's, and its 5th and 95th percentile `fast` and `slow`."""

@@ -1,5 +1,6 @@
 """Figure 5b: speed of quantised products against SGEMM, by size and method."""
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from lrqmm.figures import _data, _style
@@ -11,8 +12,11 @@ EXPERIMENTS = ("time", "time_rivals", "time_plain")
 
 
 def draw(run: Run) -> Figure:
-    """One panel per library, execution and bits; medians of the ratio, 5th to 95th percentile."""
-    ratios = _data.speed_ratios(_data.seconds(run, *EXPERIMENTS))
+    """One panel per library, execution and bits; medians of the ratio, 5th to 95th percentile;
+    dashed: as users call it, with a look for NaN and a fresh result."""
+    core = _data.speed_ratios(_data.seconds(run, *EXPERIMENTS))
+    called = _data.called_ratios(run, *EXPERIMENTS)
+    ratios = pd.concat([core.assign(called=False), called.assign(called=True)])
     ratios = ratios[~ratios["b_prepared"].fillna(False).astype(bool)]
     ratios = ratios[ratios["method"] != "sgemm"]
     fused = (ratios["execution"] == "fused").fillna(False)
@@ -26,10 +30,12 @@ def draw(run: Run) -> Figure:
     for axis, panel in zip(axes[0], panels, strict=True):
         shown = table[table["panel"] == panel]
         for method, of_method in _style.by_method(shown):
-            for variant, rows in of_method.groupby("variant", sort=False):
+            own = of_method[~(of_method["called"] & (of_method["variant"] != ""))]
+            for (variant, called), rows in own.groupby(["variant", "called"], sort=False):
                 _style.timed_line(
                     axis, method, rows.groupby("n")["ratio"], rows["loaded"].any(),
-                    label=_style.label(method) + str(variant), ls=":" if variant else "-",
+                    label=f"{_style.label(method)}{variant}{', as called' if called else ''}",
+                    ls="--" if called else ":" if variant else "-",
                 )  # fmt: skip
         _style.level(axis, "sgemm", 1)
         _style.log(axis, "x", shown["n"])
@@ -39,8 +45,9 @@ def draw(run: Run) -> Figure:
         axis.set_title(panel)
     axes[0, 0].set_ylabel("speed against SGEMM (above 1: faster)")
     first = table.iloc[0]
+    whole = "; dashed: whole calls of lrqmm.matmul" if table["called"].any() else ""
     figure.supxlabel(
-        f"n   ({_data.setting(table)}; {first['machine']}; hollow: machine was loaded)"
+        f"n   ({_data.setting(table)}; {first['machine']}{whole}; hollow: machine was loaded)"
     )
     _style.label_ends(axes.flat)
     return figure

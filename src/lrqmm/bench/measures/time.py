@@ -15,7 +15,7 @@ from lrqmm.bench.keys import Unique
 from lrqmm.bench.measures._experiment import Row, Scope, Shard
 from lrqmm.bench.measures._products import Pair, Products, error_row, modelled_cost, scores
 from lrqmm.bench.measures._rows import describe
-from lrqmm.method import Method, get_method
+from lrqmm.method import Method, get_method, matmul
 from lrqmm.products.backends import backend_of
 from lrqmm.products.floatproduct import FloatProduct
 from lrqmm.products.packing import pack, unpack
@@ -38,13 +38,17 @@ class Time(Products):
     """
     prepared: Annotated[list[bool], Unique] = Field([False], min_length=1)
     """`[false]`, or `[false, true]` to time products with B prepared too."""
+    as_called: bool = False
+    """Whether the method's products are timed as users call them too: with a look for NaN at the
+    operands, and a fresh result in place of one that is there."""
 
     def shards(self, name: str, scope: Scope) -> Iterator[Shard]:
         choose(self.baselines, f"experiments.{name}.baselines", methods.list_methods())
         return super().shards(name, scope)
 
     def repeats(self) -> int:
-        return self.samples * (2 + len(self.baselines)) * len(self.prepared)
+        each = 2 + len(self.baselines) + self.as_called
+        return self.samples * each * len(self.prepared)
 
     def kept(self) -> int:
         return 1 + len(self.baselines)
@@ -65,6 +69,7 @@ class Time(Products):
         xp, shape = compat.array_namespace(A), (A.shape[0], B.shape[1])
         out = xp.zeros(shape, dtype=xp.float32, device=compat.device(A))
         products: dict[tuple[int, bool], Callable[[], Any]] = {}
+        calls: dict[tuple[str, bool], Callable[[], Any]] = {}
         for index, each in enumerate(timed):
             for prepared in self.prepared:
                 if prepared and type(methods.preset(each.name)) is FloatProduct:
@@ -75,14 +80,22 @@ class Time(Products):
                 right = each.prepare(B, calibration=sample, check_finite=False) if prepared else B
                 product = partial(each.matmul, A, right, out=out, check_finite=False)
                 products[index, prepared] = product
+                if self.as_called and index == 0:
+                    whole = partial(matmul, A, B, method.name, **method.parameters)
+                    ready = partial(method.matmul, A, right)
+                    calls["called", prepared] = ready if prepared else whole
         backend = backend_of(A)
         synchronize, flush = partial(backend.synchronize, A), partial(backend.flush_cache, A)
-        seconds = time_products(products, self.samples, synchronize, flush)
-        for (index, prepared), samples in seconds.items():
+        seconds = time_products({**products, **calls}, self.samples, synchronize, flush)
+        for index, prepared in products:
             columns = {**describe(timed[index], A), "b_prepared": prepared}
-            for sample, (wall, cpu) in enumerate(samples):
+            for sample, (wall, cpu) in enumerate(seconds[index, prepared]):
                 yield {**columns, "metric": "seconds", "sample": sample, "value": wall}
                 yield {**columns, "metric": "cpu_seconds", "sample": sample, "value": cpu}
+        for called, prepared in calls:
+            columns = {"metric": "call_seconds", "b_prepared": prepared}
+            for sample, (wall, _) in enumerate(seconds[called, prepared]):
+                yield {**columns, "sample": sample, "value": wall}
         for prepared in (prepared for index, prepared in products if index == 0):
             phases = time_phases(products[0, prepared], max(3, self.samples // 3), synchronize)
             for sample, by_phase in enumerate(phases):

@@ -27,5 +27,5 @@ PRODUCTS = _metrics("PRODUCTS")
 NETWORKS = _metrics("NETWORKS")
 """Metrics of whole networks and of their layers, by name."""
 
-TIMES = ("seconds", "seconds_per_item")
+TIMES = ("seconds", "call_seconds", "seconds_per_item")
 """Metrics that are measured only on an otherwise idle machine."""
