@@ -423,7 +423,7 @@ def test_mistakes_at_the_top(change, said):
         ({"sizez": [1]}, r"'sizez' at experiments\.one \(did you mean 'sizes'\?\); allowed: case"),
         (
             {"measure": "time", "sample": 3},
-            r"'sample' at .*did you mean 'samples'\?.*; allowed: base",
+            r"'sample' at .*did you mean 'samples'\?.*; allowed: as_called, base",
         ),
         (
             {"measure": "errors"},
