@@ -19,7 +19,7 @@ run: env
 
 env: $(READY)
 
-$(READY): envs/torch.txt envs/requirements.lock pyproject.toml setup.py src/lrqmm/fused/passes.cpp
+$(READY): envs/torch.txt envs/requirements.lock pyproject.toml setup.py $(wildcard src/lrqmm/fused/*.cpp src/lrqmm/fused/*.h)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -c 'import os, sys; here = os.getcwd(); sys.exit(not set(":$${}").isdisjoint(here) and \
 		f"This folder is {here}; allowed for an environment: a path without : $$ {{ }}")'

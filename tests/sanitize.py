@@ -2,7 +2,7 @@
 
 The C++ passes, for each level that this processor runs, under AddressSanitizer and
 UndefinedBehaviorSanitizer (g++ has both); numba's kernels with their bounds checked. As a pytest
-plugin (`-p sanitize`) this file gives the passes the library that SANITIZED_PASSES names.
+plugin (`-p sanitize`) this file gives the fused path the library that SANITIZED names.
 """
 
 import ctypes
@@ -12,31 +12,35 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
+from lrqmm.fused.native import levels
 
 ROOT = Path(__file__).parent.parent
-MARCH = {"base": [], "v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
+MARCH = {
+    "base": [],
+    "v3": ["-march=x86-64-v3"],
+    "v3vnni": ["-march=x86-64-v3", "-mavxvnni"],
+    "v4": ["-march=x86-64-v4"],
+    "v4vnni": ["-march=x86-64-v4", "-mavx512vnni"],
+}
 FLAGS = [
     "-O1", "-g", "-std=c++17", "-fopenmp", "-shared", "-fPIC", "-fno-omit-frame-pointer",
     "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all",
 ]  # fmt: skip
-SHAPES = ("tests/test_fused.py", "tests/test_passes.py")
+SOURCES = ("passes.cpp", "gemm.cpp", "algorithm.cpp")
+SHAPES = ("tests/test_fused.py", "tests/test_passes.py", "tests/test_gemm.py")
 STRIDES = "tests/test_arrays.py"
 PACKING = "tests/test_packing.py"
 
 
 def pytest_configure() -> None:
-    from lrqmm.fused import passes
+    from lrqmm.fused import gemm, native, passes, quick, whole
 
-    path = os.environ["SANITIZED_PASSES"]
+    path = os.environ["SANITIZED"]
     library = ctypes.CDLL(path) if path else None
-    passes._library = lambda: library
-
-
-def levels() -> list[str]:
-    from lrqmm.fused.passes import BUILDS
-
-    return list(BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("base",)))
+    if library is not None:
+        native.declare(library)
+    for module in (gemm, passes, quick, whole):
+        module._library = lambda: library
 
 
 def run(title: str, tests: tuple[str, ...], **changes: str) -> None:
@@ -55,17 +59,17 @@ def main() -> None:
     ).stdout.strip()
     with TemporaryDirectory() as folder:
         for number, level in enumerate(levels()):
-            library = f"{folder}/passes_{level}.so"
-            source = str(ROOT / "src/lrqmm/fused/passes.cpp")
-            subprocess.run(["g++", *FLAGS, *MARCH[level], source, "-o", library], check=True)
+            library = f"{folder}/native_{level}.so"
+            sources = [str(ROOT / "src/lrqmm/fused" / source) for source in SOURCES]
+            subprocess.run(["g++", *FLAGS, *MARCH[level], *sources, "-o", library], check=True)
             options = "detect_leaks=0:abort_on_error=1"  # Python's own are no leaks
             tests = SHAPES if number else (*SHAPES, STRIDES)  # these once, at the best level
-            run(f"C++, {level}", tests, SANITIZED_PASSES=library, LD_PRELOAD=preload,
+            run(f"C++, {level}", tests, SANITIZED=library, LD_PRELOAD=preload,
                 ASAN_OPTIONS=options, UBSAN_OPTIONS="print_stacktrace=1")  # fmt: skip
         run(
             "numba",
             (*SHAPES, PACKING),
-            SANITIZED_PASSES="",
+            SANITIZED="",
             NUMBA_BOUNDSCHECK="1",
             NUMBA_CACHE_DIR=folder,
         )

@@ -135,7 +135,7 @@ def test_the_wheel_holds_what_the_package_reads(wheel):
     assert {path.relative_to(source).as_posix() for path in files} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lrqmm"}
     if shutil.which("g++"):
-        assert any(name.startswith("lrqmm/fused/_passes_base.") for name in names)
+        assert any(name.startswith("lrqmm/fused/_native_base.") for name in names)
 
 
 def test_the_library_needs_four_packages(installed):

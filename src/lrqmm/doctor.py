@@ -107,6 +107,7 @@ def _passes(record: Mapping[str, Any]) -> Iterator[Finding]:
     compiled = record["passes"] == "C++"
     advice = "" if compiled else "Install g++ and run make env again: about three times faster."
     yield Finding("passes of the fast path", "ok" if compiled else "note", record["passes"], advice)
+    yield Finding("products of the fast path", "ok", record["fused_products"])
 
 
 def _integer_products() -> Iterator[Finding]:

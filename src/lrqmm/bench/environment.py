@@ -88,7 +88,7 @@ def environment() -> dict[str, Any]:
     import torch
     from threadpoolctl import threadpool_info
 
-    from lrqmm.fused import passes
+    from lrqmm.fused import gemm, passes
 
     commit, dirty = git_state()
     return {
@@ -112,6 +112,7 @@ def environment() -> dict[str, Any]:
             for info in threadpool_info()
         }),
         "passes": passes.implementation(),
+        "fused_products": gemm.described(),
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "allocator": allocator(),
     }  # fmt: skip

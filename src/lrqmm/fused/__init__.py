@@ -22,15 +22,19 @@ from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
 from lrqmm.fused import algorithm
 from lrqmm.fused.coded import Coded
-from lrqmm.fused.kernels import Kernels
+from lrqmm.fused.kernels import Kernels, Plan
 from lrqmm.products.backends import integer_route, library_of
 from lrqmm.products.composition import Composition
 from lrqmm.products.cost import Cost
 from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
+from lrqmm.products.method import Prepared
 from lrqmm.products.parts import Compensator
 
 LARGEST_K = (2**31 - 1) // (128 * 128)
 """Columns up to which int32 sums cannot overflow."""
+
+MOST_HEIGHTS = 64
+"""Heights of left operands that a prepared one remembers."""
 
 COVERED: dict[str, tuple[Any, ...]] = {
     "granularity": ("vector",),
@@ -76,6 +80,8 @@ class PreparedCodes:
 
     coded: Coded
     lock: Lock = field(default_factory=Lock)
+    plans: dict[int, Plan] = field(default_factory=dict)
+    """What products with so many rows have run by, in one compiled call."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,40 @@ class Fused(Composition):
             if rank and not self._aware:
                 self._compensate(coded, None, rank, RIGHT, kernels)
                 coded.digits = None  # not needed again
+            kernels.pack(coded, space)
         return PreparedCodes(coded)
+
+    def matmul(
+        self,
+        A: Array,
+        B: Array | Prepared,
+        *,
+        out: Array | None = None,
+        calibration: Array | None = None,
+        check_finite: bool = True,
+    ) -> Array:
+        if isinstance(B, Prepared) and B.method is self and calibration is None:
+            C = self._quick(A, B, out, check_finite)
+            if C is not None:
+                return C
+        return super().matmul(A, B, out=out, calibration=calibration, check_finite=check_finite)
+
+    matmul.__doc__ = Composition.matmul.__doc__
+
+    def _quick(self, A: Array, B: Prepared, out: Array | None, check_finite: bool) -> Array | None:
+        """The product by the short way in, None where it is not open."""
+        state = B.states[0] if len(B.states) == 1 else None
+        if not isinstance(state, PreparedCodes) or B.operand.exponent or B.operand.array.ndim != 2:
+            return None
+        shape: tuple[int, ...] = tuple(getattr(A, "shape", ()))
+        plan = state.plans.get(shape[0]) if len(shape) == 2 else None
+        if plan is None:
+            return None
+        from lrqmm.fused import quick
+
+        space = self._spaces.named.setdefault("quick", {})
+        array = B.operand.array
+        return quick.product(A, array, state.coded, plan, out, space, check_finite=check_finite)
 
     def _multiply(self, A: Array, prepared: PreparedCodes, out: Array | None) -> Array:
         kernels = _kernels(A)
@@ -152,6 +191,15 @@ class Fused(Composition):
         space = self._space("left", kernels, A)
         rank = self._rank(A, "a")
         quantizer: Any = self.quantizer.left
+        if not self._zero_point and not self._means:
+            options = self.compensator if isinstance(self.compensator, LowRank) else None
+            plan = Plan(quantizer.bits, _rounding(quantizer), rank, self._aware, options)
+            C = kernels.whole(A, right, plan, out, space)
+            if C is not None:
+                if len(prepared.plans) > MOST_HEIGHTS:
+                    prepared.plans.clear()
+                prepared.plans[int(A.shape[0])] = plan
+                return C
         residual = rank > 0 or self._means
         left = kernels.quantize(
             A,

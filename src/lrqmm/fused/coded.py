@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lrqmm._checks import Array
 
@@ -22,6 +23,8 @@ class Coded:
     offset : o (rows,) float32, or None
     sums : q 1 (rows,) float32, where the other operand has an offset
     basis, thin_scale : Q (rows, r) float32 and a (r,) float32, or None
+    packed : the codes in the layout of the kernels that multiply by them, or None
+    operand : this operand as compiled code takes it, or None
     """
 
     room: Array
@@ -32,6 +35,11 @@ class Coded:
     sums: Array = None
     basis: Array = None
     thin_scale: Array = None
+    packed: Any = None
+    operand: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "operand": None}  # which holds addresses
 
     @property
     def rows(self) -> int:

@@ -1,4 +1,8 @@
-"""The fused path on a CPU: compiled passes around `torch._int_mm`, thin products inside it."""
+"""The fused path on a CPU: compiled passes, and integer products by kernels of this project.
+
+Where those do not run (see `gemm`), products are `torch._int_mm`'s, with the thin ones inside the
+big one.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,18 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from lrqmm.fused import passes, thin
+from lrqmm.fused import gemm, passes, thin
+from lrqmm.fused import whole as compiled
 from lrqmm.fused.coded import UNIT, Coded
-from lrqmm.fused.kernels import Buffers, Update
+from lrqmm.fused.kernels import Buffers, Plan, Update
 from lrqmm.products.backends import torch as backend
 from lrqmm.products.phases import phase
 
 PASSES = passes.implementation()
 """What the passes are written in."""
 
-PRODUCTS = ""
-"""Integer products are torch's."""
+PRODUCTS = gemm.described() if gemm.usable() else ""
+"""How integer products are computed; '' for as torch does."""
 
 OFFSETS = True
 """Operands may have offsets: zero points, means of residuals."""
@@ -92,11 +97,21 @@ def quantize(
         return Coded(room.T, None if digits is None else digits.T, scale, UNIT[rounding])
 
 
+def pack(right: Coded, space: Buffers | None) -> None:
+    """Put the codes of a right operand into the layout of the kernels."""
+    if not gemm.usable():
+        return
+    with phase("quantize"):
+        codes = right.codes.T
+        panels = None if space is None else take(space, "panels", gemm.size(codes), torch.int8)
+        right.packed = gemm.pack(codes, panels)
+
+
 def int_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a (m, k) int8, b (n, k) int8 -> a bᵀ (m, n) int32, exact."""
     if a.stride(1) == 1:
         return _int_mm(a, b.T)
-    return _int_mm(b, a.T).T  # `_int_mm` would copy a column-major left operand
+    return _int_mm(b, a.T).T  # a left operand has its rows in memory
 
 
 def thin_product(t: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
@@ -107,6 +122,8 @@ def thin_product(t: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
 
 
 def _int_mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if gemm.usable():
+        return gemm.product(a, b)
     product: torch.Tensor = backend.integer_matmul(a, b)
     return product
 
@@ -157,17 +174,46 @@ def orthonormal(Y: torch.Tensor) -> torch.Tensor:
         return rounded
 
 
+def whole(
+    A: torch.Tensor, right: Coded, plan: Plan, out: torch.Tensor | None, space: Buffers
+) -> torch.Tensor | None:
+    """The product in one call; None where that does not cover it."""
+    if not compiled.covers(plan, right):
+        return None
+    A = _rows(A)
+    m, k = A.shape
+    C = empty((m, right.rows), torch.float32) if out is None else out
+    both = take(space, "both", (2 * m * k,), torch.int8)
+    return C if compiled.multiply(A, right, plan, C, both) else None
+
+
 def multiply(
     left: Coded, right: Coded, update: Update, out: torch.Tensor | None, space: Buffers
 ) -> torch.Tensor:
     """C = diag(s) q pᵀ diag(t) + X Yᵀ, (m, n) float32, with `update` giving X and Y."""
     m, n = left.rows, right.rows
+    C = empty((m, n), torch.float32) if out is None else out
+    if right.packed is not None:
+        codes, thin_codes = _rows(left.codes), _rows(left.thin)
+        with phase("correct"):
+            qw = gemm.product(codes, right.thin.T) if right.rank else None
+            pv = gemm.product(thin_codes, right.packed).T if left.rank else None
+            vw = gemm.product(thin_codes, right.thin.T) if left.rank and right.rank else None
+            X, Y = update(qw, pv, vw)
+            X, Y = X.contiguous(), Y.contiguous()
+        with phase("product"):
+            gemm.scaled_product(codes, right.packed, left.scale, right.scale, X, Y, C)
+        return C
     with phase("product"):
         shape = (m + left.rank, n + right.rank)
         sums = take(space, "sums", shape, torch.int32)
         backend.integer_matmul(left.stack, right.stack.T, out=sums)
     X, Y = update(sums[:m, n:], sums[m:, :n].T, sums[m:, n:])
     with phase("correct" if X.shape[1] else "product"):
-        C = empty((m, n), torch.float32) if out is None else out
         passes.scale_update(sums, left.scale, right.scale, X.contiguous(), Y.contiguous(), C)
     return C
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """With its rows in memory; copied where they are not."""
+    return x if x.stride(1) == 1 else x.contiguous()

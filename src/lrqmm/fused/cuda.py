@@ -22,14 +22,15 @@ import torch
 
 from lrqmm.fused import thin, triton_quantize
 from lrqmm.fused.coded import UNIT, Coded
-from lrqmm.fused.kernels import Buffers, Update
+from lrqmm.fused.kernels import Buffers, Plan, Update
 from lrqmm.fused.thin import merge, one_digit, orthonormal, take, two_digits
 from lrqmm.fused.triton_products import INTERPRETED, int_product, scaled_product, thin_product
 from lrqmm.products.phases import phase
 
 __all__ = [
-    "int_product", "merge", "multiply", "one_digit", "orthonormal", "quantize", "signs",
-    "thin_product", "two_digits",
+    "int_product", "merge", "multiply", "one_digit", "orthonormal", "pack", "quantize",
+    "signs",
+    "thin_product", "two_digits", "whole",
 ]  # fmt: skip
 
 PASSES = "Triton"
@@ -66,6 +67,10 @@ def quantize(
         return Coded(room, digits, scale, UNIT[rounding])
 
 
+def pack(right: Coded, space: Buffers | None) -> None:
+    """Nothing: codes lie as tensor cores take them."""
+
+
 def signs(rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Tensor:
     """Ωᵀ (width, rows) int8, on the current device."""
     device = "cpu" if INTERPRETED else f"cuda:{torch.cuda.current_device()}"
@@ -75,6 +80,12 @@ def signs(rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Te
 @lru_cache(maxsize=16)
 def _signs(device: str, rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(thin.signs(rows, width, sketch, seed)).to(device)
+
+
+def whole(
+    A: torch.Tensor, right: Coded, plan: Plan, out: torch.Tensor | None, space: Buffers
+) -> None:
+    """Nothing: steps are queued one by one, and the host does not wait for them."""
 
 
 def multiply(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lrqmm._checks import Array
@@ -13,6 +14,25 @@ Buffers = dict[str, Any]
 
 Update = Callable[[Array, Array, Array], tuple[Array, Array]]
 """The int32 products q wᵀ, p vᵀ and v wᵀ to the thin factors of the correction."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a product of any operands asks for.
+
+    Attributes
+    ----------
+    bits, rounding : of the left operand's codes
+    rank : of the left operand's correction, 0 for none
+    aware : whether bases are found in the product rather than in the residual
+    options : the low-rank compensator, or None
+    """
+
+    bits: int
+    rounding: str
+    rank: int
+    aware: bool
+    options: Any
 
 
 class Kernels(Protocol):
@@ -48,6 +68,10 @@ class Kernels(Protocol):
         """X (rows, k) float32 as int8 codes, with room for `rank` thin rows and digits of its
         residual."""
 
+    def pack(self, right: Coded, space: Buffers | None) -> None:
+        """Put the codes of a right operand into the layout that products want, where that is
+        another one."""
+
     def int_product(self, a: Array, b: Array) -> Array:
         """a (m, k) int8, b (n, k) int8 -> a bᵀ (m, n) int32, exact."""
 
@@ -69,6 +93,11 @@ class Kernels(Protocol):
 
     def orthonormal(self, Y: Array) -> Array:
         """Orthonormal basis of a thin matrix's columns."""
+
+    def whole(
+        self, A: Array, right: Coded, plan: Plan, out: Array | None, space: Buffers
+    ) -> Array | None:
+        """The whole product by one call; None where there is none for it."""
 
     def multiply(
         self, left: Coded, right: Coded, update: Update, out: Array | None, space: Buffers

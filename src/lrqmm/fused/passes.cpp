@@ -1,7 +1,9 @@
 // The passes over memory of the fused CPU path: quantise with a residual digit, and scale with a
 // low-rank update. fused/passes_numba.py says the same in Python and is used where this is not built.
 //
-// Compiled three times (x86-64-v4, x86-64-v3, baseline); fused/passes.py loads the one that fits.
+// Compiled with gemm.cpp for each level of processor; fused/native.py loads the one that fits.
+
+#include "native.h"
 
 #include <algorithm>
 #include <cmath>
@@ -159,6 +161,26 @@ void update_rest(const int32_t* sums, int64_t ld_sums, const float* s, const flo
 }  // namespace
 
 extern "C" {
+
+// The largest magnitude of x (rows, columns), NaN where there is one.
+float largest(const float* x, int64_t rows, int64_t columns, int64_t ld_x, int threads) {
+    uint32_t most = 0;  // magnitudes order as the integers of their bits do, NaN above infinity
+#pragma omp parallel for num_threads(team(threads, rows* columns)) reduction(max : most)
+    for (int64_t i = 0; i < rows; ++i) {
+        const float* row = x + i * ld_x;
+        uint32_t bits = 0;
+#pragma omp simd reduction(max : bits)
+        for (int64_t j = 0; j < columns; ++j) {
+            uint32_t word;
+            std::memcpy(&word, row + j, 4);
+            bits = std::max(bits, word & 0x7fffffffu);
+        }
+        most = std::max(most, bits);
+    }
+    float value;
+    std::memcpy(&value, &most, 4);
+    return value;
+}
 
 // x (rows, columns) -> codes, digits (or null), one scale and one zero point per row, to nearest.
 void quantize_rows_affine(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,

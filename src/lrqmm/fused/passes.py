@@ -6,31 +6,16 @@ compiled code is given is checked here: device, dtype, shape and strides, each t
 
 from __future__ import annotations
 
-import ctypes
-from functools import cache, partial
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import torch
 
-BUILDS = {"AVX512": ("v4", "v3", "base"), "AVX2": ("v3", "base")}
-"""Compiled variants that a processor can run, best first."""
+from lrqmm.fused.native import library as _library
 
 MODES = ("nearest", "truncate", "signed")
 """How codes are rounded, by their numbers in compiled code; 'signed' is to nearest."""
 
 INT8, INT32, FLOAT32 = torch.int8, torch.int32, torch.float32
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    for build in BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("base",)):
-        for path in Path(__file__).parent.glob(f"_passes_{build}.*"):
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:  # built for another system
-                continue
-    return None
 
 
 def implementation() -> str:
@@ -50,11 +35,11 @@ def _quantize(
     by_rows = name == "quantize_rows"
     number = MODES.index(mode)
     _check_quantized(x, codes, digits, by_rows)
-    _check_vector("scale", scale, x.shape[0 if by_rows else 1])
+    check_vector("scale", scale, x.shape[0 if by_rows else 1])
     _run(
         name,
         (x, top, number, codes, _or_none(digits, codes), scale),
-        (x, *x.shape, x.stride(0), float(top), ctypes.c_int(number), codes, codes.stride(0), digits,
+        (x, *x.shape, x.stride(0), top, number, codes, codes.stride(0), digits,
          _stride(digits), scale),
     )  # fmt: skip
 
@@ -75,12 +60,12 @@ def quantize_rows_affine(
 ) -> None:
     """Codes, residual digits, one scale and one zero point per row of x, to nearest."""
     _check_quantized(x, codes, digits, by_rows=True)
-    _check_vector("scale", scale, x.shape[0])
-    _check_vector("zero", zero, x.shape[0])
+    check_vector("scale", scale, x.shape[0])
+    check_vector("zero", zero, x.shape[0])
     _run(
         "quantize_rows_affine",
         (x, top, codes, _or_none(digits, codes), scale, zero),
-        (x, *x.shape, x.stride(0), float(top), codes, codes.stride(0), digits, _stride(digits),
+        (x, *x.shape, x.stride(0), top, codes, codes.stride(0), digits, _stride(digits),
          scale, zero),
     )  # fmt: skip
 
@@ -95,12 +80,12 @@ def scale_update(
 ) -> None:
     """C = s_i t_j sums_ij + (X Yᵀ)_ij with X (m, q), Y (n, q) contiguous; q = 0 for no update."""
     m, n = C.shape
-    _check("C", C, FLOAT32, (m, n))
-    _check("sums", sums, INT32, (m, n), at_least=True)
-    _check_vector("s", s, m)
-    _check_vector("t", t, n)
-    _check("X", X, FLOAT32, (m, X.shape[1]), contiguous=True)
-    _check("Y", Y, FLOAT32, (n, X.shape[1]), contiguous=True)
+    check("C", C, FLOAT32, (m, n))
+    check("sums", sums, INT32, (m, n), at_least=True)
+    check_vector("s", s, m)
+    check_vector("t", t, n)
+    check("X", X, FLOAT32, (m, X.shape[1]), contiguous=True)
+    check("Y", Y, FLOAT32, (n, X.shape[1]), contiguous=True)
     _run(
         "scale_update",
         (sums, s, t, X, Y, C),
@@ -117,13 +102,13 @@ def thin_codes(
 ) -> None:
     """weight_i X_il = scale_l (first_li + second_li / 254); X (n, w), first and second (w, n)."""
     n, w = X.shape
-    _check("X", X, FLOAT32, (n, w), contiguous=True)
-    _check("first", first, INT8, (w, n), any_strides=True)
+    check("X", X, FLOAT32, (n, w), contiguous=True)
+    check("first", first, INT8, (w, n), any_strides=True)
     if weight is not None:
-        _check_vector("weight", weight, n)
+        check_vector("weight", weight, n)
     if second is not None:
-        _check("second", second, INT8, (w, n), contiguous=True)
-    _check_vector("scale", scale, w)
+        check("second", second, INT8, (w, n), contiguous=True)
+    check_vector("scale", scale, w)
     _run(
         "thin_codes",
         (X, _or_none(weight, scale), first, _or_none(second, first), scale),
@@ -134,11 +119,11 @@ def thin_codes(
 def merge(sums: torch.Tensor, f: torch.Tensor | None, g: torch.Tensor, out: torch.Tensor) -> None:
     """out_il = f_i g_l (sums_il + sums_i(l+w) / 254), sums (n, 2w), out (n, w)."""
     n, w = out.shape
-    _check("out", out, FLOAT32, (n, w), contiguous=True)
-    _check("sums", sums, INT32, (n, 2 * w), any_strides=True)
+    check("out", out, FLOAT32, (n, w), contiguous=True)
+    check("sums", sums, INT32, (n, 2 * w), any_strides=True)
     if f is not None:
-        _check_vector("f", f, n)
-    _check_vector("g", g, w)
+        check_vector("f", f, n)
+    check_vector("g", g, w)
     _run(
         "merge",
         (sums, _or_none(f, g), g, out),
@@ -151,19 +136,19 @@ def _check_quantized(
 ) -> None:
     """x, and the memory of its codes, which has room for more vectors; they lie as x does."""
     rows, columns = x.shape
-    _check("x", x, FLOAT32, (rows, columns))
-    _check("codes", codes, INT8, (rows, columns), at_least=True)
+    check("x", x, FLOAT32, (rows, columns))
+    check("codes", codes, INT8, (rows, columns), at_least=True)
     if digits is not None:
-        _check("digits", digits, INT8, (rows, columns))
+        check("digits", digits, INT8, (rows, columns))
     if codes.shape[1 if by_rows else 0] != (columns if by_rows else rows):
         raise ValueError(f"codes has shape {tuple(codes.shape)} for x of {tuple(x.shape)}")
 
 
-def _check_vector(name: str, x: torch.Tensor, length: int) -> None:
-    _check(name, x, FLOAT32, (length,), contiguous=True)
+def check_vector(name: str, x: torch.Tensor, length: int) -> None:
+    check(name, x, FLOAT32, (length,), contiguous=True)
 
 
-def _check(
+def check(
     name: str,
     x: torch.Tensor,
     dtype: torch.dtype,
@@ -190,7 +175,7 @@ def _check(
         raise ValueError(f"{name} has strides {x.stride()}; allowed: rows of memory")
 
 
-Argument = torch.Tensor | ctypes.c_int | float | None
+Argument = torch.Tensor | float | None
 
 
 def _run(name: str, arrays: tuple[Argument, ...], arguments: tuple[Argument, ...]) -> None:
@@ -203,21 +188,13 @@ def _run(name: str, arrays: tuple[Argument, ...], arguments: tuple[Argument, ...
         values = (x.numpy() if isinstance(x, torch.Tensor) else x for x in arrays)
         getattr(passes_numba, name)(*values)
     else:
-        passed = [_argument(argument) for argument in arguments]
-        getattr(library, name)(*passed, ctypes.c_int(torch.get_num_threads()))
+        passed = (x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments)
+        getattr(library, name)(*passed, torch.get_num_threads())
 
 
 def _or_none(x: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
     """Numba's word for no array: an empty one."""
     return like[:0] if x is None else x
-
-
-def _argument(value: Argument) -> Any:
-    if value is None or isinstance(value, torch.Tensor):
-        return ctypes.c_void_p(None if value is None else value.data_ptr())
-    if isinstance(value, ctypes.c_int):
-        return value
-    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
 
 
 def _stride(x: torch.Tensor | None) -> int:

@@ -27,9 +27,15 @@ class _Clock:
 
     def charge(self) -> None:
         now = self._now()
-        name = self._open[-1]
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self.add(self.open, now - self._last)
         self._last = now
+
+    def add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    @property
+    def open(self) -> str:
+        return self._open[-1]
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -54,6 +60,20 @@ def phase(name: str) -> Iterator[None]:
     else:
         with clock.phase(name):
             yield
+
+
+def recording() -> bool:
+    """Whether somebody asks where the time goes."""
+    return _clock.get() is not None
+
+
+def charge(name: str, seconds: float) -> None:
+    """Charge to phase `name` what compiled code measured, and not to the open phase."""
+    clock = _clock.get()
+    if clock is not None:
+        clock.charge()
+        clock.add(clock.open, -seconds)
+        clock.add(name, seconds)
 
 
 @contextmanager
