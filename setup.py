@@ -21,8 +21,8 @@ setup(
     ext_modules=[
         Extension(
             f"lrqmm.fused._native_{level}",
-            [f"src/lrqmm/fused/{name}.cpp" for name in ("passes", "gemm", "algorithm")],
-            depends=["src/lrqmm/fused/native.h"],
+            [f"src/lrqmm/fused/{name}.cpp" for name in ("passes", "gemm", "groups", "algorithm")],
+            depends=["src/lrqmm/fused/native.h", "src/lrqmm/fused/blocks.h"],
             extra_compile_args=[*FLAGS, *march],
             extra_link_args=["-fopenmp"],
             optional=True,

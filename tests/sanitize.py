@@ -26,20 +26,20 @@ FLAGS = [
     "-O1", "-g", "-std=c++17", "-fopenmp", "-shared", "-fPIC", "-fno-omit-frame-pointer",
     "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all",
 ]  # fmt: skip
-SOURCES = ("passes.cpp", "gemm.cpp", "algorithm.cpp")
+SOURCES = ("passes.cpp", "gemm.cpp", "groups.cpp", "algorithm.cpp")
 SHAPES = ("tests/test_fused.py", "tests/test_passes.py", "tests/test_gemm.py")
 STRIDES = "tests/test_arrays.py"
 PACKING = "tests/test_packing.py"
 
 
 def pytest_configure() -> None:
-    from lrqmm.fused import gemm, native, passes, quick, whole
+    from lrqmm.fused import gemm, groups, native, passes, quick, whole
 
     path = os.environ["SANITIZED"]
     library = ctypes.CDLL(path) if path else None
     if library is not None:
         native.declare(library)
-    for module in (gemm, passes, quick, whole):
+    for module in (gemm, groups, passes, quick, whole):
         module._library = lambda: library
 
 

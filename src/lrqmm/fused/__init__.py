@@ -20,8 +20,9 @@ import numpy as np
 
 from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
-from lrqmm.fused import algorithm
+from lrqmm.fused import algorithm, groups
 from lrqmm.fused.coded import Coded
+from lrqmm.fused.groups import PreparedGroups
 from lrqmm.fused.kernels import Kernels, Plan
 from lrqmm.products.backends import integer_route, library_of
 from lrqmm.products.composition import Composition
@@ -37,7 +38,6 @@ MOST_HEIGHTS = 64
 """Heights of left operands that a prepared one remembers."""
 
 COVERED: dict[str, tuple[Any, ...]] = {
-    "granularity": ("vector",),
     "levels": ("odd", "signed"),
     "zero_point": (None,),
     "zero_point_a": ("same", None, "integer"),
@@ -101,12 +101,25 @@ class Fused(Composition):
         return usual if compensator.span == "product" else {**usual, "power_iterations": 0}
 
     def __post_init__(self) -> None:
+        grouped = self._grouped
+        if grouped:
+            groups.check_options(self.quantizer, self.compensator)
+        elif self.quantizer.granularity != "vector":
+            raise ValueError(
+                f"granularity is {self.quantizer.granularity!r}; allowed: 'vector', 'group:N' with "
+                "execution='fused'"
+            )
         for name, allowed in COVERED.items():
             if name in self.parameters:
                 try:
                     _checks.choice(name, self.parameters[name], allowed)
                 except ValueError as error:
                     raise ValueError(f"{error} with execution='fused'") from None
+        if grouped and self._zero_point:
+            raise ValueError(
+                "zero_point_a is 'integer'; allowed: None or 'same' with scales by group and "
+                "execution='fused'"
+            )
         if self.parameters.get("rank") == "auto":
             raise ValueError("rank is 'auto'; allowed: an integer or None with execution='fused'")
         usual = not self._zero_point and self.parameters.get("levels", "odd") == "odd"
@@ -116,7 +129,11 @@ class Fused(Composition):
                 "execution='fused'"
             )
 
-    def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> PreparedCodes:
+    def _prepare(
+        self, B: Array, calibration: Array | None, *, scratch: bool
+    ) -> PreparedCodes | PreparedGroups:
+        if self._grouped:
+            return groups.prepare(_tensor(B), self.quantizer, self.compensator)
         kernels = _kernels(B)
         if (self._zero_point or self._means) and not kernels.OFFSETS:
             raise Unsupported(
@@ -165,21 +182,28 @@ class Fused(Composition):
     def _quick(self, A: Array, B: Prepared, out: Array | None, check_finite: bool) -> Array | None:
         """The product by the short way in, None where it is not open."""
         state = B.states[0] if len(B.states) == 1 else None
-        if not isinstance(state, PreparedCodes) or B.operand.exponent or B.operand.array.ndim != 2:
+        if not isinstance(state, PreparedCodes | PreparedGroups) or B.operand.exponent:
             return None
         shape: tuple[int, ...] = tuple(getattr(A, "shape", ()))
         plan = state.plans.get(shape[0]) if len(shape) == 2 else None
-        if plan is None:
+        if plan is None or B.operand.array.ndim != 2:
             return None
         from lrqmm.fused import quick
 
         space = self._spaces.named.setdefault("quick", {})
-        array = B.operand.array
-        return quick.product(A, array, state.coded, plan, out, space, check_finite=check_finite)
+        right = state.coded if isinstance(state, PreparedCodes) else state
+        return quick.product(A, B.operand.array, right, plan, out, space, check_finite=check_finite)
 
-    def _multiply(self, A: Array, prepared: PreparedCodes, out: Array | None) -> Array:
+    def _multiply(
+        self, A: Array, prepared: PreparedCodes | PreparedGroups, out: Array | None
+    ) -> Array:
         kernels = _kernels(A)
         left, into = _tensor(A), None if out is None else _tensor(out)
+        if isinstance(prepared, PreparedGroups):
+            plan = self._plan(0)
+            C = groups.multiply(left, prepared, plan, into, self._space("left", kernels, left))
+            _remember(prepared.plans, left, plan)
+            return _as(A, C) if out is None else out
         with _current(left):
             C = self._multiplied(left, prepared, into, kernels)
         return _as(A, C) if out is None else out
@@ -192,13 +216,10 @@ class Fused(Composition):
         rank = self._rank(A, "a")
         quantizer: Any = self.quantizer.left
         if not self._zero_point and not self._means:
-            options = self.compensator if isinstance(self.compensator, LowRank) else None
-            plan = Plan(quantizer.bits, _rounding(quantizer), rank, self._aware, options)
+            plan = self._plan(rank)
             C = kernels.whole(A, right, plan, out, space)
             if C is not None:
-                if len(prepared.plans) > MOST_HEIGHTS:
-                    prepared.plans.clear()
-                prepared.plans[int(A.shape[0])] = plan
+                _remember(prepared.plans, A, plan)
                 return C
         residual = rank > 0 or self._means
         left = kernels.quantize(
@@ -257,6 +278,15 @@ class Fused(Composition):
         factors = bases + 8 * k * (ra + rb) + 32 * (ra + rb)
         return direct + Cost(operations, update, moved, factors)
 
+    def _plan(self, rank: int) -> Plan:
+        quantizer: Any = self.quantizer.left
+        options = self.compensator if isinstance(self.compensator, LowRank) else None
+        return Plan(quantizer.bits, _rounding(quantizer), rank, self._aware, options)
+
+    @property
+    def _grouped(self) -> bool:
+        return self.quantizer.granularity.startswith("group")
+
     @property
     def _zero_point(self) -> bool:
         """Whether the left operand has integer zero points."""
@@ -292,6 +322,13 @@ class Fused(Composition):
     def _space(self, side: str, kernels: Kernels, X: Array) -> dict[str, Any]:
         key = f"{side} {kernels.__name__} {X.device}"  # buffers stay with a library and device
         return self._spaces.named.setdefault(key, {})
+
+
+def _remember(plans: dict[int, Plan], A: Array, plan: Plan) -> None:
+    """That products with as many rows as A run in one compiled call."""
+    if len(plans) > MOST_HEIGHTS:
+        plans.clear()
+    plans[int(A.shape[0])] = plan
 
 
 def _rounding(quantizer: Any) -> str:

@@ -8,6 +8,9 @@ extern "C" {
 void quantize_rows(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top, int mode,
                    int8_t* codes, int64_t ld_codes, int8_t* digits, int64_t ld_digits, float* scale,
                    int threads);
+void quantize_groups(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
+                     int mode, int64_t group, int8_t* codes, float* scale, int32_t* sums,
+                     int threads);
 void thin_codes(const float* X, int64_t n, int64_t w, const float* weight, int8_t* first,
                 int64_t row_stride, int64_t column_stride, int8_t* second, float* scale,
                 int threads);

@@ -28,10 +28,13 @@ SIGNATURES = {
     "thin_codes": [POINTER, SIZE, SIZE, POINTER, POINTER, SIZE, SIZE, POINTER, POINTER],
     "merge": [POINTER, *[SIZE] * 4, *[POINTER] * 3],
     "scale_update": [POINTER, *[SIZE] * 3, *[POINTER] * 4, SIZE, POINTER, SIZE],
+    "pack_groups": [POINTER, SIZE, POINTER, *[SIZE] * 3, INT, POINTER, POINTER],
+    "multiply_groups": [POINTER, *[SIZE] * 4, FLOAT, INT, SIZE, INT, *[POINTER] * 5, SIZE, POINTER,
+                        SIZE],
     "pack": [POINTER, *[SIZE] * 4, POINTER],
     "multiply": [POINTER, SIZE, POINTER, *[SIZE] * 3, POINTER, POINTER, SIZE, *[POINTER] * 4, SIZE],
     "multiply_thin": [POINTER, SIZE, POINTER, *[SIZE] * 5, POINTER],
-}
+}  # fmt: skip
 """Arguments of each function but for the last, its threads."""
 
 
@@ -52,6 +55,13 @@ def declare(library: ctypes.CDLL) -> None:
     for name, arguments in SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = [*arguments, INT], None
+    library.packs_halves.argtypes, library.packs_halves.restype = [], SIZE
+    library.packed_groups_size.argtypes = [SIZE, SIZE, SIZE, INT]
+    library.packed_groups_size.restype = SIZE
+    library.packed_left_size.argtypes, library.packed_left_size.restype = [SIZE, SIZE], SIZE
+    library.packed_right_size.argtypes, library.packed_right_size.restype = [SIZE, SIZE], SIZE
+    library.pack_factors.argtypes = [POINTER, POINTER, *[SIZE] * 3, POINTER, POINTER]
+    library.pack_factors.restype = None
     library.largest.argtypes, library.largest.restype = [POINTER, *[SIZE] * 3, INT], FLOAT
     library.whole_product.argtypes, library.whole_product.restype = [POINTER, POINTER], INT
     library.packed_size.argtypes, library.packed_size.restype = [SIZE, SIZE], SIZE

@@ -207,6 +207,34 @@ void quantize_rows_affine(const float* x, int64_t rows, int64_t columns, int64_t
     }
 }
 
+// x (rows, columns) -> codes (rows, groups * group), zeros beyond x, with one scale and the sum of
+// the codes per group of columns, (rows, groups).
+void quantize_groups(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
+                     int mode, int64_t group, int8_t* codes, float* scale, int32_t* sums,
+                     int threads) {
+    const int64_t groups = (columns + group - 1) / group;
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t g = 0; g < groups; ++g) {
+            const float* from = x + i * ld_x + g * group;
+            const int64_t n = std::min(group, columns - g * group);
+            int8_t* code = codes + (i * groups + g) * group;
+            float& s = scale[i * groups + g];
+            float low, high, inverse;
+            extremes(from, n, low, high);
+            if (mode == SIGNED)
+                signed_scale_of(low, high, top, s, inverse);
+            else
+                scale_of(std::max(-low, high), top, mode == TRUNCATE, s, inverse);
+            ENCODE_ROW[mode][0](from, from, n, inverse, static_cast<int32_t>(top), code, nullptr);
+            std::fill(code + n, code + group, static_cast<int8_t>(0));
+            int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t j = 0; j < group; ++j) sum += code[j];
+            sums[i * groups + g] = sum;
+        }
+}
+
 // x (rows, columns) -> codes, digits (or null) and one scale per row.
 void quantize_rows(const float* x, int64_t rows, int64_t columns, int64_t ld_x, float top,
                    int mode, int8_t* codes, int64_t ld_codes, int8_t* digits,

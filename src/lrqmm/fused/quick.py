@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from lrqmm._checks import Array
-from lrqmm.fused import cpu, whole
+from lrqmm.fused import cpu, groups, whole
 from lrqmm.fused.coded import Coded
+from lrqmm.fused.groups import PreparedGroups
 from lrqmm.fused.kernels import Buffers, Plan
 from lrqmm.fused.native import library as _library
 from lrqmm.products.backends import numpy as numpy_backend
@@ -28,7 +29,7 @@ FLOAT32 = np.dtype(np.float32)
 def product(
     A: Array,
     B: Array,
-    right: Coded,
+    right: Coded | PreparedGroups,
     plan: Plan,
     out: Array | None,
     space: Buffers,
@@ -40,10 +41,10 @@ def product(
     The answer is the door's: the same compiled call on the same numbers.
     """
     memory = _rows(A)
-    if memory is None or type(A) is not type(B) or A.shape[1] != right.packed.k:
+    if memory is None or type(A) is not type(B) or A.shape[1] != B.shape[0]:
         return None
-    m, k = A.shape
-    if out is not None and not _writable(out, (m, right.packed.n), A, B):
+    (m, k), n = A.shape, int(B.shape[1])
+    if out is not None and not _writable(out, (m, n), A, B):
         return None
     if check_finite:
         library = _library()
@@ -51,10 +52,15 @@ def product(
         largest = library.largest(memory[0], m, k, memory[1], torch.get_num_threads())
         if not SMALLEST <= largest <= LARGEST:
             return None
-    C: Any = np.empty((m, right.packed.n), np.float32) if out is None else out
-    into = C.ctypes.data if isinstance(C, np.ndarray) else C.data_ptr()
-    both = cpu.take(space, "both", (2 * m * k,), torch.int8)
-    if not whole.run(memory, m, right, plan, (into, right.packed.n), both.data_ptr()):
+    C: Any = np.empty((m, n), np.float32) if out is None else out
+    result = (C.ctypes.data if isinstance(C, np.ndarray) else C.data_ptr(), n)
+    if isinstance(right, Coded):
+        work = cpu.take(space, "work", (2 * m * k,), torch.int8).data_ptr()
+        done = whole.run(memory, m, right, plan, result, work)
+    else:
+        work = cpu.take(space, "work", (right.work(m),), torch.int8).data_ptr()
+        done = groups.run(memory, m, right, plan, result, work)
+    if not done:
         return None
     if not isinstance(A, torch.Tensor):
         return C
