@@ -8,11 +8,18 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+import lrqmm
+from lrqmm.methods import preset
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, and matrices are small
     threadpool_limits(1)
     torch.set_num_threads(1)
 
 LIBRARIES = ("numpy", "torch", "array_api_strict")
+PEERS = tuple(name for name in lrqmm.list_methods() if preset(name).packages)
+"""Methods that are products of other libraries; tests/test_peers.py asks of them what they keep."""
+OPTIONAL = tuple(name for name in PEERS if preset(name).modules and preset(name).extra == "peers")
+"""Those of libraries that the suite does without."""
 
 
 def to(library, X):

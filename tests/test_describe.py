@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle import OPTIONAL
 
 import lrqmm
 from lrqmm.describe import TITLE, describe, table
@@ -53,7 +54,11 @@ def test_needs_are_said():
     assert "lrqmm_aware" in needing(BOTH)
 
 
-@pytest.mark.parametrize("name", needing(WEIGHTS))
+ONE_SCALE = ("onnxruntime", "torch_int8")
+"""Methods with one scale for all of A."""
+
+
+@pytest.mark.parametrize("name", sorted({*needing(WEIGHTS)} - {*ONE_SCALE, *OPTIONAL}))
 def test_with_weights_ahead_of_time_a_row_of_a_does_not_depend_on_the_others(name):
     rng = np.random.default_rng(0)
     A, B = (rng.standard_normal(shape, np.float32) for shape in ((24, 40), (40, 32)))
@@ -63,7 +68,7 @@ def test_with_weights_ahead_of_time_a_row_of_a_does_not_depend_on_the_others(nam
     np.testing.assert_allclose(method.matmul(A, prepared)[:1], alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in OPTIONAL])
 def test_only_those_that_need_torch_refuse_numpy(name):
     A, B = np.random.default_rng(0).random((2, 16, 16), dtype=np.float32)
     if "torch" in METHODS[name].needs:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from oracle import LIBRARIES, distance, to, to_numpy
+from oracle import LIBRARIES, PEERS, distance, to, to_numpy
 
 import lrqmm
 
@@ -17,7 +17,7 @@ COARSE = (
 METHODS = [
     name
     for name in lrqmm.list_methods()
-    if name not in ("bf16", "bf16_f32", "fp8", "fp8_f32", "tf32")
+    if name not in ("bf16", "bf16_f32", "fp8", "fp8_f32", "tf32", *PEERS)
 ]
 
 

@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from oracle import LIBRARIES, distance, low_rank, product, to, to_numpy
+from oracle import LIBRARIES, PEERS, distance, low_rank, product, to, to_numpy
 
 import lrqmm
 from lrqmm.bench.measures._counter import count
@@ -22,7 +22,7 @@ NOISE_SHAPED = ("sign", "sigma_delta", "beta")
 EVERYWHERE = [
     name
     for name in lrqmm.list_methods()
-    if name not in ("bf16", "bf16_f32", "fp8", "fp8_f32", "tf32")
+    if name not in ("bf16", "bf16_f32", "fp8", "fp8_f32", "tf32", *PEERS)
 ]
 QUANTIZED = [name for name in EVERYWHERE if name != "sgemm"]
 

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from oracle import LIBRARIES, distance, product, to, to_numpy
+from oracle import LIBRARIES, OPTIONAL, PEERS, distance, product, to, to_numpy
 
 import lrqmm
 from lrqmm.methods import preset
@@ -19,10 +19,11 @@ from lrqmm.products.splitfloat import ROUNDED
 
 torch = pytest.importorskip("torch")
 
-METHODS = [name for name in lrqmm.list_methods() if name != "tf32"]
-"""All but what needs CUDA."""
+METHODS = [name for name in lrqmm.list_methods() if name not in ("tf32", *OPTIONAL)]
+"""All but what needs CUDA, or other libraries than the suite does."""
 FUSED = ("direct", "mean_fix", "lrqmm", "lrqmm_aware")
-TORCH_ONLY = ("bf16", "bf16_f32", "fp8", "fp8_f32")
+TORCH_ONLY = ("bf16", "bf16_f32", "fp8", "fp8_f32", *PEERS)
+"""On no array-API library but this; peers take NumPy arrays too."""
 SETTINGS = [
     *((name, {}) for name in METHODS),
     *((name, {"execution": "fused"}) for name in FUSED),

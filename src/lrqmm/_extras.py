@@ -1,5 +1,6 @@
 """What the library does without, by the extra that installs it: `pip install 'lrqmm[bench]'`."""
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 EXTRAS = {
@@ -14,13 +15,21 @@ EXTRAS = {
     "disk": ("dask",),
     "docs": ("furo", "latex2mathml", "myst_parser", "sphinx", "ziamath"),
     "notebooks": ("ipykernel", "jupyterlab", "papermill"),
+    "peers": (
+        *("auto_round_kernel", "onnx", "onnx_ir", "onnxruntime", "openvino", "nncf", "torchao"),
+    ),
 }
 """The modules of each extra; `pyproject.toml` says which versions."""
 
 
+def absent(modules: Iterable[str]) -> list[str]:
+    """Those of the modules that are not installed."""
+    return [module for module in modules if find_spec(module) is None]
+
+
 def missing(extra: str) -> list[str]:
     """Modules of an extra that are not installed."""
-    return [module for module in EXTRAS[extra] if find_spec(module) is None]
+    return absent(EXTRAS[extra])
 
 
 def needs_extra(part: str, extra: str) -> None:

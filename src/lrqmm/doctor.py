@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lrqmm._extras import EXTRAS, missing
 from lrqmm._progress import Report, silent
 from lrqmm.bench.data.packages import PACKAGES, archive_of
-from lrqmm.bench.environment import ISA_VARIABLE, environment
+from lrqmm.bench.environment import ISA_VARIABLE, PEERS, environment
 from lrqmm.products.backends import integer_route
 
 
@@ -72,6 +72,7 @@ def _libraries(record: Mapping[str, Any]) -> Iterator[Finding]:
     optional = {
         "cupy-cuda13x": "Only for CuPy on a GPU: make env EXTRAS=[cuda13].",
         "triton": "Only for the fast path on a GPU.",
+        **dict.fromkeys(PEERS, "Only for the methods that are its products."),
     }
     for name, version in record["packages"].items():
         if version:

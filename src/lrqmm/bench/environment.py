@@ -16,9 +16,11 @@ from lrqmm.bench.imports import PACKAGE, closure, file_hash
 from lrqmm.load import available_cores
 from lrqmm.products.backends._processor import instruction_sets, processor_name
 
+PEERS = ("auto-round-lib", "nncf", "onnx", "onnxruntime", "openvino", "torchao")
+"""Libraries whose products are methods here; of the extra `peers`."""
 RECORDED = (
-    "array-api-compat", "cupy-cuda13x", "numba", "numpy", "pandas", "pyarrow", "scipy", "snakemake",
-    "torch", "triton",
+    "array-api-compat", "cupy-cuda13x", "gguf", "numba", "numpy", "pandas", "pyarrow", "scipy",
+    "snakemake", "torch", "triton", *PEERS,
 )  # fmt: skip
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "KMP_BLOCKTIME")
@@ -37,8 +39,8 @@ def allocator() -> str:
 
 
 @cache
-def versions(library: str) -> str:
-    """Python, and the libraries that compute, with their versions."""
+def versions(library: str, method: str | None = None) -> str:
+    """Python, and the libraries that compute, with their versions, a method's own among them."""
     numbers = {"python": platform.python_version(), "numpy": _version("numpy")}
     if library == "torch":
         import torch
@@ -46,6 +48,8 @@ def versions(library: str) -> str:
         numbers["torch"] = torch.__version__
     if library == "cupy":
         numbers["cupy"] = _version("cupy-cuda13x")
+    for package in methods.preset(method).packages if method else ():
+        numbers[package] = _version(package)
     return ", ".join(f"{name} {version}" for name, version in numbers.items())
 
 

@@ -59,6 +59,9 @@ class Recipe(ABC):
     cites: tuple[str, ...] = ()
     usual: bool = False
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions of other libraries that it is a product of; none of the methods of this one."""
+
     @property
     @abstractmethod
     def defaults(self) -> dict[str, Any]:
@@ -145,6 +148,8 @@ class Method(ABC):
 
     calibrated: ClassVar[bool] = False
     """Whether it looks at left operands when B is prepared; without a sample, at A itself."""
+    writes_out: ClassVar[bool] = True
+    """Whether `out` saves it anything; elsewhere the result is copied there."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

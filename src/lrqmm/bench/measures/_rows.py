@@ -43,7 +43,7 @@ def provenance(shard: Shard, threads: int) -> Row:
         "compute_dtype": "float32",
         "code_hash": shard.measure.code_hash(shard.method),
         "version": lrqmm.__version__,
-        "versions": environment.versions(shard.library),
+        "versions": environment.versions(shard.library, shard.method),
         "allocator": environment.allocator(),
         "git_commit": commit,
         "git_dirty": dirty,

@@ -78,7 +78,8 @@ class Time(Products):
                     prepared = False  # it has nothing to prepare
                 sample = A if each.calibrated else None
                 right = each.prepare(B, calibration=sample, check_finite=False) if prepared else B
-                product = partial(each.matmul, A, right, out=out, check_finite=False)
+                given = out if each.writes_out else None
+                product = partial(each.matmul, A, right, out=given, check_finite=False)
                 products[index, prepared] = product
                 if self.as_called and index == 0:
                     whole = partial(matmul, A, B, method.name, **method.parameters)
@@ -102,8 +103,9 @@ class Time(Products):
                 columns = {"metric": "seconds", "sample": sample, "b_prepared": prepared}
                 for phase, value in by_phase.items():
                     yield {**columns, "phase": phase, "value": value}
-            yield {**error_row(out, pair), "b_prepared": prepared}  # of the product timed last
-        yield from scores(out, pair)
+            C = out if method.writes_out else products[0, prepared]()
+            yield {**error_row(C, pair), "b_prepared": prepared}  # of the product timed last
+        yield from scores(C, pair)
         yield from modelled_cost(method, pair)
 
     def _baselines(self, method: Method) -> Iterator[Method]:
