@@ -46,7 +46,7 @@ def test_numpy_and_torch_arrays_of_any_float_have_the_same_product(name):
     assert distance(strided, C) < 1e-6
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", [name for name in PEERS if not preset(name).calibrated])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_weight_made_ready_once_serves_any_number_of_rows(name, shape):
     A, B = normal(*shape)
@@ -106,8 +106,8 @@ def test_none_is_usual_and_all_say_whose_they_are(name):
     assert recipe.packages
     assert "a CPU" in recipe.needs
     left, right = recipe.operand_bits(64, 128, 32)
-    assert 8 * 64 * 128 <= left <= 32 * 64 * 128 + 64
-    assert 4 * 128 * 32 < right < 9.1 * 128 * 32
+    assert 4 * 64 * 128 < left <= 32 * 64 * 128
+    assert 4 * 128 * 32 < right < 10 * 128 * 32
 
 
 def test_a_library_that_is_not_installed_is_one_error_that_says_how_to_get_it(monkeypatch):

@@ -98,11 +98,7 @@ class Peer(WholeProduct):
             yield
 
     def _prepare(self, B: Array, calibration: Array | None, *, scratch: bool) -> Any:
-        if missing := absent(self.modules):
-            raise Unsupported(
-                f"{self.name} needs {missing[0]}, which is not installed; install it with: "
-                f"pip install 'lrqmm[{self.extra}]'"
-            )
+        self._check_installed()
         given, power = self._in_range(self._given(B))
         with phase("quantize"):
             return self.pack(given), power
@@ -126,6 +122,13 @@ class Peer(WholeProduct):
             return X, 1.0
         power = 2.0 ** (math.frexp(largest)[1] - 1)
         return X * (1 / power), power
+
+    def _check_installed(self) -> None:
+        if missing := absent(self.modules):
+            raise Unsupported(
+                f"{self.name} needs {missing[0]}, which is not installed; install it with: "
+                f"pip install 'lrqmm[{self.extra}]'"
+            )
 
     def _given(self, X: Array) -> Any:
         """X as the library takes it; Unsupported where it is on another device."""
