@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from oracle import distance, product
+from oracle import OPTIONAL, PEERS, distance, product
 
 import lrqmm
 from lrqmm import advice
@@ -57,6 +57,20 @@ def test_signed_levels_are_tried_at_few_bits():
     assert found.best["parameters"]["levels"] == "signed"
     assert "levels='signed'" in found.python
     assert {p.get("bits", 8) for _, p in advice.candidates(A) if "levels" in p} == {4}
+
+
+def test_products_of_other_libraries_are_tried_where_they_are_asked_for(monkeypatch):
+    monkeypatch.setattr(advice, "BITS", (8,))
+    monkeypatch.setattr(advice, "RANKS", (4,))
+    A, B = matrices(shape=(20, 30, 20))
+    assert {name for name, _ in advice.candidates(A)}.isdisjoint(PEERS)
+    found = lrqmm.advise(A, B, max_error=0.1, seconds=0.1, prepared=True, peers=True)
+    tried = {it["method"] for it in found.candidates}
+    assert {"torch_int8", "torch_qlinear", "torch_int4", "direct"} <= tried
+    for name in set(OPTIONAL) & set(advice.PEERS) - tried:
+        reasons = [why for it, why in found.left_out.items() if it.split()[0] == name]
+        assert all("pip install 'lrqmm[peers]'" in why or "processor" in why for why in reasons)
+        assert len(reasons) == len(advice.PEERS[name])
 
 
 def test_what_the_sample_flatters_is_found_out(monkeypatch):

@@ -46,6 +46,22 @@ FLOATS = ("sgemm", "tf32", "bf16", "fp8")
 Price = Literal["seconds", "low", "bits", "megabytes"]
 PRICES: dict[str, Price] = {"time": "seconds", "bits": "bits", "memory": "megabytes"}
 """What is to be least: seconds of a product, bits of an operand's element, megabytes of B."""
+PEERS: dict[str, tuple[dict[str, Any], ...]] = {
+    "torch_int8": ({"engine": "onednn"}, {"engine": "x86"}),
+    "torch_qlinear": ({},),
+    "torch_int4": ({"group": 32},),
+    "ark": (
+        {"bits": 8},
+        {"bits": 8, "group": 128},
+        {"bits": 4, "group": 32},
+        {"bits": 4, "group": 32, "compute": "float32"},
+    ),
+    "onnxruntime": ({},),
+    "onnxruntime_nbits": ({"bits": 4}, {"bits": 8}),
+    "openvino": ({"weights": "bfloat16"}, {"weights": "int8_asym"}, {"weights": "int4_asym"}),
+    "torchao": ({},),
+}
+"""Products of other libraries that are tried where they are asked for."""
 Candidate = tuple[str, dict[str, Any]]
 Values = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -155,6 +171,7 @@ def advise(
     max_error: float,
     goal: str = "time",
     prepared: bool = False,
+    peers: bool = False,
     seconds: float = 10.0,
     seed: int = 0,
     values: tuple[Values, Values] | None = None,
@@ -169,6 +186,8 @@ def advise(
     goal : what is to be least among those that keep it: 'time' of a product, 'bits' of an element
         of both operands, or 'memory' of B
     prepared : whether B is a weight, made ready before the clock starts
+    peers : whether products of other libraries are tried too; those that are not installed are
+        among `left_out`
     seconds : to spend on timing contenders, if three rounds take no longer
     seed : of the sample
     values : A and B as NumPy arrays of float64, where `A` and `B` are those rounded to float32;
@@ -198,7 +217,7 @@ def advise(
     trial = _Trial(A, B, prepared, seed, values)
     measured: dict[str, Measured] = {}
     left_out: dict[str, str] = {}
-    tried = list(candidates(A))
+    tried = list(candidates(A, peers))
     price: Price = "low" if goal == "time" else PRICES[goal]  # the least is what noise spares
     with watch_load() as load:
         for number, (method, parameters) in enumerate(tried):
@@ -224,9 +243,10 @@ def advise(
     return Advice(tuple(best_first), max_error, goal, left_out, load["loaded"])
 
 
-def candidates(like: Array) -> Iterator[Candidate]:
+def candidates(like: Array, peers: bool = False) -> Iterator[Candidate]:
     """What is tried on arrays like this one: float products, and `BITS` by `RANKS`, with signed
-    levels too up to `FEW_BITS`, by the fast path where it was measured (on a CPU)."""
+    levels too up to `FEW_BITS`, by the fast path where it was measured (on a CPU); `PEERS` where
+    they are asked for."""
     fast = {"execution": "fused"} if str(compat.device(like)) == "cpu" else {}
     for name in FLOATS:
         yield name, {}
@@ -240,6 +260,8 @@ def candidates(like: Array) -> Iterator[Candidate]:
             for rank in RANKS:
                 for name in ("lrqmm", "lrqmm_aware"):
                     yield name, {**setting, "rank": rank}
+    for name, settings in PEERS.items() if peers else ():
+        yield from ((name, parameters) for parameters in settings)
 
 
 class _Trial:

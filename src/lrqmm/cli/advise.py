@@ -30,6 +30,9 @@ def advise(
     weights: Annotated[
         bool, typer.Option("--weights", help="B is a weight, made ready ahead of time.")
     ] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Try products of other libraries too.")
+    ] = False,
     transpose_b: Transposed = False,
     library: Library = "torch",
     device: Device = "auto",
@@ -43,7 +46,8 @@ def advise(
 
     with one_error(), show_progress(as_json) as progress:
         A, B, values = read_matrices(a, b, transpose_b, library, device, progress)
-        options: Any = {"goal": goal, "prepared": weights, "values": values, "progress": progress}
+        options: Any = {"goal": goal, "prepared": weights, "peers": peers}
+        options |= {"values": values, "progress": progress}
         advice = measure(A, B, max_error=max_error, **options)
     if as_json:
         _print_json(advice)
