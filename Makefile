@@ -11,7 +11,7 @@ EXTRAS ?=
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: env run run-all bench reference figures notebooks docs keys test test-cluster faults fuzz load sanitize lint clean lock
+.PHONY: env run run-all bench reference figures notebooks docs keys test test-peers test-cluster faults fuzz load sanitize lint clean lock
 
 run: env
 	$(PY) -m snakemake --cores all
@@ -65,6 +65,11 @@ reference: env
 test: env lint
 	$(PY) -m pytest -n auto --dist loadfile
 
+# The products of other libraries, and ours beside them: installs the extra `peers` (Python 3.11).
+test-peers: env
+	$(PY) -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r envs/peers.lock
+	$(PY) -m pytest tests/test_peers.py tests/test_peers_codes.py tests/test_advice.py
+
 # On a real Slurm of one node, which it starts: as root, with Debian's slurm-wlm and munge.
 test-cluster: env
 	$(PY) -m pytest -m cluster -s
@@ -105,3 +110,9 @@ lock: env
 		--extra cluster --constraint envs/torch.txt --generate-hashes --no-annotate --no-header pyproject.toml \
 		| awk '/^[^ ]/ {keep = $$0 !~ /^(torch|nvidia-|cuda-)/} keep' > envs/requirements.lock.part
 	mv envs/requirements.lock.part envs/requirements.lock
+	$(PY) -m uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra peers \
+		--constraint envs/torch.txt --constraint envs/requirements.lock --generate-hashes --no-annotate --no-header pyproject.toml \
+		| awk 'NR == FNR {if (/^[^ ]/) {split($$0, it, "=="); known[it[1]] = 1}; next} \
+			/^[^ ]/ {split($$0, it, "=="); keep = !(it[1] in known) && $$0 !~ /^(torch=|nvidia-|cuda-)/} keep' \
+			envs/requirements.lock - > envs/peers.lock.part
+	mv envs/peers.lock.part envs/peers.lock
