@@ -13,6 +13,7 @@ from lrqmm._checks import Array, Unsupported
 from lrqmm.bench.configuration import choose
 from lrqmm.bench.keys import Unique
 from lrqmm.bench.measures._experiment import Row, Scope, Shard
+from lrqmm.bench.measures._methods import check_known
 from lrqmm.bench.measures._products import Pair, Products, error_row, modelled_cost, scores
 from lrqmm.bench.measures._rows import describe
 from lrqmm.method import Method, get_method, matmul
@@ -36,6 +37,9 @@ class Time(Products):
     """Methods that run in turns with each method, at the parameters that they share with it,
     where they allow them.
     """
+    baseline_settings: dict[str, Any] = Field({})
+    """Parameters of the baselines beside those shared: of methods that lack them, such as `bits`.
+    """
     prepared: Annotated[list[bool], Unique] = Field([False], min_length=1)
     """`[false]`, or `[false, true]` to time products with B prepared too."""
     as_called: bool = False
@@ -44,6 +48,8 @@ class Time(Products):
 
     def shards(self, name: str, scope: Scope) -> Iterator[Shard]:
         choose(self.baselines, f"experiments.{name}.baselines", methods.list_methods())
+        every = {key for each in self.baselines for key in methods.preset(each).defaults}
+        check_known(f"experiments.{name}.baseline_settings", self.baseline_settings, every)
         return super().shards(name, scope)
 
     def repeats(self) -> int:
@@ -113,7 +119,8 @@ class Time(Products):
         for name in self.baselines:
             if name != method.name:
                 defaults = methods.preset(name).defaults
-                shared = {key: value for key, value in method.parameters.items() if key in defaults}
+                wanted = {**self.baseline_settings, **method.parameters}
+                shared = {key: value for key, value in wanted.items() if key in defaults}
                 try:
                     baseline = get_method(name, **shared)
                 except ValueError:  # `direct` has no 1 bit

@@ -1,0 +1,85 @@
+"""Peers: ours and products of other libraries, error against time, weights made ready."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lrqmm import methods
+from lrqmm.figures import NothingToDraw, _data, _style
+from lrqmm.run.read import Run
+
+NEEDS = ("peers or peers_4bits",)
+
+EXPERIMENTS = {"peers": "8 bits", "peers_4bits": "4 bits"}
+KEY = ["experiment", "input", "m", "k", "n", "method", "parameters"]
+OURS = ("direct", "lrqmm", "lrqmm_aware")
+"""Methods with a colour."""
+SHARED = ("bits", "rank", "execution", "oversampling", "power_iterations")
+"""Parameters that an experiment sets for all."""
+
+
+def points(run: Run) -> pd.DataFrame:
+    """One row per experiment, input, shape, method and parameters: `slowness` beside SGEMM with
+    `fast` and `slow`, `beside_direct`, `error`, `name`, `versions`."""
+    times = _data.seconds(run, *EXPERIMENTS)
+    table = _data.slowness(_data.speed_ratios(times), KEY)
+    direct = _data.slowness(_data.speed_ratios(times, "direct"), KEY)["slowness"]
+    rows = _data.ok(run, *EXPERIMENTS)
+    errors = rows[rows["metric"] == "relative_error"].groupby(KEY, dropna=False)
+    table = table.join(direct.rename("beside_direct")).join(
+        errors["value"].median().rename("error")
+    )
+    table = table.join(errors["versions"].first()).reset_index()
+    named = [name(*each) for each in zip(table["method"], table["parameters"], strict=True)]
+    return table.assign(name=named)
+
+
+def name(method: str, parameters: str) -> str:
+    """A method's short title and the parameters that are its own and not the usual."""
+    try:
+        usual = methods.preset(method).defaults
+    except ValueError:  # of another version
+        usual = {}
+    own = {key: value for key, value in json.loads(parameters).items() if key not in SHARED}
+    changed = [str(value) for key, value in own.items() if value != usual.get(key)]
+    return " ".join([_style.short_label(method), *changed])
+
+
+def draw(run: Run) -> Figure:
+    """One row per number of bits and one column per input, of the largest square product."""
+    table = points(run)
+    squares = table[(table["m"] == table["n"]) & (table["k"] == table["n"])]
+    if squares.empty:
+        raise NothingToDraw("this run has no square products of peers")
+    size = squares["n"].max()
+    table = squares[squares["n"] == size]
+    kinds = [kind for kind in EXPERIMENTS if kind in set(table["experiment"])]
+    inputs = list(dict.fromkeys(table["input"]))
+    columns = min(2, len(inputs))
+    figure, axes = plt.subplots(
+        len(kinds), columns, figsize=(_style.WIDTH, 3.4 * len(kinds)), squeeze=False
+    )
+    for row, kind in zip(axes, kinds, strict=True):
+        for axis, shown in zip(row, inputs, strict=False):
+            panel = table[(table["experiment"] == kind) & (table["input"] == shown)]
+            labels = []
+            for point in panel.itertuples():
+                method = str(point.method)
+                colour = _style.colour(method) if method in OURS else "0.35"
+                axis.errorbar(
+                    point.slowness, point.error, ls="", color=colour, ms=4.5, elinewidth=0.7,
+                    xerr=[[point.slowness - point.fast], [point.slow - point.slowness]],
+                    marker=_style.marker(method) if method in OURS else "o",
+                )  # fmt: skip
+                labels.append((point.slowness, point.error, str(point.name), colour))
+            _style.log(axis, "x")
+            _style.log(axis, "y")
+            axis.set_title(f"{run.title(shown)}, {EXPERIMENTS[kind]}")
+            _style.label_at_right(axis, labels)
+    figure.supxlabel(f"time / time of SGEMM, n = {size}, B prepared; bars: 5th to 95th percentile")
+    figure.supylabel("relative error")
+    return figure
