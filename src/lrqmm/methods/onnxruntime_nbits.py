@@ -26,7 +26,7 @@ class OnnxRuntimeNBits(Peer):
     ----------
     bits : of a weight: 4 or 8
     group : rows of B that share a scale: 16, 32, 64, 128 or 256
-    symmetric : without zero points
+    zero_point : of a block: None or 'integer'
     accuracy_level : 4: A in int8; 0: A in float32
     """
 
@@ -37,13 +37,13 @@ class OnnxRuntimeNBits(Peer):
 
     bits: int = 4
     group: int = 32
-    symmetric: bool = True
+    zero_point: str | None = None
     accuracy_level: int = 4
 
     def __post_init__(self) -> None:
         _checks.choice("bits", self.bits, (4, 8))
         _checks.choice("group", self.group, (16, 32, 64, 128, 256))
-        _checks.choice("symmetric", self.symmetric, (True, False))
+        _checks.choice("zero_point", self.zero_point, (None, "integer"))
         _checks.choice("accuracy_level", self.accuracy_level, (0, 4))
 
     def pack(self, B: Any) -> Any:
@@ -51,7 +51,7 @@ class OnnxRuntimeNBits(Peer):
 
         how = nbits.DefaultWeightOnlyQuantConfig(
             block_size=self.group,
-            is_symmetric=self.symmetric,
+            is_symmetric=self.zero_point is None,
             accuracy_level=self.accuracy_level,
             bits=self.bits,
         )
@@ -65,7 +65,7 @@ class OnnxRuntimeNBits(Peer):
     def operand_bits(self, m: int, k: int, n: int) -> tuple[int, int]:
         groups = -(-k // self.group)
         left = 8 * m * k + 32 * groups * m if self.accuracy_level else 32 * m * k
-        zeros = 0 if self.symmetric else self.bits
+        zeros = self.bits if self.zero_point else 0
         return left, self.bits * groups * self.group * n + (32 + zeros) * groups * n
 
 

@@ -1,7 +1,7 @@
 """Dynamic int8 of torchao: a scale per column of B and per row of A, both symmetric.
 
 `quantize_(layer, Int8DynamicActivationInt8WeightConfig())` of a linear layer; 256 levels, scale
-max / 127.5. With `compiled` the layer goes through `torch.compile`, as torchao advises; it needs a
+max / 127.5. With mode "compiled" the layer goes through `torch.compile`, as torchao advises; it needs a
 C++ compiler, and the first product of a shape takes up to a minute. Small
 activations lose digits to its least scale: they are multiplied by a power of two first. A column of
 zeros is added where k is 1, which its product of several rows refuses.
@@ -24,7 +24,7 @@ class TorchAo(Peer):
 
     Parameters
     ----------
-    compiled : by torch.compile
+    mode : 'eager', or 'compiled' by torch.compile
     """
 
     packages: ClassVar[tuple[str, ...]] = ("torchao", "torch")
@@ -32,10 +32,10 @@ class TorchAo(Peer):
     route: ClassVar[str] = "torchao Int8Tensor, torch._int_mm (cpu)"
     range: ClassVar[tuple[float, float]] = (0.5, 2.0**40)
 
-    compiled: bool = False
+    mode: str = "eager"
 
     def __post_init__(self) -> None:
-        _checks.choice("compiled", self.compiled, (False, True))
+        _checks.choice("mode", self.mode, ("eager", "compiled"))
 
     def pack(self, B: Any) -> Any:
         import torch
@@ -49,7 +49,7 @@ class TorchAo(Peer):
             layer = torch.nn.Linear(k, n, bias=False, device="meta", dtype=torch.float32)
             layer.weight = torch.nn.Parameter(weight, requires_grad=False)
             quantize_(layer, Int8DynamicActivationInt8WeightConfig())
-            return torch.compile(layer, dynamic=True) if self.compiled else layer
+            return torch.compile(layer, dynamic=True) if self.mode == "compiled" else layer
 
     def multiply(self, A: Any, packed: Any) -> Any:
         import torch
