@@ -1,10 +1,10 @@
 """Dynamic int8 of torchao: a scale per column of B and per row of A, both symmetric.
 
 `quantize_(layer, Int8DynamicActivationInt8WeightConfig())` of a linear layer; 256 levels, scale
-max / 127.5. With mode "compiled" the layer goes through `torch.compile`, as torchao advises; it needs a
-C++ compiler, and the first product of a shape takes up to a minute. Small
-activations lose digits to its least scale: they are multiplied by a power of two first. A column of
-zeros is added where k is 1, which its product of several rows refuses.
+max / 127.5. With mode "compiled" the layer goes through `torch.compile`, as torchao advises; it
+needs a C++ compiler, and the first product of a shape takes up to a minute. Small activations lose
+digits to its least scale: they are multiplied by a power of two first. A column of zeros is added
+where k is 1, which it refuses.
 Source: pytorch/ao, torchao.quantization.
 """
 
