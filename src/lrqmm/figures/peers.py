@@ -15,6 +15,7 @@ from lrqmm.run.read import Run
 NEEDS = ("peers or peers_4bits",)
 
 EXPERIMENTS = {"peers": "8 bits", "peers_4bits": "4 bits"}
+FORMATS = "peers_formats"
 KEY = ["experiment", "input", "m", "k", "n", "method", "parameters"]
 OURS = ("direct", "lrqmm", "lrqmm_aware")
 """Methods with a colour."""
@@ -34,8 +35,14 @@ def points(run: Run) -> pd.DataFrame:
         errors["value"].median().rename("error")
     )
     table = table.join(errors["versions"].first()).reset_index()
+    return with_names(table)
+
+
+def with_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows with columns `name` and `shape`."""
     named = [name(*each) for each in zip(table["method"], table["parameters"], strict=True)]
-    return table.assign(name=named)
+    shapes = zip(table["m"], table["k"], table["n"], strict=True)
+    return table.assign(name=named, shape=[f"{m} x {k} x {n}" for m, k, n in shapes])
 
 
 def name(method: str, parameters: str) -> str:

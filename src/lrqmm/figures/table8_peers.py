@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lrqmm.figures.peers import EXPERIMENTS, points
+from lrqmm.figures import _data
+from lrqmm.figures.peers import EXPERIMENTS, FORMATS, points, with_names
 from lrqmm.figures.table5_speed import machine
 from lrqmm.run.read import Run
 
 NEEDS = ("peers or peers_4bits",)
+ALSO = ("peers_formats",)
 
 
 def tabulate(run: Run) -> pd.DataFrame:
@@ -18,7 +20,6 @@ def tabulate(run: Run) -> pd.DataFrame:
     the same round, all weights made ready. One not installed is a row with the reason.
     """
     table = points(run)
-    table["shape"] = [f"{m} x {k} x {n}" for m, k, n in table[["m", "k", "n"]].itertuples(False)]
     key = ["experiment", "shape", "name"]
     grouped = table.groupby(key, sort=False)
     errors = table.pivot_table(index=key, columns="input", values="error", sort=False)
@@ -28,8 +29,8 @@ def tabulate(run: Run) -> pd.DataFrame:
         direct=1 / grouped["beside_direct"].median(),
         versions=grouped["versions"].first(),
     ).reset_index()
-    result = pd.concat([result, _refused(run)], ignore_index=True)
-    result["experiment"] = result["experiment"].map(EXPERIMENTS)
+    result = pd.concat([result, _formats(run), _refused(run)], ignore_index=True)
+    result["experiment"] = result["experiment"].map({**EXPERIMENTS, FORMATS: "formats"})
     result = result.rename(
         columns={
             "experiment": "bits", "name": "method", "sgemm": "times SGEMM's speed",
@@ -41,6 +42,16 @@ def tabulate(run: Run) -> pd.DataFrame:
         + machine(run)
     )
     return result
+
+
+def _formats(run: Run) -> pd.DataFrame:
+    """Errors of formats that a CPU only imitates."""
+    rows = with_names(_data.ok(run, FORMATS))
+    rows = rows[rows["metric"] == "relative_error"]
+    key = ["experiment", "shape", "name"]
+    errors = rows.pivot_table(index=key, columns="input", values="value", sort=False)
+    errors.columns = [f"error, {run.title(each)}" for each in errors.columns]
+    return errors.join(rows.groupby(key)["versions"].first()).reset_index()
 
 
 def _refused(run: Run) -> pd.DataFrame:
