@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import lrqmm
-from lrqmm.fused import COVERED, LARGEST_K, cpu, passes, passes_numba
+from lrqmm.fused import LARGEST_K, cpu, passes, passes_numba
 from lrqmm.fused.coded import UNIT
+from lrqmm.fused.covered import COVERED
 from lrqmm.products.lowrank import LEFT, RIGHT
 from lrqmm.products.rsvd import sketch_numbers
 

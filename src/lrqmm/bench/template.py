@@ -1,7 +1,5 @@
 """Begin a method: `lrqmm new-method NAME` writes its file and its test."""
 
-from __future__ import annotations
-
 import keyword
 import re
 from pathlib import Path
@@ -16,8 +14,6 @@ METHOD = '''"""$title: what it does, in a sentence.
 Cost: a float product of the operands' size.
 Source: where it comes from.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Peers: ours and products of other libraries, error against time, weights made ready."""
 
-from __future__ import annotations
-
 import json
 
 import matplotlib.pyplot as plt

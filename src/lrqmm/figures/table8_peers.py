@@ -1,7 +1,5 @@
 """Table 8: ours beside products of other libraries: time, error, and whose version."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from lrqmm.figures import _data

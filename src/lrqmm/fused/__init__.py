@@ -18,11 +18,10 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from lrqmm import _checks
 from lrqmm._checks import Array, Unsupported
-from lrqmm.fused import algorithm, groups
-from lrqmm.fused.coded import Coded
-from lrqmm.fused.groups import PreparedGroups
+from lrqmm.fused import algorithm
+from lrqmm.fused.coded import Coded, PreparedGroups
+from lrqmm.fused.covered import check
 from lrqmm.fused.kernels import Kernels, Plan
 from lrqmm.products.backends import integer_route, library_of
 from lrqmm.products.composition import Composition
@@ -36,16 +35,6 @@ LARGEST_K = (2**31 - 1) // (128 * 128)
 
 MOST_HEIGHTS = 64
 """Heights of left operands that a prepared one remembers."""
-
-COVERED: dict[str, tuple[Any, ...]] = {
-    "levels": ("odd", "signed"),
-    "zero_point": (None,),
-    "zero_point_a": ("same", None, "integer"),
-    "terms": ("full", "first"),
-    "sketch": ("ones+sign", "sign"),
-    "factor_dtype": ("int8",),
-}
-"""Parameters of which the fused path has some values only."""
 
 
 class Lock:
@@ -101,38 +90,14 @@ class Fused(Composition):
         return usual if compensator.span == "product" else {**usual, "power_iterations": 0}
 
     def __post_init__(self) -> None:
-        grouped = self._grouped
-        if grouped:
-            groups.check_options(self.quantizer, self.compensator)
-        elif self.quantizer.granularity != "vector":
-            raise ValueError(
-                f"granularity is {self.quantizer.granularity!r}; allowed: 'vector', 'group:N' with "
-                "execution='fused'"
-            )
-        for name, allowed in COVERED.items():
-            if name in self.parameters:
-                try:
-                    _checks.choice(name, self.parameters[name], allowed)
-                except ValueError as error:
-                    raise ValueError(f"{error} with execution='fused'") from None
-        if grouped and self._zero_point:
-            raise ValueError(
-                "zero_point_a is 'integer'; allowed: None or 'same' with scales by group and "
-                "execution='fused'"
-            )
-        if self.parameters.get("rank") == "auto":
-            raise ValueError("rank is 'auto'; allowed: an integer or None with execution='fused'")
-        usual = not self._zero_point and self.parameters.get("levels", "odd") == "odd"
-        if not usual and self.parameters["rounding"] != "nearest":
-            raise ValueError(
-                "rounding is 'truncate'; allowed: 'nearest' with zero points, levels='signed' and "
-                "execution='fused'"
-            )
+        check(self)
 
     def _prepare(
         self, B: Array, calibration: Array | None, *, scratch: bool
     ) -> PreparedCodes | PreparedGroups:
         if self._grouped:
+            from lrqmm.fused import groups  # loads torch, and planning a study needs none of it
+
             return groups.prepare(_tensor(B), self.quantizer, self.compensator)
         kernels = _kernels(B)
         if (self._zero_point or self._means) and not kernels.OFFSETS:
@@ -200,6 +165,8 @@ class Fused(Composition):
         kernels = _kernels(A)
         left, into = _tensor(A), None if out is None else _tensor(out)
         if isinstance(prepared, PreparedGroups):
+            from lrqmm.fused import groups
+
             plan = self._plan(0)
             C = groups.multiply(left, prepared, plan, into, self._space("left", kernels, left))
             _remember(prepared.plans, left, plan)

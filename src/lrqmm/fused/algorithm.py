@@ -17,8 +17,6 @@ holds the direct product and all thin products of the correction.
 Source of the method: `methods/lrqmm.py` and `methods/lrqmm_aware.py`; of this form: this project.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

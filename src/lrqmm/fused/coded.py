@@ -1,8 +1,6 @@
 """An operand of the fused path in int8; `algorithm` has the formulas."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lrqmm._checks import Array
@@ -63,3 +61,32 @@ class Coded:
     def stack(self) -> Array:
         """[q; v] (rows + r, k)."""
         return self.room[: self.rows + self.rank, :]
+
+
+@dataclass(frozen=True)
+class PreparedGroups:
+    """B (k, n) packed, with its scales and the factors of its correction.
+
+    Attributes
+    ----------
+    panels, scales : int8 and float32, flat, as `groups.cpp` lays them out
+    U, V : float32, flat, packed factors (k, q) and (n, q): B's residual is about U Vᵀ
+    rank : q, 0 for no correction
+    half : whether two codes share a byte
+    plans : heights of left operands that the door has seen
+    """
+
+    panels: Array
+    scales: Array
+    U: Array
+    V: Array
+    k: int
+    n: int
+    rank: int
+    group: int
+    half: bool
+    plans: dict[int, Any] = field(default_factory=dict)
+
+    def work(self, m: int) -> int:
+        """Bytes of work space for a left operand of m rows."""
+        return m * -(-self.k // self.group) * self.group

@@ -4,8 +4,6 @@ Where those do not run (see `gemm`), products are `torch._int_mm`'s, with the th
 big one.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

@@ -14,8 +14,6 @@ Never run on a GPU: Triton's interpreter (TRITON_INTERPRET=1) runs the same kern
 slowly, and they compile for compute capability 9.0; no more is known.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import torch

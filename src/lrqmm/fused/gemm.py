@@ -5,8 +5,6 @@ compiled code is given is checked here. They are not used on a processor
 with AMX, whose tiles `torch._int_mm` uses and these kernels do not.
 """
 
-from __future__ import annotations
-
 import ctypes
 import warnings
 from dataclasses import dataclass

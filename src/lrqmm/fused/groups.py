@@ -4,75 +4,22 @@ two codes a byte, and a low-rank correction of the weights is added in the same 
 The left operand is quantised in the same groups, at `bits_a`; the plain code prepares weights.
 """
 
-from __future__ import annotations
-
 import ctypes
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from lrqmm._checks import Unsupported
 from lrqmm.fused import cpu
+from lrqmm.fused.coded import PreparedGroups
+from lrqmm.fused.covered import STEP
 from lrqmm.fused.kernels import Buffers, Plan
 from lrqmm.fused.native import library as _library
 from lrqmm.fused.passes import FLOAT32, MODES, check
-from lrqmm.products.factors import stored
 from lrqmm.products.lowrank import LowRank
-from lrqmm.products.parts import Compensator, Operand
+from lrqmm.products.parts import Compensator, Operand, stored
 from lrqmm.products.phases import phase
 from lrqmm.products.quantize import Quantizer, group_length
-
-STEP = 8
-"""Inner indices that kernels take together; groups are whole numbers of them."""
-
-
-@dataclass(frozen=True)
-class PreparedGroups:
-    """B (k, n) packed, with its scales and the factors of its correction.
-
-    Attributes
-    ----------
-    panels, scales : int8 and float32, flat, as `groups.cpp` lays them out
-    U, V : float32, flat, packed factors (k, q) and (n, q): B's residual is about U Vᵀ
-    rank : q, 0 for no correction
-    half : whether two codes share a byte
-    plans : heights of left operands that the door has seen
-    """
-
-    panels: torch.Tensor
-    scales: torch.Tensor
-    U: torch.Tensor
-    V: torch.Tensor
-    k: int
-    n: int
-    rank: int
-    group: int
-    half: bool
-    plans: dict[int, Plan] = field(default_factory=dict)
-
-    def work(self, m: int) -> int:
-        """Bytes of work space for a left operand of m rows."""
-        return m * -(-self.k // self.group) * self.group
-
-
-def check_options(quantizer: Quantizer, compensator: Compensator) -> None:
-    """Raise ValueError unless grouped codes have these with execution='fused'."""
-    if group_length(quantizer.granularity, 2**31) % STEP:
-        raise ValueError(
-            f"granularity is {quantizer.granularity!r}; allowed: groups of a multiple of {STEP} "
-            "with execution='fused'"
-        )
-    if compensator.span in ("means", "product"):
-        raise ValueError(
-            f"granularity is {quantizer.granularity!r}; allowed: 'vector' for this method with "
-            "execution='fused'"
-        )
-    if isinstance(compensator, LowRank) and compensator.sides != "b":
-        raise ValueError(
-            f"sides is {compensator.sides!r}; allowed: 'b' with scales by group and "
-            "execution='fused'"
-        )
 
 
 def prepare(B: torch.Tensor, quantizer: Quantizer, compensator: Compensator) -> PreparedGroups:

@@ -1,7 +1,5 @@
 """What the fused algorithm asks of a device: the module of its kernels, `cpu` or `cuda`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol

@@ -1,8 +1,6 @@
 """The compiled library of the fused CPU path: `passes.cpp` and `gemm.cpp`, once for each level of
 processor; the best that this one runs is loaded."""
 
-from __future__ import annotations
-
 import ctypes
 from functools import cache
 from pathlib import Path

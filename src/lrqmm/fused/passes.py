@@ -4,8 +4,6 @@ Every function takes CPU tensors whose rows are contiguous and writes into those
 compiled code is given is checked here: device, dtype, shape and strides, each time.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

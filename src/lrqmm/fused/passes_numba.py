@@ -1,7 +1,5 @@
 """The passes of passes.cpp in numba: the fallback where no compiler was at hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ microseconds. What is taken here needs no more than these tests; whatever else, 
 through the door, and the first product of each height with it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,7 @@ import torch
 
 from lrqmm._checks import Array
 from lrqmm.fused import cpu, groups, whole
-from lrqmm.fused.coded import Coded
-from lrqmm.fused.groups import PreparedGroups
+from lrqmm.fused.coded import Coded, PreparedGroups
 from lrqmm.fused.kernels import Buffers, Plan
 from lrqmm.fused.native import library as _library
 from lrqmm.products.backends import numpy as numpy_backend

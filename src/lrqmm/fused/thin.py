@@ -4,8 +4,6 @@ They touch n w elements where the passes of the matrices touch n². The compiled
 do the same; here a step is a handful of the library's own kernels.
 """
 
-from __future__ import annotations
-
 import math
 from types import ModuleType
 

@@ -6,8 +6,6 @@ multiple of 16, and right for any strides. Sums are int32: k up to (2³¹ - 1) /
 The order of tiles is that of Triton's matrix multiplication tutorial.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,8 +1,6 @@
 # mypy: allow-untyped-decorators
 """Quantisation in Triton: codes, residual digits and scales of a matrix in one pass or two."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ They are those of `algorithm.py`, which runs where nothing was compiled, on a GP
 call does not cover: offsets, oversampled sketches, bases too ill-conditioned for Cholesky QR.
 """
 
-from __future__ import annotations
-
 import ctypes
 from functools import lru_cache
 from typing import Any

@@ -7,8 +7,6 @@ once per process, and refused.
 Source: intel/auto-round, auto_round_extension/ark (distribution auto-round-lib).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar

@@ -8,8 +8,6 @@ float16, so an operand is multiplied by a power of two to be near 1.
 Source: llama.cpp, gguf-py/gguf/quants.py.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

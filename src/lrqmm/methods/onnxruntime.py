@@ -6,8 +6,6 @@ every call. The session has as many threads as torch.
 Source: ONNX Runtime, "Quantize ONNX models".
 """
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path

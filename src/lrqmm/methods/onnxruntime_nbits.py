@@ -6,8 +6,6 @@ At accuracy level 4 A is rounded to int8 by block inside the kernel; at 0 it is 
 Source: ONNX Runtime, contrib operators, com.microsoft.MatMulNBits.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

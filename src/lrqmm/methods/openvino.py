@@ -7,8 +7,6 @@ scales in float16, so that large and small operands are multiplied by a power of
 Source: OpenVINO, "LLM weight compression"; NNCF, `nncf.compress_weights`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -8,8 +8,6 @@ compensation that a library ships.
 Source: NNCF, quantization/algorithms/weight_compression/lora_correction.py.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -7,8 +7,6 @@ operator wants.
 Source: torch, aten/src/ATen/native/cpu/int4mm_kernel.cpp.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

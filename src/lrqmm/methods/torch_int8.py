@@ -7,8 +7,6 @@ below which it loses digits without a word: operands are multiplied by a power o
 Source: torch, aten/src/ATen/native/quantized/cpu/qlinear_dynamic.cpp; `oneDNN` or FBGEMM by engine.
 """
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ inside the product, those of A after it.
 Source: torch, aten/src/ATen/native/quantized/cpu/qlinear.cpp, `onednn::qlinear_pointwise`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -8,8 +8,6 @@ where k is 1, which it refuses.
 Source: pytorch/ao, torchao.quantization.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar

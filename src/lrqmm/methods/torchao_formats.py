@@ -7,8 +7,6 @@ zeros to whole blocks, which torchao refuses.
 Source: pytorch/ao, torchao.prototype.mx_formats.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar

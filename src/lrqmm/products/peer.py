@@ -5,8 +5,6 @@ error and its time are that library's. Nothing of a library is imported before a
 multiplied by it. They run on a CPU.
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Iterator

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 import array_api_compat as compat
 from pydantic import Field
 
-from lrqmm import methods
+from lrqmm import _checks, methods
 from lrqmm._checks import Array, Unsupported
-from lrqmm.bench.configuration import choose
+from lrqmm.bench.configuration import at_place, choose
 from lrqmm.bench.keys import Unique
 from lrqmm.bench.measures._experiment import Row, Scope, Shard
-from lrqmm.bench.measures._methods import check_known
 from lrqmm.bench.measures._products import Pair, Products, error_row, modelled_cost, scores
 from lrqmm.bench.measures._rows import describe
 from lrqmm.method import Method, get_method, matmul
@@ -49,7 +48,8 @@ class Time(Products):
     def shards(self, name: str, scope: Scope) -> Iterator[Shard]:
         choose(self.baselines, f"experiments.{name}.baselines", methods.list_methods())
         every = {key for each in self.baselines for key in methods.preset(each).defaults}
-        check_known(f"experiments.{name}.baseline_settings", self.baseline_settings, every)
+        with at_place(f"experiments.{name}.baseline_settings"):
+            _checks.known("unknown parameter", self.baseline_settings, every)
         return super().shards(name, scope)
 
     def repeats(self) -> int:

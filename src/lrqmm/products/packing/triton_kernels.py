@@ -1,8 +1,6 @@
 # mypy: allow-untyped-decorators
 """Packing and unpacking on CUDA, in Triton; `lrqmm.products.packing` has the format."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
