@@ -30,6 +30,9 @@ ELSEWHERE = {
     "lrqmm verify results/reference/my-machine --again 20": "test_verify.py",
     "snakemake --workflow-profile profiles/slurm": "test_slurm.py",
     "lrqmm verify results/ours": "test_verify.py",
+    "pip install '.[peers]'": "test_peers.py",
+    "snakemake --cores all --configfile config/peers.yaml": "test_peers_figures.py",
+    "make test-peers": "test_peers_codes.py",
     "lrqmm merge results/ours results/theirs --into results/both": "test_verify.py",
 }
 """Commands that ask for a machine, a cluster or half an hour, and the tests that run them."""
