@@ -88,9 +88,13 @@ class Peer(WholeProduct):
     @contextmanager
     def _both_states(self, like: Array) -> Iterator[None]:
         """Of the operands' library, and of torch, which multiplies."""
+        import torch
+
         from lrqmm.products.backends.torch import usual_state_on
 
         with ExitStack() as stack:
+            if torch.get_default_device().type != "cpu":  # libraries make tensors without saying
+                stack.enter_context(torch.device("cpu"))
             stack.enter_context(super()._usual_state(like))
             stack.enter_context(usual_state_on("cpu", self.float32_precision))
             yield
