@@ -38,7 +38,7 @@ def test_every_product_has_a_time_beside_both_and_an_error(run):
     table = peers.points(run)
     assert set(table["method"]) == {*METHODS} - {"gguf"}  # which has no time
     names = set(table["name"])
-    assert {"torch dynamic int8", "torch dynamic int8 onednn", "torch int8, packed"} <= names
+    assert {"torch dynamic int8", "torch dynamic int8 engine=onednn", "torch int8, packed"} <= names
     assert (table["slowness"] > 0).all()
     ours = table["method"] == "direct"
     assert (table.loc[~ours, "beside_direct"] > 0).all()
@@ -55,7 +55,7 @@ def test_figure_and_table(run):
     timed = table[table["bits"] == "8 bits"]
     assert timed["times SGEMM's speed"].notna().sum() == 5
     formats = table[table["bits"] == "formats"]
-    assert set(formats["method"]) == {"direct", "GGUF", "GGUF MXFP4"}
+    assert set(formats["method"]) == {"direct", "GGUF", "GGUF format=MXFP4"}
     assert formats["error, normal"].between(0.05, 0.3).all()
     (reason,) = table["reason"].dropna().unique()
     assert "emulated" in reason

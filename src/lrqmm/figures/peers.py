@@ -44,13 +44,18 @@ def with_names(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def name(method: str, parameters: str) -> str:
-    """A method's short title and the parameters that are its own and not the usual."""
-    try:
-        usual = methods.preset(method).defaults
-    except ValueError:  # of another version
-        usual = {}
+    """A method's short title and its parameters that are not the usual; of ours, its levels."""
     own = {key: value for key, value in json.loads(parameters).items() if key not in SHARED}
-    changed = [str(value) for key, value in own.items() if value != usual.get(key)]
+    try:
+        recipe = methods.preset(method)
+        usual, ours = recipe.defaults, not recipe.packages
+    except ValueError:  # of another version
+        usual, ours = {}, False
+    changed = [
+        f"{key}={value}"
+        for key, value in own.items()
+        if value != usual.get(key) and (key == "levels" or not ours)
+    ]
     return " ".join([_style.short_label(method), *changed])
 
 
