@@ -28,5 +28,5 @@ setup(
             optional=True,
         )
         for level, march in LEVELS.items()
-    ]
+    ],
 )
