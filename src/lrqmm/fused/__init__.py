@@ -122,7 +122,8 @@ class Fused(Composition):
                 algorithm.add_means(coded, kernels)
                 coded.digits = None
             if rank and not self._aware:
-                self._compensate(coded, None, rank, RIGHT, kernels)
+                if not kernels.compensate(coded, rank, self.compensator, RIGHT):
+                    self._compensate(coded, None, rank, RIGHT, kernels)
                 coded.digits = None  # not needed again
             kernels.pack(coded, space)
         return PreparedCodes(coded)

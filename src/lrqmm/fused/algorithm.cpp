@@ -277,7 +277,14 @@ struct LowRank {
     std::vector<int8_t> thin;
 };
 
-// L = Q diag(a) v, the residual's part in the range of Q.
+// v and a of L = Q diag(a) v, the residual's part in the range of Q.
+void project(Operand& X, const Floats& Q, const Job& job) {
+    const Floats V = from_left({{X.digits, job.unit}}, X.scale, X.rows, X.k, Q, X.rank, job.threads);
+    thin_codes(V.data(), X.k, X.rank, nullptr, X.thin.data, X.thin.row, X.thin.column, nullptr,
+               X.thin_scale, team(job.threads, X.k * X.rank));
+}
+
+// L in memory of its own.
 void compensate(Operand& X, LowRank& found, Floats& Q, const Job& job) {
     found.basis.swap(Q);
     found.scale.resize(static_cast<size_t>(X.rank));
@@ -285,10 +292,7 @@ void compensate(Operand& X, LowRank& found, Floats& Q, const Job& job) {
     X.basis = found.basis.data();
     X.thin_scale = found.scale.data();
     X.thin = {found.thin.data(), X.k, 1};
-    const Floats V =
-        from_left({{X.digits, job.unit}}, X.scale, X.rows, X.k, found.basis, X.rank, job.threads);
-    thin_codes(V.data(), X.k, X.rank, nullptr, X.thin.data, X.k, 1, nullptr, X.thin_scale,
-               team(job.threads, X.k * X.rank));
+    project(X, found.basis, job);
 }
 
 // C = diag(s) q p^T diag(t) + (A~ + L_A) L_B + L_A B~, the product L_A L_B where terms are full.
@@ -343,6 +347,19 @@ void finish(const Operand& left, const Operand& right, const Job& job, Clock& cl
 }  // namespace
 
 extern "C" {
+
+// The low-rank part of a residual, into the memory that the operand has for it: 0 where it is
+// written, 1 where its basis is too ill-conditioned for Cholesky QR. Of the job: signs, iterations,
+// unit, threads, seconds.
+int residual_part(const Job* asked, Operand* X) {
+    Clock clock(asked->seconds);
+    Floats Q;
+    if (!residual_basis(*X, asked->signs, *asked, Q, clock)) return 1;
+    std::copy(Q.begin(), Q.end(), X->basis);
+    project(*X, Q, *asked);
+    clock.charge(SKETCH);
+    return 0;
+}
 
 // 0 where C is written, 1 where a basis is too ill-conditioned for Cholesky QR.
 int whole_product(const Job* asked, const Operand* prepared) {

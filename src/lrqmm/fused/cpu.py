@@ -5,6 +5,7 @@ big one.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,6 +171,13 @@ def orthonormal(Y: torch.Tensor) -> torch.Tensor:
             basis = torch.linalg.solve_triangular(lower, Y.T, upper=False).T
         rounded: torch.Tensor = basis.to(torch.float32)
         return rounded
+
+
+def compensate(right: Coded, rank: int, options: Any, side: int) -> bool:
+    """Put the low-rank part of a right operand into it by one call; False where none does it."""
+    if not gemm.usable() or options.oversampling:
+        return False
+    return compiled.compensate(right, rank, options, side)
 
 
 def whole(

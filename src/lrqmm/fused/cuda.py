@@ -15,6 +15,7 @@ slowly, and they compile for compute capability 9.0; no more is known.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -26,9 +27,8 @@ from lrqmm.fused.triton_products import INTERPRETED, int_product, scaled_product
 from lrqmm.products.phases import phase
 
 __all__ = [
-    "int_product", "merge", "multiply", "one_digit", "orthonormal", "pack", "quantize",
-    "signs",
-    "thin_product", "two_digits", "whole",
+    "compensate", "int_product", "merge", "multiply", "one_digit", "orthonormal", "pack",
+    "quantize", "signs", "thin_product", "two_digits", "whole",
 ]  # fmt: skip
 
 PASSES = "Triton"
@@ -78,6 +78,11 @@ def signs(rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Te
 @lru_cache(maxsize=16)
 def _signs(device: str, rows: int, width: int, sketch: str, seed: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(thin.signs(rows, width, sketch, seed)).to(device)
+
+
+def compensate(right: Coded, rank: int, options: Any, side: int) -> bool:
+    """Nothing, as `whole`."""
+    return False
 
 
 def whole(

@@ -92,6 +92,9 @@ class Kernels(Protocol):
     def orthonormal(self, Y: Array) -> Array:
         """Orthonormal basis of a thin matrix's columns."""
 
+    def compensate(self, right: Coded, rank: int, options: Any, side: int) -> bool:
+        """Put the low-rank part of a right operand into it by one call; False where none does."""
+
     def whole(
         self, A: Array, right: Coded, plan: Plan, out: Array | None, space: Buffers
     ) -> Array | None:

@@ -62,6 +62,7 @@ def declare(library: ctypes.CDLL) -> None:
     library.pack_factors.restype = None
     library.largest.argtypes, library.largest.restype = [POINTER, *[SIZE] * 3, INT], FLOAT
     library.whole_product.argtypes, library.whole_product.restype = [POINTER, POINTER], INT
+    library.residual_part.argtypes, library.residual_part.restype = [POINTER, POINTER], INT
     library.packed_size.argtypes, library.packed_size.restype = [SIZE, SIZE], SIZE
 
 

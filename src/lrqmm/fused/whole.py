@@ -86,7 +86,7 @@ def run(
     # the rest of an aware sketch's width depends on both operands
     rank_a = min(plan.rank, n) if plan.aware else plan.rank
     rank_b = min(int(right.room.shape[0]) - n, n, k, m) if plan.aware else 0
-    options, seconds = plan.options, None
+    options = plan.options
     keep: list[NDArray[Any]] = []
     if right.operand is None:
         right.operand = operand(right, found_here=plan.aware)
@@ -107,14 +107,44 @@ def run(
     if rank_b:
         keep.append(sketch_numbers(m, rank_b, options.sketch, (options.seed, RIGHT)))
         job.omega_b = keep[-1].ctypes.data
+    done = _timed(library.whole_product, job, right.operand)
+    return done
+
+
+def compensate(right: Coded, rank: int, options: Any, side: int) -> bool:
+    """Put the low-rank part of its residual into a coded operand, as `algorithm.compensate` does.
+    False, and the operand as it was, where the basis is too ill-conditioned."""
+    library = _library()
+    assert library is not None
+    rows, k = right.rows, int(right.room.shape[1])
+    basis = torch.empty((rows, rank), dtype=FLOAT32, device="cpu")
+    scale = torch.empty(rank, dtype=FLOAT32, device="cpu")
+    signs = _signs(k, rank, options.sketch, (options.seed, side))
+    job = Job(
+        signs=signs.ctypes.data, iterations=options.power_iterations, unit=right.unit,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    X = Operand(
+        rows=rows, k=k, rank=rank, digits=_matrix(right.digits),
+        thin=_matrix(right.room[rows : rows + rank, :]), scale=right.scale.data_ptr(),
+        basis=basis.data_ptr(), thin_scale=scale.data_ptr(),
+    )  # fmt: skip
+    if not _timed(library.residual_part, job, X):
+        return False
+    right.basis, right.thin_scale = basis, scale
+    return True
+
+
+def _timed(function: Any, job: Job, operand: Operand) -> bool:
+    """Whether a call succeeded; its phases are charged where somebody asks."""
+    seconds = (ctypes.c_double * len(PHASES))()
     if phases.recording():
-        seconds = (ctypes.c_double * len(PHASES))()
         job.seconds = ctypes.addressof(seconds)
-    done = bool(library.whole_product(ctypes.byref(job), ctypes.byref(right.operand)) == 0)
-    if seconds is not None:
+    done = function(ctypes.byref(job), ctypes.byref(operand)) == 0
+    if phases.recording():
         for name, time in zip(PHASES, seconds, strict=True):
             phases.charge(name, time)
-    return done
+    return bool(done)
 
 
 def operand(right: Coded, *, found_here: bool) -> Operand:
