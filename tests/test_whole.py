@@ -69,12 +69,15 @@ def test_one_call_gives_what_its_steps_give(name, seed, monkeypatch):
     assert error < 1.05 * usual + 1e-6 * true.norm()
 
 
+@pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("name", ["lrqmm", "lrqmm_aware"])
-def test_a_basis_that_is_too_ill_conditioned_goes_step_by_step(name, monkeypatch):
+def test_a_basis_that_is_too_ill_conditioned_goes_step_by_step(name, weights):
     rng = torch.Generator().manual_seed(0)
     A = torch.randn(60, 1, generator=rng) @ torch.randn(1, 80, generator=rng)
     A[:, 1:] = 0  # residuals of rank one, whatever the sketch
     B = torch.randn(80, 50, generator=rng)
+    if weights:
+        A, B = torch.randn(30, 60, generator=rng), A
     method = lrqmm.get_method(name, execution="fused", rank=6)
     C = method.matmul(A, method.prepare(B))
     assert (C - A @ B).norm() < 0.02 * (A @ B).norm()

@@ -152,6 +152,7 @@ def operand(right: Coded, *, found_here: bool) -> Operand:
     tensors must outlive it."""
     basis = None if found_here else right.basis
     if basis is not None:
+        basis = right.basis = basis.contiguous()  # Householder's is not
         check("basis", basis, FLOAT32, (right.rows, right.rank), contiguous=True)
     return Operand(
         rows=right.rows, k=right.packed.k, rank=0 if basis is None else right.rank,

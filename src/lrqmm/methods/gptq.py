@@ -65,7 +65,7 @@ class GPTQ(WeightOnly):
 
     damping: float = number(0.01, 0.0, 1e3)
     order: str = one_of("activation", "natural", "activation", "groups")
-    levels: str | None = one_of(None, *LEVELS)
+    levels: str | None = one_of(None, None, *LEVELS)
     zero_point: str | None = one_of(None, *ZERO_POINTS)
     clip: bool = one_of(False, False, True)
 

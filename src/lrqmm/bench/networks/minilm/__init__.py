@@ -1,5 +1,7 @@
 """MiniLM-L6 on the sentences of a text; see `model` for the network itself."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,7 @@
 """ResNet-50 on labelled pictures of ImageNet's classes; see `model` for the network itself."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
