@@ -20,6 +20,9 @@ OURS = ("direct", "lrqmm", "lrqmm_aware")
 SHARED = ("bits", "rank", "execution", "oversampling", "power_iterations")
 """Parameters that an experiment sets for all."""
 
+GRID = ("levels", "granularity", "bits_a")
+"""Parameters of ours that names tell apart."""
+
 
 def points(run: Run) -> pd.DataFrame:
     """One row per experiment, input, shape, method and parameters: `slowness` beside SGEMM with
@@ -44,7 +47,7 @@ def with_names(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def name(method: str, parameters: str) -> str:
-    """A method's short title and its parameters that are not the usual; of ours, its levels."""
+    """A method's short title and its parameters that are not the usual; of ours, of `GRID`."""
     own = {key: value for key, value in json.loads(parameters).items() if key not in SHARED}
     try:
         recipe = methods.preset(method)
@@ -54,7 +57,7 @@ def name(method: str, parameters: str) -> str:
     changed = [
         f"{key}={value}"
         for key, value in own.items()
-        if value != usual.get(key) and (key == "levels" or not ours)
+        if value != usual.get(key) and (key in GRID or not ours)
     ]
     return " ".join([_style.short_label(method), *changed])
 
