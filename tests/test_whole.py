@@ -11,6 +11,7 @@ import torch
 
 import lrqmm
 from lrqmm.fused import cpu, gemm, quick
+from lrqmm.products import phases
 
 pytestmark = pytest.mark.skipif(not gemm.usable(), reason="no compiled products here")
 
@@ -252,3 +253,16 @@ def test_the_largest_magnitude_by_compiled_code():
         assert library.largest(X.data_ptr(), *shape, shape[1], 2) == float(X.abs().max())
         X[-1, -1] = torch.nan
         assert np.isnan(library.largest(X.data_ptr(), *shape, shape[1], 2))
+
+
+def test_phases_are_those_that_there_were():
+    A, B = operands(12)
+    for name in ("direct", "lrqmm_aware"):
+        method = method_of(name)
+        prepared = method.prepare(B)
+        for _ in range(2):
+            with phases.record() as seconds:
+                method.matmul(A, prepared)
+            assert {"quantize", "product"} <= set(seconds)
+            assert all(time > 0 for time in seconds.values())
+            assert ("sketch" in seconds) == (name != "direct")

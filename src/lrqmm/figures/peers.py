@@ -2,7 +2,6 @@
 
 import json
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -20,8 +19,8 @@ OURS = ("direct", "lrqmm", "lrqmm_aware")
 SHARED = ("bits", "rank", "execution", "oversampling", "power_iterations")
 """Parameters that an experiment sets for all."""
 
-GRID = ("levels", "granularity", "bits_a")
-"""Parameters of ours that names tell apart."""
+GRID = {"levels": "{}", "granularity": "{}", "bits_a": "A{}"}
+"""Parameters of ours that names tell apart, in words."""
 
 
 def points(run: Run) -> pd.DataFrame:
@@ -54,16 +53,17 @@ def name(method: str, parameters: str) -> str:
         usual, ours = recipe.defaults, not recipe.packages
     except ValueError:  # of another version
         usual, ours = {}, False
-    changed = [
-        f"{key}={value}"
+    changed = {
+        key: value
         for key, value in own.items()
         if value != usual.get(key) and (key in GRID or not ours)
-    ]
-    return " ".join([_style.short_label(method), *changed])
+    }
+    words = [GRID.get(key, f"{key}={{}}").format(value) for key, value in changed.items()]
+    return " ".join([_style.short_label(method), *words])
 
 
 def draw(run: Run) -> Figure:
-    """One row per number of bits and one column per input, of the largest square product."""
+    """One panel per number of bits and input, of the largest square product; dashed: SGEMM."""
     table = points(run)
     squares = table[(table["m"] == table["n"]) & (table["k"] == table["n"])]
     if squares.empty:
@@ -71,28 +71,26 @@ def draw(run: Run) -> Figure:
     size = squares["n"].max()
     table = squares[squares["n"] == size]
     kinds = [kind for kind in EXPERIMENTS if kind in set(table["experiment"])]
-    inputs = list(dict.fromkeys(table["input"]))
-    columns = min(2, len(inputs))
-    figure, axes = plt.subplots(
-        len(kinds), columns, figsize=(_style.WIDTH, 3.4 * len(kinds)), squeeze=False
-    )
-    for row, kind in zip(axes, kinds, strict=True):
-        for axis, shown in zip(row, inputs, strict=False):
-            panel = table[(table["experiment"] == kind) & (table["input"] == shown)]
-            labels = []
-            for point in panel.itertuples():
-                method = str(point.method)
-                colour = _style.colour(method) if method in OURS else "0.35"
-                axis.errorbar(
-                    point.slowness, point.error, ls="", color=colour, ms=4.5, elinewidth=0.7,
-                    xerr=[[point.slowness - point.fast], [point.slow - point.slowness]],
-                    marker=_style.marker(method) if method in OURS else "o",
-                )  # fmt: skip
-                labels.append((point.slowness, point.error, str(point.name), colour))
-            _style.log(axis, "x")
-            _style.log(axis, "y")
-            axis.set_title(f"{run.title(shown)}, {EXPERIMENTS[kind]}")
-            _style.label_at_right(axis, labels)
-    figure.supxlabel(f"time / time of SGEMM, n = {size}, B prepared; bars: 5th to 95th percentile")
+    inputs = list(dict.fromkeys(table["input"]))[:2]
+    panels = [(kind, name) for kind in kinds for name in inputs]
+    figure, axes = _style.wrapped(len(panels), 1, 2.1, 0.4)
+    for axis, (kind, name) in zip(axes, panels, strict=True):
+        panel = table[(table["experiment"] == kind) & (table["input"] == name)]
+        labels = []
+        for point in panel.itertuples():
+            method = str(point.method)
+            colour = _style.colour(method) if method in OURS else "0.35"
+            axis.errorbar(
+                point.slowness, point.error, ls="", color=colour, ms=4.5, elinewidth=0.7,
+                xerr=[[point.slowness - point.fast], [point.slow - point.slowness]],
+                marker=_style.marker(method) if method in OURS else "o",
+            )  # fmt: skip
+            labels.append((point.slowness, point.error, str(point.name), colour))
+        axis.axvline(1, color="0.5", lw=0.8, ls="--", zorder=1)
+        _style.log(axis, "x")
+        _style.log(axis, "y")
+        axis.set_title(f"{run.title(name)}, {EXPERIMENTS[kind]}")
+        _style.label_at_right(axis, labels)
+    axes[-1].set_xlabel(f"time / time of SGEMM, n = {size}, B prepared; lower left is better")
     figure.supylabel("relative error")
     return figure

@@ -143,7 +143,8 @@ def _timed(function: Any, job: Job, operand: Operand) -> bool:
     done = function(ctypes.byref(job), ctypes.byref(operand)) == 0
     if phases.recording():
         for name, time in zip(PHASES, seconds, strict=True):
-            phases.charge(name, time)
+            if time > 0:  # a phase that there was
+                phases.charge(name, time)
     return bool(done)
 
 
