@@ -16,8 +16,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     LEVELS["v4"] = ["-march=x86-64-v4", "-mprefer-vector-width=512"]
     LEVELS["v4vnni"] = [*LEVELS["v4"], "-mavx512vnni"]
 
-setup(
-    options={"build_ext": {"parallel": True}},
+setup(  # one after another: the levels' object files have the same names
     ext_modules=[
         Extension(
             f"lrqmm.fused._native_{level}",

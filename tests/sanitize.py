@@ -27,7 +27,12 @@ FLAGS = [
     "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all",
 ]  # fmt: skip
 SOURCES = ("passes.cpp", "gemm.cpp", "groups.cpp", "algorithm.cpp")
-SHAPES = ("tests/test_fused.py", "tests/test_passes.py", "tests/test_gemm.py")
+SHAPES = (
+    "tests/test_fused.py",
+    "tests/test_passes.py",
+    "tests/test_gemm.py",
+    "tests/test_whole.py",
+)
 STRIDES = "tests/test_arrays.py"
 PACKING = "tests/test_packing.py"
 
