@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lrqmm
-from lrqmm.fused import groups, native
+from lrqmm.fused import LARGEST_K, groups, native
 from lrqmm.fused.groups import PreparedGroups
 
 LEVELS = [level for level in native.levels() if native.load(level)]
@@ -151,3 +151,13 @@ def test_layers_have_grouped_weights():
     )
     low = net if low is None else low
     assert (low(X) - exact).norm() < 0.05 * exact.norm()
+
+
+def test_a_group_whose_sums_could_overflow_is_refused():
+    k = LARGEST_K + 9
+    method = lrqmm.get_method("direct", execution="fused", granularity=f"group:{k + k % 8}")
+    with pytest.raises(lrqmm.Unsupported, match=f"allowed: up to {LARGEST_K}"):
+        method.prepare(torch.ones(k, 2))
+    short = lrqmm.get_method("direct", execution="fused", granularity="group:64")
+    A, B = torch.ones(1, k), torch.ones(k, 2)
+    torch.testing.assert_close(short.matmul(A, short.prepare(B)), A @ B)

@@ -29,6 +29,7 @@ from lrqmm.products.cost import Cost
 from lrqmm.products.lowrank import LEFT, RIGHT, LowRank
 from lrqmm.products.method import Prepared
 from lrqmm.products.parts import Compensator
+from lrqmm.products.quantize import group_length
 
 LARGEST_K = (2**31 - 1) // (128 * 128)
 """Columns up to which int32 sums cannot overflow."""
@@ -98,6 +99,7 @@ class Fused(Composition):
         if self._grouped:
             from lrqmm.fused import groups  # loads torch, and planning a study needs none of it
 
+            _check_k(group_length(self.quantizer.granularity, B.shape[0]))
             return groups.prepare(_tensor(B), self.quantizer, self.compensator)
         kernels = _kernels(B)
         if (self._zero_point or self._means) and not kernels.OFFSETS:
@@ -305,6 +307,7 @@ def _rounding(quantizer: Any) -> str:
 
 
 def _check_k(k: int) -> None:
+    """Raise Unsupported where int32 sums of so many products could overflow."""
     if k > LARGEST_K:
         raise Unsupported(
             f"k is {k}; allowed: up to {LARGEST_K} with execution='fused', any with 'plain'"

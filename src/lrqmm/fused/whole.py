@@ -107,8 +107,7 @@ def run(
     if rank_b:
         keep.append(sketch_numbers(m, rank_b, options.sketch, (options.seed, RIGHT)))
         job.omega_b = keep[-1].ctypes.data
-    done = _timed(library.whole_product, job, right.operand)
-    return done
+    return _timed(library.whole_product, job, right.operand)
 
 
 def compensate(right: Coded, rank: int, options: Any, side: int) -> bool:

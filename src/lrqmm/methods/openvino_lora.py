@@ -83,7 +83,7 @@ class OpenVinoLora(Peer):
         return compiled(made)
 
     def pack(self, B: Any) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError("it is fitted to a sample: `_prepare` calls `fitted`")
 
     def multiply(self, A: Any, packed: Any) -> Any:
         run, k = packed
