@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lrqmm
-from lrqmm.fused import cpu, gemm, quick
+from lrqmm.fused import LARGEST_K, cpu, gemm, quick
 from lrqmm.products import phases
 
 pytestmark = pytest.mark.skipif(not gemm.usable(), reason="no compiled products here")
@@ -266,3 +266,17 @@ def test_phases_are_those_that_there_were():
             assert {"quantize", "product"} <= set(seconds)
             assert all(time > 0 for time in seconds.values())
             assert ("sketch" in seconds) == (name != "direct")
+
+
+@pytest.mark.parametrize("name", ["lrqmm", "lrqmm_aware"])
+@pytest.mark.parametrize("side", ["m", "n"])
+def test_low_rank_parts_of_more_rows_than_int32_sums_take_are_refused(name, side):
+    """Sums along 400,000 equal rows would wrap around; direct has none along them."""
+    long = torch.full((LARGEST_K + 1, 8), 0.3)
+    A, B = (long, torch.rand(8, 6)) if side == "m" else (torch.rand(6, 8), long.T)
+    method = lrqmm.get_method(name, execution="fused", rank=1)
+    with pytest.raises(lrqmm.Unsupported, match=f"{side} is {LARGEST_K + 1}; allowed: up to"):
+        method.matmul(A, method.prepare(B))
+    direct = method_of("direct")
+    C = direct.matmul(A, direct.prepare(B))
+    assert (C - A @ B).norm() < 0.02 * (A @ B).norm()

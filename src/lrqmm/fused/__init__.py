@@ -32,7 +32,7 @@ from lrqmm.products.parts import Compensator
 from lrqmm.products.quantize import group_length
 
 LARGEST_K = (2**31 - 1) // (128 * 128)
-"""Columns up to which int32 sums cannot overflow."""
+"""Products up to which int32 sums of them cannot overflow."""
 
 MOST_HEIGHTS = 64
 """Heights of left operands that a prepared one remembers."""
@@ -99,7 +99,7 @@ class Fused(Composition):
         if self._grouped:
             from lrqmm.fused import groups  # loads torch, and planning a study needs none of it
 
-            _check_k(group_length(self.quantizer.granularity, B.shape[0]))
+            _check_sums("k", group_length(self.quantizer.granularity, B.shape[0]))
             return groups.prepare(_tensor(B), self.quantizer, self.compensator)
         kernels = _kernels(B)
         if (self._zero_point or self._means) and not kernels.OFFSETS:
@@ -107,8 +107,10 @@ class Fused(Composition):
                 "no zero points or mean corrections with execution='fused' on this device; "
                 "execution='plain' has them"
             )
-        _check_k(B.shape[0])
+        _check_sums("k", B.shape[0])
         rank = self._rank(B, "b")
+        if rank:
+            _check_sums("n", B.shape[1])
         Bt = _tensor(B).T
         space = self._space("right", kernels, Bt) if scratch else None
         residual = rank > 0 or self._means
@@ -184,6 +186,10 @@ class Fused(Composition):
         right = prepared.coded
         space = self._space("left", kernels, A)
         rank = self._rank(A, "a")
+        if rank or self._aware:
+            _check_sums("m", A.shape[0])
+        if rank and self._aware:
+            _check_sums("n", right.rows)
         quantizer: Any = self.quantizer.left
         if not self._zero_point and not self._means:
             plan = self._plan(rank)
@@ -306,11 +312,13 @@ def _rounding(quantizer: Any) -> str:
     return "signed" if quantizer.levels == "signed" else str(quantizer.rounding)
 
 
-def _check_k(k: int) -> None:
-    """Raise Unsupported where int32 sums of so many products could overflow."""
-    if k > LARGEST_K:
+def _check_sums(name: str, terms: int) -> None:
+    """Raise Unsupported where int32 sums of so many products could overflow: along k, and of
+    low-rank parts along the rows and columns of the result."""
+    if terms > LARGEST_K:
         raise Unsupported(
-            f"k is {k}; allowed: up to {LARGEST_K} with execution='fused', any with 'plain'"
+            f"{name} is {terms}; allowed: up to {LARGEST_K} with execution='fused', any with "
+            "'plain'"
         )
 
 
